@@ -1,0 +1,1 @@
+"""The asktell server: proposes configurations, keeps observations, hands out leases."""

@@ -1,0 +1,154 @@
+"""What the use cases need from the outside, implemented by `persistence` and `policies`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from asktell.server.domain.metric import Measurement
+from asktell.server.domain.policy import Decision, SuggestRequest
+from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, TrialCounts
+from asktell.server.domain.trial import Trial, TrialState
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call that can be repeated safely: `id` is unique per study and method, `fingerprint` a digest of the payload."""
+
+    method: str
+    id: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What an earlier call of the same method and request id was given, and the reply that it got, packed."""
+
+    fingerprint: str
+    response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A study as it was when the transaction began, the database's clock, and the replay if the request was answered before."""
+
+    study: Study
+    now: datetime
+    replay: Replay | None
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A study whose row this transaction holds to its end.
+
+    `first_sequence` is the first of the sequence numbers reserved for this transaction's changes; `study.sequence` the last. `now` is the
+    database's clock. `replay` is there if the request was answered before: then nothing must be written.
+    """
+
+    study: Study
+    first_sequence: int
+    now: datetime
+    replay: Replay | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewStudy:
+    """A study to create."""
+
+    name: StudyName
+    spec: StudySpec
+    seed: int
+    budget: Budget
+    labels: Mapping[str, str]
+
+
+class Transaction(Protocol):
+    """One database transaction. Each method is one statement. Every change of a trial but a lease's renewal happens under the study's lock."""
+
+    def insert_study(self, new: NewStudy) -> Study | None:
+        """Create an active study at sequence 1, stamped with the database's clock; None if the name is taken."""
+
+    def find_study(self, name: StudyName, *, request: Request | None = None) -> Found | None:
+        """The study without a lock; None if there is no such study."""
+
+    def lock_study(self, name: StudyName, *, changes: int, request: Request | None = None) -> Locked | None:
+        """Lock the study's row and reserve `changes` sequence numbers, in one UPDATE ... RETURNING; None if there is no such study."""
+
+    def update_study(self, study: Study) -> None:
+        """Store the mutable parts: state, budget, labels, next_number."""
+
+    def delete_study(self, name: StudyName) -> bool:
+        """Delete the study with all that belongs to it; False if there is none."""
+
+    def list_studies(self, project: str, *, after: str, limit: int) -> list[Study]:
+        """Studies of a project with a name after `after`, in the order of names (by code point)."""
+
+    def count_trials(self, study_ids: Collection[int]) -> dict[int, TrialCounts]:
+        """Counts by state for each of the studies."""
+
+    def insert_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
+        """Store new trials. A taken number raises `domain.errors.Conflict`."""
+
+    def update_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
+        """Store trials that exist, all mutable columns; measurements are not touched."""
+
+    def find_trials(self, study_id: int, numbers: Collection[int]) -> dict[int, Trial]:
+        """Trials by number, without measurements, locked (FOR UPDATE) in a writing transaction; missing ones are left out."""
+
+    def trials_after(self, study_id: int, sequence: int) -> list[Trial]:
+        """Trials changed after a sequence number, without measurements, in the order of sequences."""
+
+    def list_trials(
+        self, study_id: int, *, after: int, limit: int, states: Collection[TrialState], worker_id: str
+    ) -> list[Trial]:
+        """Trials with a number above `after`, in any of the states (all if empty), of the worker (any if ""), by number."""
+
+    def expired_trials(self, study_id: int) -> list[Trial]:
+        """Active trials whose lease has ended by the database's clock, locked (FOR UPDATE)."""
+
+    def studies_with_expired_leases(self, limit: int) -> list[StudyName]:
+        """Studies that have active trials whose lease has ended by the database's clock."""
+
+    def renew_leases(self, study_id: int, tokens: Collection[str]) -> dict[int, Trial]:
+        """Start the live leases with these tokens anew from the database's clock, in one UPDATE; the renewed trials by number."""
+
+    def record_measurements(
+        self, study_id: int, number: int, measurements: Sequence[Measurement], *, now: datetime
+    ) -> None:
+        """Store measurements of a trial; a step that is there is replaced, metric by metric."""
+
+    def list_measurements(self, study_id: int, number: int) -> list[Measurement]:
+        """The measurements of a trial, in the order of steps."""
+
+    def save_reply(self, study_id: int, request: Request, response: bytes, *, now: datetime) -> None:
+        """Keep the packed reply for 24 hours. A reply that is there already raises `domain.errors.Conflict`."""
+
+    def forget_old_replies(self, limit: int) -> int:
+        """Delete replies past their time, at most `limit`; how many."""
+
+
+class Store(Protocol):
+    """The database. Steps run off the event loop, each in one transaction; an exception rolls it back and is raised to the caller.
+
+    A database that cannot be reached raises `domain.errors.Unavailable`.
+    """
+
+    async def read(self, step: Callable[[Transaction], T]) -> T:
+        """Run a step that only reads, on one consistent snapshot."""
+
+    async def write(self, step: Callable[[Transaction], T]) -> T:
+        """Run a step and return after its commit is durable. The step may run more than once, and must have no effect of its own."""
+
+
+class Engine(Protocol):
+    """Runs policies off the event loop."""
+
+    def policies(self) -> Collection[str]:
+        """The names of the policies."""
+
+    async def suggest(self, request: SuggestRequest) -> Decision:
+        """The policy's decision. Never raises for what is in the request: it falls back and says so in the candidates' origin."""

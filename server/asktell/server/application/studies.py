@@ -1,0 +1,129 @@
+"""Create, read, change and remove studies."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from asktell.server.application.ports import NewStudy, Transaction
+from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound
+from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, StudyState, TrialCounts
+from asktell.server.domain.text import check_notes, excerpt
+
+
+@dataclass(frozen=True, slots=True)
+class CountedStudy:
+    """A study and how many of its trials stand where."""
+
+    study: Study
+    counts: TrialCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateStudy:
+    """What a new study is to be. `drawn_seed` is used if the spec has none."""
+
+    name: StudyName
+    spec: StudySpec
+    budget: Budget
+    labels: Mapping[str, str] = field(default_factory=dict)
+    drawn_seed: int
+
+    def validate(self, policies: Collection[str]) -> None:
+        """Raise InvalidArgument with a path relative to the request's `study`."""
+        try:
+            self.spec.validate()
+            if self.spec.policy not in policies:
+                known = ", ".join(sorted(policies))
+                raise InvalidArgument("policy", f"{excerpt(self.spec.policy)} is no policy; there are: {known}")
+        except InvalidArgument as error:
+            raise error.within("spec") from None
+        validate_limits(self.budget, self.labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateStudy:
+    """What of a study is to change; None leaves it."""
+
+    name: StudyName
+    state: StudyState | None = None
+    budget: Budget | None = None
+    labels: Mapping[str, str] | None = None
+
+    def validate(self) -> None:
+        """Raise InvalidArgument with a path relative to the request's `study`."""
+        validate_limits(self.budget or Budget(), self.labels or {})
+
+
+def validate_limits(budget: Budget, labels: Mapping[str, str]) -> None:
+    """Raise InvalidArgument with a path relative to the study."""
+    try:
+        budget.validate()
+    except InvalidArgument as error:
+        raise error.within("budget") from None
+    check_notes("labels", labels)
+
+
+def create_study(tx: Transaction, command: CreateStudy) -> CountedStudy:
+    """Create the study, or return the one that is there if it is the same; AlreadyExists names what differs."""
+    new = NewStudy(
+        name=command.name,
+        spec=command.spec,
+        seed=command.drawn_seed if command.spec.seed is None else command.spec.seed,
+        budget=command.budget,
+        labels=command.labels,
+    )
+    created = tx.insert_study(new)
+    if created is not None:
+        return CountedStudy(created, TrialCounts())
+    existing = require_study(tx, command.name)
+    difference = existing.difference(command.spec, command.budget)
+    if difference is not None:
+        raise AlreadyExists(f"study {command.name.study!r} exists with {difference}", reason="STUDY_EXISTS")
+    return counted(tx, existing)
+
+
+def get_study(tx: Transaction, name: StudyName) -> CountedStudy:
+    """The study, or NotFound."""
+    return counted(tx, require_study(tx, name))
+
+
+def list_studies(tx: Transaction, *, project: str, after: str, limit: int) -> Sequence[CountedStudy]:
+    """A page of a project's studies, by name."""
+    studies = tx.list_studies(project, after=after, limit=limit)
+    counts = tx.count_trials([study.id for study in studies])
+    return [CountedStudy(study, counts.get(study.id, TrialCounts())) for study in studies]
+
+
+def update_study(tx: Transaction, command: UpdateStudy) -> CountedStudy:
+    """Change state, budget or labels; NotFound if there is no such study."""
+    locked = tx.lock_study(command.name, changes=1)
+    if locked is None:
+        raise missing_study(command.name)
+    study = locked.study.changed(state=command.state, budget=command.budget, labels=command.labels)
+    tx.update_study(study)
+    return counted(tx, study)
+
+
+def delete_study(tx: Transaction, name: StudyName) -> None:
+    """Remove the study with all its trials; NotFound if there is none."""
+    if not tx.delete_study(name):
+        raise missing_study(name)
+
+
+def require_study(tx: Transaction, name: StudyName) -> Study:
+    """The study without a lock, or NotFound."""
+    found = tx.find_study(name)
+    if found is None:
+        raise missing_study(name)
+    return found.study
+
+
+def missing_study(name: StudyName) -> NotFound:
+    """The error for a study that is not there."""
+    return NotFound(f"there is no study {name}", reason="STUDY_NOT_FOUND")
+
+
+def counted(tx: Transaction, study: Study) -> CountedStudy:
+    """The study with its counts."""
+    return CountedStudy(study, tx.count_trials([study.id]).get(study.id, TrialCounts()))

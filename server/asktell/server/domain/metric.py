@@ -1,0 +1,100 @@
+"""The numbers that trials yield, and what is wanted of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from asktell.server.domain.errors import InvalidArgument
+from asktell.server.domain.text import check_variable, excerpt
+
+MAX_METRICS = 100
+MAX_OBJECTIVES = 16
+MAX_STEP = 2**53
+
+
+class Goal(Enum):
+    """Which way is better."""
+
+    MINIMIZE = "minimize"
+    MAXIMIZE = "maximize"
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A metric to optimise."""
+
+    metric: str
+    goal: Goal
+
+    def loss(self, value: float) -> float:
+        """The value with its sign turned so that smaller is better."""
+        return -value if self.goal is Goal.MAXIMIZE else value
+
+
+@dataclass(frozen=True, slots=True)
+class MetricValue:
+    """A metric's value, which may be NaN or infinite, and its standard error (None: unknown, 0: exact)."""
+
+    value: float
+    standard_error: float | None = None
+
+
+Metrics = Mapping[str, MetricValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Metrics at one moment of a trial. `create_time` is set when it is stored."""
+
+    step: int
+    metrics: Metrics
+    create_time: datetime | None = None
+
+
+def check_objectives(objectives: Sequence[Objective]) -> None:
+    """Raise InvalidArgument with a path that starts at `objectives` if they make no sense."""
+    if not 1 <= len(objectives) <= MAX_OBJECTIVES:
+        raise InvalidArgument("objectives", f"has {len(objectives)} objectives; 1 to {MAX_OBJECTIVES} are allowed")
+    seen: set[str] = set()
+    for index, objective in enumerate(objectives):
+        check_variable(f"objectives[{index}].metric", objective.metric)
+        if objective.metric in seen:
+            raise InvalidArgument(f"objectives[{index}].metric", f"{objective.metric!r} is an objective already")
+        seen.add(objective.metric)
+
+
+def check_metrics(metrics: Metrics, *, required: Sequence[Objective] = ()) -> None:
+    """Raise InvalidArgument with a path that starts at `metrics` for bad names or standard errors, or a missing objective."""
+    if len(metrics) > MAX_METRICS:
+        raise InvalidArgument("metrics", f"has {len(metrics):,} metrics; at most {MAX_METRICS} are kept")
+    for name, metric in metrics.items():
+        check_variable(f"metrics[{name[:64]}]", name)
+        error = metric.standard_error
+        if error is not None and not (math.isfinite(error) and error >= 0):
+            raise InvalidArgument(f"metrics[{name}].standard_error", f"must be finite and at least 0, not {error!r}")
+    for objective in required:
+        if objective.metric not in metrics:
+            given = ", ".join(excerpt(name) for name in sorted(metrics)[:10]) or "none"
+            raise InvalidArgument(f"metrics[{objective.metric}]", f"is an objective and missing; given: {given}")
+
+
+def check_measurements(measurements: Sequence[Measurement]) -> None:
+    """Raise InvalidArgument with a path that starts at `measurements` for bad or repeated steps or bad metrics."""
+    seen: set[int] = set()
+    for index, measurement in enumerate(measurements):
+        field = f"measurements[{index}]"
+        if not 0 <= measurement.step <= MAX_STEP:
+            raise InvalidArgument(f"{field}.step", f"must be from 0 to 2^53, not {measurement.step}")
+        if measurement.step in seen:
+            raise InvalidArgument(f"{field}.step", f"{measurement.step} stands there twice")
+        seen.add(measurement.step)
+        if not measurement.metrics:
+            raise InvalidArgument(f"{field}.metrics", "is empty")
+        try:
+            check_metrics(measurement.metrics)
+        except InvalidArgument as error:
+            raise error.within(field) from None

@@ -1,0 +1,56 @@
+"""What a policy is asked, and what it answers. A policy is a pure function of the request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from asktell.server.domain.metric import Metrics, Objective
+from asktell.server.domain.space import Parameters, SearchSpace
+from asktell.server.domain.trial import Origin, TrialState
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A trial that ended, as the model learns from it: `state` is SUCCEEDED, STOPPED, INFEASIBLE or FAILED."""
+
+    number: int
+    state: TrialState
+    parameters: Parameters
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuggestRequest:
+    """Everything that the choice of candidates depends on.
+
+    `next_number` is the number that the first candidate's trial gets; `pending` are the parameters of queued and active trials;
+    `fixed` parameters every candidate must have exactly so; `max_trials` is the study's budget, if any; `time_limit`, in seconds, is how
+    long the computation may take before it should settle for what it has, and does not change the answer otherwise.
+    """
+
+    space: SearchSpace
+    objectives: tuple[Objective, ...]
+    policy: str
+    seed: int
+    count: int
+    next_number: int
+    observations: tuple[Observation, ...] = ()
+    pending: tuple[Parameters, ...] = ()
+    fixed: Parameters = field(default_factory=dict)
+    max_trials: int | None = None
+    time_limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A point that a policy chose, not yet a trial: the active parameters, checked against the space, and how they were chosen."""
+
+    parameters: Parameters
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A policy's answer: `count` candidates, or fewer exactly when a finite space has no more configurations to offer."""
+
+    candidates: tuple[Candidate, ...]

@@ -1,0 +1,172 @@
+"""One optimisation problem: what is searched, for what, with how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import Enum
+
+from asktell.server.domain.errors import InvalidArgument
+from asktell.server.domain.metric import Objective, check_objectives
+from asktell.server.domain.space import SearchSpace
+from asktell.server.domain.text import check_identifier, excerpt
+
+MIN_LEASE = timedelta(seconds=1)
+MAX_LEASE = timedelta(days=7)
+DEFAULT_LEASE = timedelta(seconds=60)
+DEFAULT_ATTEMPTS = 3
+MAX_ATTEMPTS = 100
+MAX_DURATION = timedelta(days=36_500)
+INT64 = range(-(2**63), 2**63)
+
+
+class StudyState(Enum):
+    """Whether a study hands out trials."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    FINISHED = "finished"
+
+
+class LateTells(Enum):
+    """What becomes of a result told after its lease was lost."""
+
+    ACCEPT = "accept"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StudyName:
+    """`projects/{project}/studies/{study}`."""
+
+    project: str
+    study: str
+
+    def __str__(self) -> str:
+        return f"projects/{self.project}/studies/{self.study}"
+
+    @classmethod
+    def parse(cls, name: str, *, path: str) -> StudyName:
+        """Return the parts of a resource name, or raise InvalidArgument that names `path`."""
+        parts = name.split("/")
+        if len(parts) != 4 or parts[0] != "projects" or parts[2] != "studies":
+            raise InvalidArgument(path, f"{excerpt(name)} is not of the form projects/{{project}}/studies/{{study}}")
+        return cls(check_identifier(path, parts[1]), check_identifier(path, parts[3]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much a study may spend; None is unlimited."""
+
+    max_trials: int | None = None
+    max_duration: timedelta | None = None
+    max_failures: int | None = None
+    max_parallel: int | None = None
+
+    def validate(self) -> None:
+        """Raise InvalidArgument with a path relative to the budget if a limit makes no sense."""
+        for name in ("max_trials", "max_failures", "max_parallel"):
+            limit = getattr(self, name)
+            if limit is not None and not 1 <= limit < 2**53:
+                raise InvalidArgument(name, f"must be from 1 to 2^53, not {limit}")
+        if self.max_duration is not None and not timedelta(0) < self.max_duration <= MAX_DURATION:
+            raise InvalidArgument("max_duration", f"must be above 0 and at most 100 years, not {self.max_duration}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySpec:
+    """What is searched, and for what. Fixed at creation."""
+
+    space: SearchSpace
+    objectives: tuple[Objective, ...]
+    policy: str = "auto"
+    seed: int | None = None
+    lease_duration: timedelta = DEFAULT_LEASE
+    max_attempts: int = DEFAULT_ATTEMPTS
+    late_tells: LateTells = LateTells.ACCEPT
+
+    def validate(self) -> None:
+        """Raise InvalidArgument with a path relative to the spec if a part makes no sense. The policy's name is the engine's to judge."""
+        self.space.validate()
+        check_objectives(self.objectives)
+        if self.seed is not None and self.seed not in INT64:
+            raise InvalidArgument("seed", f"{self.seed} is not a 64-bit integer")
+        check_lease_duration("lease_duration", self.lease_duration)
+        if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
+            raise InvalidArgument("max_attempts", f"must be from 1 to {MAX_ATTEMPTS}, not {self.max_attempts}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialCounts:
+    """How many trials stand where."""
+
+    queued: int = 0
+    active: int = 0
+    succeeded: int = 0
+    stopped: int = 0
+    infeasible: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    @property
+    def spent(self) -> int:
+        """Trials that count against `max_trials`: all but cancelled ones."""
+        return self.queued + self.active + self.succeeded + self.stopped + self.infeasible + self.failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """A study as it stands.
+
+    `id` is the database's and never reused; `next_number` is the number of the next new trial, and changes exactly when a trial is
+    added; `sequence` is that of the latest change of the study or one of its trials.
+    """
+
+    id: int
+    name: StudyName
+    spec: StudySpec
+    seed: int
+    budget: Budget = field(default_factory=Budget)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    state: StudyState = StudyState.ACTIVE
+    next_number: int = 1
+    sequence: int = 0
+    create_time: datetime
+    update_time: datetime
+
+    def difference(self, spec: StudySpec, budget: Budget) -> str | None:
+        """What in a spec and budget is other than in this study, for an error message; None if nothing is. No seed matches any seed."""
+        if spec.space != self.spec.space:
+            return "other parameters"
+        for name in ("objectives", "policy", "lease_duration", "max_attempts", "late_tells"):
+            if getattr(spec, name) != getattr(self.spec, name):
+                return f"{name} {getattr(self.spec, name)!s}, not {getattr(spec, name)!s}"
+        if spec.seed is not None and spec.seed != self.seed:
+            return f"seed {self.seed}, not {spec.seed}"
+        for name in ("max_trials", "max_duration", "max_failures", "max_parallel"):
+            if getattr(budget, name) != getattr(self.budget, name):
+                return f"{name} {getattr(self.budget, name)}, not {getattr(budget, name)}"
+        return None
+
+    def changed(
+        self,
+        *,
+        state: StudyState | None = None,
+        budget: Budget | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Study:
+        """The study with some of its mutable parts replaced."""
+        return replace(
+            self,
+            state=state or self.state,
+            budget=self.budget if budget is None else budget,
+            labels=self.labels if labels is None else labels,
+        )
+
+
+def check_lease_duration(path: str, duration: timedelta) -> timedelta:
+    """Return a lease duration, or raise: 1 s to 7 days."""
+    if not MIN_LEASE <= duration <= MAX_LEASE:
+        raise InvalidArgument(path, f"must be from 1 s to 7 days, not {duration.total_seconds():g} s")
+    return duration

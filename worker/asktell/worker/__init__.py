@@ -1,0 +1,1 @@
+"""The worker: ask, train, tell."""
