@@ -579,7 +579,9 @@ class TellRequest(_message.Message):
     """Optional. Makes the call safe to repeat."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrialResult]:
-        """Required. 1 to 1,000 results, of different trials."""
+        """Required. 1 to 1,000 results, of different trials. A lost lease may still tell success, infeasibility or a stop, if the study takes late
+        tells; a failure only its holder can tell.
+        """
 
     def __init__(
         self,

@@ -32,6 +32,10 @@ class TrialServiceStub:
 
     A request id makes a call safe to repeat: within 24 hours the same id with the same payload has no further effect and gets the same
     reply, through any replica; with another payload, ALREADY_EXISTS. Ids are scoped by study and method: at most 128 printable ASCII characters.
+    An Ask that hands out nothing changed nothing, and is answered anew.
+
+    A lease that runs out queues its trial again. Until another worker takes it, RenewLeases and Report with its token make the trial active
+    again, as after an outage of the service.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
@@ -74,6 +78,10 @@ class TrialServiceAsyncStub(TrialServiceStub):
 
     A request id makes a call safe to repeat: within 24 hours the same id with the same payload has no further effect and gets the same
     reply, through any replica; with another payload, ALREADY_EXISTS. Ids are scoped by study and method: at most 128 printable ASCII characters.
+    An Ask that hands out nothing changed nothing, and is answered anew.
+
+    A lease that runs out queues its trial again. Until another worker takes it, RenewLeases and Report with its token make the trial active
+    again, as after an outage of the service.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
@@ -112,6 +120,10 @@ class TrialServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A request id makes a call safe to repeat: within 24 hours the same id with the same payload has no further effect and gets the same
     reply, through any replica; with another payload, ALREADY_EXISTS. Ids are scoped by study and method: at most 128 printable ASCII characters.
+    An Ask that hands out nothing changed nothing, and is answered anew.
+
+    A lease that runs out queues its trial again. Until another worker takes it, RenewLeases and Report with its token make the trial active
+    again, as after an outage of the service.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.

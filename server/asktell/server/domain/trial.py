@@ -91,7 +91,8 @@ class Trial:
     """A trial as it stands.
 
     `nonce` never changes and makes lease tokens unguessable; `attempt` counts hand-outs, `spent_attempts` those that expired or broke.
-    `worker_id` is who holds the trial or held it last. An illegal change raises and returns nothing.
+    `worker_id` is who holds the trial or held it last; `lease` its claim, which a queued trial keeps when it ran out. An illegal change
+    raises and returns nothing.
     """
 
     number: int
@@ -163,8 +164,24 @@ class Trial:
         return replace(self, lease=replace(self.lease, expire_time=now + self.lease.duration))
 
     def released(self) -> Trial:
-        """The trial back in the queue, with no attempt spent."""
+        """The trial given back by its worker: queued, with no attempt spent."""
         return replace(self, state=TrialState.QUEUED, lease=None)
+
+    def expired(self, *, max_attempts: int, now: datetime) -> Trial:
+        """The trial after its lease ran out: queued if attempts are left, else failed. A queued one keeps the lease, see `resumed`."""
+        spent = self.spent_attempts + 1
+        if spent < max_attempts:
+            return replace(self, state=TrialState.QUEUED, spent_attempts=spent)
+        message = f"the lease expired without a result in {spent} attempts, last held by {self.worker_id}"
+        return replace(self, spent_attempts=spent).ended(TrialState.FAILED, message=message, now=now)
+
+    def resumable(self, token: str) -> bool:
+        """Whether this expired lease could go on, since nobody has taken the trial in the meantime."""
+        return self.state is TrialState.QUEUED and self.lease is not None and self.lease.token == token
+
+    def resumed(self, *, now: datetime) -> Trial:
+        """The trial back in the hands of the worker whose lease had expired, as after an outage: the expiry counts for nothing."""
+        return replace(self, state=TrialState.ACTIVE, spent_attempts=max(self.spent_attempts - 1, 0)).renewed(now=now)
 
     def broken(self, *, message: str, max_attempts: int, retry: bool, now: datetime) -> Trial:
         """The trial after an attempt broke: back in the queue if `retry` and attempts are left, else failed."""

@@ -1,0 +1,212 @@
+"""Keep, give back and lose leases; take measurements on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from asktell.server.application.ports import Locked, Store, Transaction
+from asktell.server.application.studies import missing_study, require_study
+from asktell.server.application.tell import require_trial
+from asktell.server.domain.errors import InvalidArgument
+from asktell.server.domain.metric import Measurement, check_measurements
+from asktell.server.domain.study import StudyName
+from asktell.server.domain.text import check_checkpoint_uri
+from asktell.server.domain.trial import Lease, Trial, TrialName, TrialState
+
+MAX_RENEWALS = 1_000
+MAX_MEASUREMENTS = 1_000
+MAX_EXPIRING_STUDIES = 1_000
+
+
+class Directive(Enum):
+    """Whether a worker should go on with a trial."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+    ABANDON = "abandon"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a worker is told about a trial it works on; `lease` is None when it is no longer its own."""
+
+    number: int
+    directive: Directive
+    message: str = ""
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """One lease to renew."""
+
+    number: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renew:
+    """A worker's call that keeps leases."""
+
+    study: StudyName
+    renewals: Sequence[Renewal]
+
+    def validate(self) -> None:
+        """Raise InvalidArgument with a path relative to the request."""
+        if not 1 <= len(self.renewals) <= MAX_RENEWALS:
+            raise InvalidArgument("renewals", f"has {len(self.renewals):,} renewals; 1 to {MAX_RENEWALS:,} are allowed")
+        seen: set[int] = set()
+        for index, renewal in enumerate(self.renewals):
+            if renewal.number in seen:
+                raise InvalidArgument(f"renewals[{index}].number", f"trial {renewal.number} stands there twice")
+            if not renewal.token:
+                raise InvalidArgument(f"renewals[{index}].lease_token", "is missing")
+            seen.add(renewal.number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A worker's measurements of a trial."""
+
+    trial: TrialName
+    lease_token: str
+    measurements: Sequence[Measurement]
+    checkpoint_uri: str = ""
+
+    def validate(self) -> None:
+        """Raise InvalidArgument with a path relative to the request."""
+        if not self.lease_token:
+            raise InvalidArgument("lease_token", "is missing: the lease of the trial in Ask's reply has it")
+        count = len(self.measurements)
+        if not 1 <= count <= MAX_MEASUREMENTS:
+            raise InvalidArgument("measurements", f"has {count:,} measurements; 1 to {MAX_MEASUREMENTS:,} are allowed")
+        check_measurements(self.measurements)
+        check_checkpoint_uri("checkpoint_uri", self.checkpoint_uri)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A worker gives a trial back."""
+
+    trial: TrialName
+    lease_token: str
+    checkpoint_uri: str = ""
+
+    def validate(self) -> None:
+        """Raise InvalidArgument with a path relative to the request."""
+        if not self.lease_token:
+            raise InvalidArgument("lease_token", "is missing: the lease of the trial in Ask's reply has it")
+        check_checkpoint_uri("checkpoint_uri", self.checkpoint_uri)
+
+
+async def renew(store: Store, command: Renew) -> list[Verdict]:
+    """Renew the leases, in the order of the renewals. The usual case takes one UPDATE and no lock of the study."""
+    command.validate()
+
+    def renew_live(tx: Transaction) -> dict[int, Trial]:
+        study = require_study(tx, command.study)
+        return tx.renew_leases(study.id, [renewal.token for renewal in command.renewals])
+
+    trials = await store.write(renew_live)
+    live = {r.number: _going_on(trials[r.number]) for r in command.renewals if r.number in trials}
+    lost = [renewal for renewal in command.renewals if renewal.number not in live]
+    late = await store.write(lambda tx: _renew_late(tx, command.study, lost)) if lost else {}
+    return [(live | late)[renewal.number] for renewal in command.renewals]
+
+
+def _renew_late(tx: Transaction, name: StudyName, renewals: Sequence[Renewal]) -> dict[int, Verdict]:
+    locked = _lock(tx, name, changes=len(renewals))
+    trials = tx.find_trials(locked.study.id, [renewal.number for renewal in renewals])
+    resumed = _resume(locked, trials, renewals)
+    if resumed:
+        tx.update_trials(locked.study.id, list(resumed.values()))
+    return {renewal.number: _verdict({**trials, **resumed}.get(renewal.number), renewal) for renewal in renewals}
+
+
+def _resume(locked: Locked, trials: Mapping[int, Trial], renewals: Sequence[Renewal]) -> dict[int, Trial]:
+    """After an outage, workers whose leases expired go on with what nobody has taken from them."""
+    return {
+        renewal.number: replace(trials[renewal.number].resumed(now=locked.now), sequence=locked.first_sequence + index)
+        for index, renewal in enumerate(renewals)
+        if renewal.number in trials and trials[renewal.number].resumable(renewal.token)
+    }
+
+
+def _verdict(trial: Trial | None, renewal: Renewal) -> Verdict:
+    if trial is None:
+        return Verdict(renewal.number, Directive.ABANDON, f"there is no trial {renewal.number}")
+    if trial.holds(renewal.token):
+        return _going_on(trial)
+    message = f"the lease is lost: trial {trial.number} is {trial.state.value} at attempt {trial.attempt}"
+    return Verdict(trial.number, Directive.ABANDON, message)
+
+
+def _going_on(trial: Trial) -> Verdict:
+    return Verdict(trial.number, Directive.CONTINUE, lease=trial.lease)
+
+
+def report(tx: Transaction, command: Report) -> Verdict:
+    """Keep the measurements, renew the lease, and say whether to go on. A lost lease keeps nothing and is an answer, not an error."""
+    locked = _lock(tx, command.trial.study, changes=1)
+    number = command.trial.number
+    trial = require_trial(locked.study, tx.find_trials(locked.study.id, [number]), number)
+    if trial.resumable(command.lease_token):
+        trial = trial.resumed(now=locked.now)
+    if not trial.holds(command.lease_token):
+        return _verdict(trial, Renewal(number, command.lease_token))
+    kept = replace(
+        trial.renewed(now=locked.now).noted(checkpoint_uri=command.checkpoint_uri), sequence=locked.first_sequence
+    )
+    tx.update_trials(locked.study.id, [kept])
+    tx.record_measurements(locked.study.id, number, command.measurements, now=locked.now)
+    return _going_on(kept)
+
+
+def release(tx: Transaction, command: Release) -> Trial:
+    """Queue the trial for the next worker. One that this lease has given back already stays as it is."""
+    locked = _lock(tx, command.trial.study, changes=1)
+    number = command.trial.number
+    trial = require_trial(locked.study, tx.find_trials(locked.study.id, [number]), number)
+    if trial.state is TrialState.QUEUED and trial.held(command.lease_token):
+        return trial
+    trial.require_lease(command.lease_token)
+    released = trial.released().noted(checkpoint_uri=command.checkpoint_uri)
+    queued = replace(released, sequence=locked.first_sequence)
+    tx.update_trials(locked.study.id, [queued])
+    return queued
+
+
+async def expire_leases(store: Store) -> int:
+    """Queue or fail the trials of all studies whose leases have run out by the database's clock; how many."""
+    names = await store.read(lambda tx: tx.studies_with_expired_leases(MAX_EXPIRING_STUDIES))
+    return sum([await store.write(_Expiry(name)) for name in names])
+
+
+@dataclass(frozen=True, slots=True)
+class _Expiry:
+    """The transaction that expires one study's leases."""
+
+    study: StudyName
+
+    def __call__(self, tx: Transaction) -> int:
+        locked = tx.lock_study(self.study, changes=0)
+        trials = tx.expired_trials(locked.study.id) if locked else []
+        if not trials:
+            return 0
+        locked = _lock(tx, self.study, changes=len(trials))
+        attempts = locked.study.spec.max_attempts
+        expired = [
+            replace(trial.expired(max_attempts=attempts, now=locked.now), sequence=locked.first_sequence + index)
+            for index, trial in enumerate(trials)
+        ]
+        tx.update_trials(locked.study.id, expired)
+        return len(expired)
+
+
+def _lock(tx: Transaction, name: StudyName, *, changes: int) -> Locked:
+    locked = tx.lock_study(name, changes=changes)
+    if locked is None:
+        raise missing_study(name)
+    return locked

@@ -1,0 +1,49 @@
+"""Exactly-once: a repeated request gets the reply that the first one got."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from asktell.server.application.ports import Locked, Replay, Request, Store, Transaction
+from asktell.server.domain.errors import AlreadyExists
+
+
+class Replayed(Exception):
+    """Ends a transaction without a change, because the request was answered before."""
+
+    def __init__(self, response: bytes) -> None:
+        super().__init__("the request was answered before")
+        self.response = response
+
+
+async def write_once(store: Store, step: Callable[[Transaction], bytes]) -> bytes:
+    """Run a step that gives a packed reply; a replay gives the earlier one."""
+    try:
+        return await store.write(step)
+    except Replayed as replayed:
+        return replayed.response
+
+
+def replay_of(request: Request | None, replay: Replay | None) -> bytes | None:
+    """The earlier reply, None if there is none; AlreadyExists if the id was used with another payload."""
+    if request is None or replay is None:
+        return None
+    if replay.fingerprint != request.fingerprint:
+        raise AlreadyExists(
+            f"request_id {request.id!r} was used for another {request.method} of this study", reason="REQUEST_ID_REUSED"
+        )
+    return replay.response
+
+
+def refuse_replay(locked: Locked, request: Request | None) -> None:
+    """Raise Replayed if the request was answered before."""
+    earlier = replay_of(request, locked.replay)
+    if earlier is not None:
+        raise Replayed(earlier)
+
+
+def keep_reply(tx: Transaction, locked: Locked, request: Request | None, response: bytes) -> bytes:
+    """Keep the reply for repetitions of the request, if it has an id."""
+    if request is not None:
+        tx.save_reply(locked.study.id, request, response, now=locked.now)
+    return response

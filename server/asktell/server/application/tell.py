@@ -1,0 +1,201 @@
+"""Take what became of trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from asktell.server.application.ports import Locked, Request, Transaction
+from asktell.server.application.requests import keep_reply, refuse_replay
+from asktell.server.application.studies import missing_study
+from asktell.server.domain.errors import InvalidArgument, NotFound
+from asktell.server.domain.metric import Metrics, check_metrics
+from asktell.server.domain.study import Study, StudyName, StudySpec
+from asktell.server.domain.text import check_checkpoint_uri, check_message, check_notes
+from asktell.server.domain.trial import Trial, TrialState
+
+MAX_RESULTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """It was evaluated."""
+
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt broke; `retry`: another worker should try, while attempts are left."""
+
+    message: str
+    retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Infeasible:
+    """These parameters cannot work."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """It was ended early; without metrics, the last reported ones are kept."""
+
+    metrics: Metrics
+    message: str
+
+
+Outcome = Succeeded | Failed | Infeasible | Stopped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What became of one trial."""
+
+    number: int
+    lease_token: str
+    outcome: Outcome
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    checkpoint_uri: str = ""
+
+    def validate(self) -> None:
+        """Raise InvalidArgument with a path relative to the result."""
+        check_notes("metadata", self.metadata)
+        check_checkpoint_uri("checkpoint_uri", self.checkpoint_uri)
+        if not self.lease_token:
+            raise InvalidArgument("lease_token", "is missing: the lease of the trial in Ask's reply has it")
+        if isinstance(self.outcome, Succeeded | Stopped):
+            self._validate_metrics(self.outcome)
+        if not isinstance(self.outcome, Succeeded):
+            check_message(f"{kind(self.outcome)}.message", self.outcome.message)
+
+    def _validate_metrics(self, outcome: Succeeded | Stopped) -> None:
+        try:
+            check_metrics(outcome.metrics)
+        except InvalidArgument as error:
+            raise error.within(kind(outcome)) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tell:
+    """A worker's call that ends trials."""
+
+    study: StudyName
+    results: Sequence[Result]
+    request: Request | None = None
+
+    def validate(self) -> None:
+        """Raise InvalidArgument with a path relative to the request."""
+        if not 1 <= len(self.results) <= MAX_RESULTS:
+            raise InvalidArgument("results", f"has {len(self.results):,} results; 1 to {MAX_RESULTS:,} are allowed")
+        seen: set[int] = set()
+        for index, result in enumerate(self.results):
+            if result.number in seen:
+                raise InvalidArgument(f"results[{index}].number", f"trial {result.number} stands there twice")
+            seen.add(result.number)
+            try:
+                result.validate()
+            except InvalidArgument as error:
+                raise error.within(f"results[{index}]") from None
+
+
+def tell(tx: Transaction, command: Tell, *, pack: Callable[[Sequence[Trial]], bytes]) -> bytes:
+    """End the trials, all or none, and return the packed trials in the order of the results.
+
+    A trial that ended just so already stays as it is; one that ended otherwise, or whose lease is another's, is FailedPrecondition.
+    """
+    locked = tx.lock_study(command.study, changes=len(command.results), request=command.request)
+    if locked is None:
+        raise missing_study(command.study)
+    refuse_replay(locked, command.request)
+    _require_objectives(command, locked.study.spec)
+    trials = tx.find_trials(locked.study.id, [result.number for result in command.results])
+    told = [
+        _tell_one(tx, locked, require_trial(locked.study, trials, result.number), result, locked.first_sequence + index)
+        for index, result in enumerate(command.results)
+    ]
+    changed = [trial for trial in told if trial is not trials[trial.number]]
+    if changed:
+        tx.update_trials(locked.study.id, changed)
+    return keep_reply(tx, locked, command.request, pack(told))
+
+
+def _require_objectives(command: Tell, spec: StudySpec) -> None:
+    for index, result in enumerate(command.results):
+        if isinstance(result.outcome, Succeeded):
+            try:
+                check_metrics(result.outcome.metrics, required=spec.objectives)
+            except InvalidArgument as error:
+                raise error.within(f"results[{index}].succeeded") from None
+
+
+def _tell_one(tx: Transaction, locked: Locked, trial: Trial, result: Result, sequence: int) -> Trial:
+    if trial.state.terminal and trial.held(result.lease_token) and _ended_so(trial, result):
+        return trial
+    _require_tellable(trial, result, locked.study)
+    noted = trial.noted(metadata=result.metadata, checkpoint_uri=result.checkpoint_uri)
+    return replace(_end(tx, locked, noted, result.outcome), sequence=sequence)
+
+
+def _require_tellable(trial: Trial, result: Result, study: Study) -> None:
+    """A failure says something about the attempt alone, and a lost attempt has been counted: so only its holder may tell one."""
+    if isinstance(result.outcome, Failed):
+        trial.require_lease(result.lease_token)
+    else:
+        trial.require_tellable(result.lease_token, study.spec.late_tells)
+
+
+def _end(tx: Transaction, locked: Locked, trial: Trial, outcome: Outcome) -> Trial:
+    match outcome:
+        case Succeeded(metrics):
+            return trial.ended(TrialState.SUCCEEDED, metrics=metrics, now=locked.now)
+        case Infeasible(message):
+            return trial.ended(TrialState.INFEASIBLE, message=message, now=locked.now)
+        case Failed(message, retry):
+            attempts = locked.study.spec.max_attempts
+            return trial.broken(message=message, max_attempts=attempts, retry=retry, now=locked.now)
+        case Stopped(metrics, message):
+            last = metrics or _last_reported(tx, locked.study, trial)
+            return trial.ended(TrialState.STOPPED, metrics=last, message=message, now=locked.now)
+
+
+def _last_reported(tx: Transaction, study: Study, trial: Trial) -> Metrics:
+    measurements = tx.list_measurements(study.id, trial.number)
+    return measurements[-1].metrics if measurements else {}
+
+
+def _ended_so(trial: Trial, result: Result) -> bool:
+    """Whether the trial ended with just this outcome, NaN being equal to NaN."""
+    match result.outcome:
+        case Succeeded(metrics):
+            return trial.state is TrialState.SUCCEEDED and _equal(trial.metrics, metrics)
+        case Stopped(metrics, message):
+            kept = not metrics or _equal(trial.metrics, metrics)
+            return trial.state is TrialState.STOPPED and trial.message == message and kept
+        case Infeasible(message):
+            return trial.state is TrialState.INFEASIBLE and trial.message == message
+        case Failed(message):
+            return trial.state is TrialState.FAILED and trial.message == message
+
+
+def _equal(left: Metrics, right: Metrics) -> bool:
+    return left.keys() == right.keys() and all(
+        left[name].standard_error == right[name].standard_error
+        and (left[name].value == right[name].value or (math.isnan(left[name].value) and math.isnan(right[name].value)))
+        for name in left
+    )
+
+
+def require_trial(study: Study, trials: Mapping[int, Trial], number: int) -> Trial:
+    """The trial of that number, or NotFound."""
+    if number not in trials:
+        raise NotFound(f"there is no trial {number} in study {study.name}", reason="TRIAL_NOT_FOUND")
+    return trials[number]
+
+
+def kind(outcome: Outcome) -> str:
+    """The name of the outcome's field in the request."""
+    return type(outcome).__name__.lower()

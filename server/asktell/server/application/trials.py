@@ -1,0 +1,168 @@
+"""Add, read and cancel trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from asktell.server.application.history import History
+from asktell.server.application.ports import Locked, Request, Transaction
+from asktell.server.application.requests import keep_reply, refuse_replay
+from asktell.server.application.studies import missing_study, require_study
+from asktell.server.application.tell import require_trial
+from asktell.server.domain.errors import InvalidArgument
+from asktell.server.domain.metric import Measurement, Metrics, check_measurements, check_metrics
+from asktell.server.domain.ranking import optimal
+from asktell.server.domain.space import Parameters
+from asktell.server.domain.study import StudyName, StudySpec
+from asktell.server.domain.text import check_message, check_notes
+from asktell.server.domain.trial import Origin, Trial, TrialName, TrialState
+
+MAX_TRIALS = 1_000
+_ADDABLE = (
+    TrialState.QUEUED,
+    TrialState.SUCCEEDED,
+    TrialState.STOPPED,
+    TrialState.INFEASIBLE,
+    TrialState.FAILED,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTrial:
+    """A trial of the caller's choice: to be evaluated, or finished elsewhere."""
+
+    parameters: Parameters
+    state: TrialState = TrialState.QUEUED
+    metrics: Metrics = field(default_factory=dict)
+    measurements: Sequence[Measurement] = ()
+    message: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def validate(self) -> None:
+        """Raise InvalidArgument with a path relative to the trial, for what is wrong in any study."""
+        if self.state not in _ADDABLE:
+            raise InvalidArgument("state", f"a trial cannot be added as {self.state.value}")
+        if self.metrics and self.state not in (TrialState.SUCCEEDED, TrialState.STOPPED):
+            raise InvalidArgument("metrics", f"a {self.state.value} trial has none")
+        if self.measurements and not self.state.terminal:
+            raise InvalidArgument("measurements", f"a {self.state.value} trial has none")
+        check_metrics(self.metrics)
+        check_measurements(self.measurements)
+        check_message("message", self.message)
+        check_notes("metadata", self.metadata)
+
+    def checked(self, spec: StudySpec) -> NewTrial:
+        """The trial with its parameters as the study's space keeps them; InvalidArgument for what is wrong in this study."""
+        if self.state is TrialState.SUCCEEDED:
+            check_metrics(self.metrics, required=spec.objectives)
+        return replace(self, parameters=spec.space.check(self.parameters))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddTrials:
+    """Trials of the caller's choice; `nonces` one for each."""
+
+    study: StudyName
+    trials: Sequence[NewTrial]
+    nonces: Sequence[str]
+    request: Request | None = None
+
+    def validate(self) -> None:
+        """Raise InvalidArgument with a path relative to the request."""
+        if not 1 <= len(self.trials) <= MAX_TRIALS:
+            raise InvalidArgument("trials", f"has {len(self.trials):,} trials; 1 to {MAX_TRIALS:,} are allowed")
+        for index, trial in enumerate(self.trials):
+            try:
+                trial.validate()
+            except InvalidArgument as error:
+                raise error.within(f"trials[{index}]") from None
+
+
+def add_trials(tx: Transaction, command: AddTrials, *, pack: Callable[[Sequence[Trial]], bytes]) -> bytes:
+    """Add the trials, all or none, and return them packed."""
+    locked = tx.lock_study(command.study, changes=len(command.trials), request=command.request)
+    if locked is None:
+        raise missing_study(command.study)
+    refuse_replay(locked, command.request)
+    checked = _check(command, locked.study.spec)
+    trials = [_trial(command, locked, new, index) for index, new in enumerate(checked)]
+    tx.insert_trials(locked.study.id, trials)
+    for trial in trials:
+        if trial.measurements:
+            tx.record_measurements(locked.study.id, trial.number, trial.measurements, now=locked.now)
+    tx.update_study(replace(locked.study, next_number=locked.study.next_number + len(trials)))
+    return keep_reply(tx, locked, command.request, pack(trials))
+
+
+def _check(command: AddTrials, spec: StudySpec) -> list[NewTrial]:
+    checked = []
+    for index, trial in enumerate(command.trials):
+        try:
+            checked.append(trial.checked(spec))
+        except InvalidArgument as error:
+            raise error.within(f"trials[{index}]") from None
+    return checked
+
+
+def _trial(command: AddTrials, locked: Locked, new: NewTrial, index: int) -> Trial:
+    queued = Trial(
+        number=locked.study.next_number + index,
+        state=TrialState.QUEUED,
+        parameters=new.parameters,
+        origin=Origin(policy="user", method="imported" if new.state.terminal else "enqueued"),
+        nonce=command.nonces[index],
+        metadata=new.metadata,
+        measurements=new.measurements,
+        sequence=locked.first_sequence + index,
+        create_time=locked.now,
+    )
+    if not new.state.terminal:
+        return queued
+    last = new.measurements[-1].metrics if new.measurements and new.state is TrialState.STOPPED else {}
+    return queued.ended(new.state, metrics=new.metrics or last, message=new.message, now=locked.now)
+
+
+def get_trial(tx: Transaction, name: TrialName) -> Trial:
+    """The trial with its measurements, or NotFound."""
+    study = require_study(tx, name.study)
+    trial = require_trial(study, tx.find_trials(study.id, [name.number]), name.number)
+    return replace(trial, measurements=tuple(tx.list_measurements(study.id, name.number)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListTrials:
+    """A page of a study's trials: numbers above `after`, in any of the states (all if empty), of the worker (any if "")."""
+
+    study: StudyName
+    after: int
+    limit: int
+    states: Collection[TrialState] = ()
+    worker_id: str = ""
+
+
+def list_trials(tx: Transaction, command: ListTrials) -> list[Trial]:
+    """The page, by number, without measurements."""
+    study = require_study(tx, command.study)
+    return tx.list_trials(
+        study.id, after=command.after, limit=command.limit, states=command.states, worker_id=command.worker_id
+    )
+
+
+async def list_optimal_trials(history: History, name: StudyName) -> list[Trial]:
+    """The best succeeded trial, or, with several objectives, the Pareto front."""
+    snapshot = await history.read(name)
+    return optimal(snapshot.trials.values(), snapshot.study.spec.objectives)
+
+
+def cancel_trial(tx: Transaction, name: TrialName) -> Trial:
+    """Withdraw a queued or active trial. A cancelled one stays as it is; one that ended otherwise is FailedPrecondition."""
+    locked = tx.lock_study(name.study, changes=1)
+    if locked is None:
+        raise missing_study(name.study)
+    trial = require_trial(locked.study, tx.find_trials(locked.study.id, [name.number]), name.number)
+    if trial.state is TrialState.CANCELLED:
+        return trial
+    cancelled = replace(trial.ended(TrialState.CANCELLED, now=locked.now), sequence=locked.first_sequence)
+    tx.update_trials(locked.study.id, [cancelled])
+    return cancelled

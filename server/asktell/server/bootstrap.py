@@ -1,0 +1,153 @@
+"""The composition root: the only module that knows every layer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from asktell.server.policies.engine import ProcessPoolEngine
+
+from asktell.server.application.ask import Desk
+from asktell.server.application.history import History
+from asktell.server.application.leases import expire_leases
+from asktell.server.domain.errors import Unavailable
+from asktell.server.persistence.address import UnusableDatabase
+from asktell.server.persistence.exclusive import DatabaseInUse
+from asktell.server.persistence.migration import NotMigrated, check_migrated, migrate
+from asktell.server.persistence.store import SqlStore, open_store
+from asktell.server.rpc.server import RpcServer, build_server
+from asktell.server.settings import Settings
+
+log = structlog.get_logger("asktell.server")
+
+
+class StartError(Exception):
+    """The server cannot start, for a reason that its user can mend."""
+
+
+FORGET_INTERVAL = 600.0
+FORGET_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running server."""
+
+    rpc: RpcServer
+    store: SqlStore
+    settings: Settings
+
+    @property
+    def target(self) -> str:
+        """HOST:PORT for clients."""
+        return f"{self.settings.listen.rpartition(':')[0]}:{self.rpc.port}"
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Service]:
+    """A server that answers until the block ends, which waits for the calls under way as long as `settings.drain` says."""
+    async with contextlib.AsyncExitStack() as stack:
+        store = await _open_database(settings)
+        stack.push_async_callback(store.close)
+        engine = ProcessPoolEngine(workers=settings.processes)
+        stack.push_async_callback(engine.close)
+        desk = Desk(store=store, engine=engine, history=History(store), new_nonce=lambda: secrets.token_hex(8))
+        with _start_errors():
+            rpc = build_server(
+                desk,
+                listen=settings.listen,
+                ask_time_limit=settings.ask_time_limit,
+                max_connection_age=settings.max_connection_age,
+            )
+        service = Service(rpc, store, settings)
+        await rpc.start()
+        stack.push_async_callback(rpc.stop, grace=settings.drain)
+        await stack.enter_async_context(_background(_expire(service), "expire-leases"))
+        await stack.enter_async_context(_background(_forget(store), "forget-replies"))
+        log.info("serving", listen=service.target, database=settings.shown_database)
+        yield service
+        log.info("draining", seconds=settings.drain)
+
+
+async def _open_database(settings: Settings) -> SqlStore:
+    def open_migrated() -> SqlStore:
+        (migrate if settings.migrates else check_migrated)(settings.database_url)
+        return open_store(settings.database_url)
+
+    with _start_errors():
+        return await asyncio.to_thread(open_migrated)
+
+
+@contextlib.contextmanager
+def _start_errors() -> Iterator[None]:
+    """What the user of a server can mend, as one kind of error."""
+    try:
+        yield
+    except (UnusableDatabase, DatabaseInUse, NotMigrated, Unavailable, OSError) as error:
+        raise StartError(str(error)) from error
+
+
+def migrate_database(settings: Settings) -> None:
+    """Bring the database's schema up to date. Raises StartError."""
+    with _start_errors():
+        migrate(settings.database_url)
+
+
+@asynccontextmanager
+async def _background(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _expire(service: Service) -> None:
+    """Return the trials of dead workers to the queue. Whether this works is also whether the database is there: readiness follows it."""
+    serving: bool | None = None
+    while True:
+        try:
+            expired = await expire_leases(service.store)
+            reached = True
+            if expired:
+                log.info("leases_expired", trials=expired)
+        except Unavailable as error:
+            reached = False
+            log.warning("database_unavailable", error=str(error))
+        except Exception:
+            reached = False
+            log.exception("expire_leases_broken")
+        if reached is not serving:
+            serving = reached
+            await service.rpc.set_serving(serving=reached)
+        await asyncio.sleep(service.settings.lease_check_interval)
+
+
+async def _forget(store: SqlStore) -> None:
+    """Delete kept replies past their time."""
+    while True:
+        await asyncio.sleep(FORGET_INTERVAL)
+        try:
+            await store.write(lambda tx: tx.forget_old_replies(FORGET_AT_ONCE))
+        except Exception:
+            log.exception("forget_replies_broken")
+
+
+async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Run a server until SIGTERM or SIGINT; `announce` gets HOST:PORT once it answers."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with running(settings) as service:
+        announce(service.target)
+        await stopped.wait()
+    log.info("stopped")

@@ -1,0 +1,91 @@
+"""The commands that run a server: serve, migrate, health."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated
+
+import grpc
+from cyclopts import App, Parameter
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from asktell.server.logs import show_logs
+from asktell.server.settings import Settings
+
+app = App(name="asktell-server", help="Run an asktell server.")
+
+
+@app.command
+def serve(settings: Settings | None = None) -> None:
+    """Serve studies over gRPC until SIGTERM or Ctrl-C.
+
+    Without any setting: on 127.0.0.1:50051, with a SQLite file in the user's data directory.
+
+    Examples
+    --------
+    asktell serve
+    asktell serve --listen 0.0.0.0:50051 --database postgresql://asktell@db/asktell
+    ASKTELL_DATABASE=./study.db asktell serve --log-level debug
+    """
+    from asktell.server import bootstrap
+
+    chosen = settings or Settings()
+    show_logs(level=chosen.log_level, style=chosen.log_format)
+    try:
+        asyncio.run(bootstrap.serve(chosen, announce=_announce))
+    except bootstrap.StartError as error:
+        sys.exit(f"asktell serve: {error}")
+
+
+def _announce(target: str) -> None:
+    print(f"asktell serves on {target}", flush=True)
+
+
+@app.command
+def migrate(*, database: Annotated[str, Parameter(env_var="ASKTELL_DATABASE")] = "") -> None:
+    """Bring a database's schema up to date. Safe to repeat, and to run from several places at once.
+
+    Parameters
+    ----------
+    database
+        Database: a path, sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/NAME.
+
+    Examples
+    --------
+    asktell migrate --database postgresql://asktell@db/asktell
+    """
+    from asktell.server import bootstrap
+
+    try:
+        bootstrap.migrate_database(Settings(database=database))
+    except bootstrap.StartError as error:
+        sys.exit(f"asktell migrate: {error}")
+    print("the schema is up to date")
+
+
+@app.command
+def health(
+    target: Annotated[str, Parameter(env_var="ASKTELL_TARGET")] = "localhost:50051", *, timeout: float = 5.0
+) -> None:
+    """Ask a server whether it is ready: exit status 0 and "SERVING", or 1 and why not.
+
+    Parameters
+    ----------
+    target
+        HOST:PORT of the server.
+    timeout
+        Seconds to wait for the answer.
+
+    Examples
+    --------
+    asktell health localhost:50051
+    """
+    with grpc.insecure_channel(target) as channel:
+        try:
+            reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        except grpc.RpcError as error:
+            sys.exit(f"{target}: {error.code().name}: {error.details()}")
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+    print(status)
+    sys.exit(0 if status == "SERVING" else 1)

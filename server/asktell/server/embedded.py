@@ -1,0 +1,65 @@
+"""A server inside another process, as for a notebook: what `Client.local()` starts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+
+import structlog
+
+from asktell.server.bootstrap import running
+from asktell.server.logs import route_logs
+from asktell.server.settings import Settings
+
+
+@dataclass(slots=True)
+class EmbeddedServer:
+    """A server on a free loopback port, on a thread of its own. Its database is kept."""
+
+    database: str
+    target: str = ""
+    _failure: BaseException | None = None
+    _ready: threading.Event = field(default_factory=threading.Event)
+    _stop: asyncio.Event | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+    _thread: threading.Thread | None = None
+
+    def start(self) -> EmbeddedServer:
+        """Return once the server answers; raise what kept it from starting."""
+        self._thread = threading.Thread(target=self._run, name="asktell-server", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def close(self) -> None:
+        """Stop the server and wait for it. Closing twice is fine."""
+        if self._loop is not None and self._stop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for the start
+            self._failure = error
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        settings = Settings(listen="127.0.0.1:0", database=self.database, drain=1.0)
+        async with running(settings) as service:
+            self.target = service.target
+            self._ready.set()
+            await self._stop.wait()
+
+
+def start(database: str) -> EmbeddedServer:
+    """A running server on the database (a path or URL). Raises what kept it from starting."""
+    if not structlog.is_configured():
+        route_logs()
+    return EmbeddedServer(database).start()

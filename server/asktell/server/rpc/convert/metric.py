@@ -1,0 +1,60 @@
+"""Metrics, measurements and objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from asktell.server.domain.errors import InvalidArgument
+from asktell.server.domain.metric import Goal, Measurement, Metrics, MetricValue, Objective
+from asktell.server.rpc.convert.time import timestamp
+from asktell.v1 import metric_pb2 as pb
+
+_GOALS = {Goal.MINIMIZE: pb.Objective.GOAL_MINIMIZE, Goal.MAXIMIZE: pb.Objective.GOAL_MAXIMIZE}
+_GOALS_READ = {message: goal for goal, message in _GOALS.items()}
+
+
+def read_objectives(objectives: Iterable[pb.Objective]) -> tuple[Objective, ...]:
+    """The objectives; paths start at `objectives`."""
+    return tuple(_read_objective(index, objective) for index, objective in enumerate(objectives))
+
+
+def _read_objective(index: int, message: pb.Objective) -> Objective:
+    if message.goal not in _GOALS_READ:
+        raise InvalidArgument(f"objectives[{index}].goal", "must be GOAL_MINIMIZE or GOAL_MAXIMIZE")
+    return Objective(message.metric, _GOALS_READ[message.goal])
+
+
+def objective_message(objective: Objective) -> pb.Objective:
+    """The message for an objective."""
+    return pb.Objective(metric=objective.metric, goal=_GOALS[objective.goal])
+
+
+def read_metrics(metrics: Mapping[str, pb.MetricValue]) -> dict[str, MetricValue]:
+    """Values by name."""
+    return {
+        name: MetricValue(metric.value, metric.standard_error if metric.HasField("standard_error") else None)
+        for name, metric in metrics.items()
+    }
+
+
+def metric_messages(metrics: Metrics) -> dict[str, pb.MetricValue]:
+    """The map field for values by name."""
+    return {
+        name: pb.MetricValue(value=metric.value, standard_error=metric.standard_error)
+        for name, metric in metrics.items()
+    }
+
+
+def read_measurements(measurements: Iterable[pb.Measurement]) -> tuple[Measurement, ...]:
+    """The measurements, in the order of steps."""
+    read = (Measurement(message.step, read_metrics(message.metrics)) for message in measurements)
+    return tuple(sorted(read, key=lambda measurement: measurement.step))
+
+
+def measurement_message(measurement: Measurement) -> pb.Measurement:
+    """The message for a measurement."""
+    return pb.Measurement(
+        step=measurement.step,
+        metrics=metric_messages(measurement.metrics),
+        create_time=timestamp(measurement.create_time),
+    )

@@ -1,0 +1,40 @@
+"""Pages: sizes and opaque tokens that say where the next one begins."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from asktell.server.domain.errors import InvalidArgument
+from asktell.server.domain.text import excerpt
+
+MAX_PAGE = 1_000
+DEFAULT_PAGE = 100
+
+
+def read_page_size(size: int) -> int:
+    """The page size: 1 to 1,000; 0 is 100."""
+    if not 0 <= size <= MAX_PAGE:
+        raise InvalidArgument("page_size", f"must be from 0 to {MAX_PAGE:,}, not {size}")
+    return size or DEFAULT_PAGE
+
+
+def page_token(last: str | int) -> str:
+    """The token for the page after `last`."""
+    return base64.urlsafe_b64encode(str(last).encode()).decode()
+
+
+def read_after(token: str) -> str:
+    """What the page before ended with; "" for the first page."""
+    try:
+        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError) as error:
+        raise InvalidArgument("page_token", f"{excerpt(token)} is not a token of this service") from error
+
+
+def read_after_number(token: str) -> int:
+    """The number that the page before ended with; 0 for the first page."""
+    after = read_after(token)
+    if after and not (after.isascii() and after.isdecimal() and len(after) <= 16):
+        raise InvalidArgument("page_token", f"{excerpt(token)} is not a token of this service")
+    return int(after or 0)

@@ -1,0 +1,136 @@
+"""Search spaces and parameter values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from google.protobuf.struct_pb2 import NULL_VALUE
+
+from asktell.server.domain.errors import InvalidArgument
+from asktell.server.domain.space import (
+    Bool,
+    Categorical,
+    Condition,
+    Float,
+    Int,
+    Ordinal,
+    Parameters,
+    ParameterSpec,
+    ParameterValue,
+    SearchSpace,
+)
+from asktell.v1 import search_space_pb2 as pb
+
+
+def read_value(path: str, message: pb.ParameterValue) -> ParameterValue:
+    """The value with its kind, or InvalidArgument if the message has none."""
+    match message.WhichOneof("kind"):
+        case "double_value":
+            return message.double_value
+        case "int64_value":
+            return message.int64_value
+        case "string_value":
+            return message.string_value
+        case "bool_value":
+            return message.bool_value
+        case "null_value":
+            return None
+        case _:
+            raise InvalidArgument(path, "has no value")
+
+
+def value_message(value: ParameterValue) -> pb.ParameterValue:
+    """The message for a value."""
+    match value:
+        case bool():
+            return pb.ParameterValue(bool_value=value)
+        case int():
+            return pb.ParameterValue(int64_value=value)
+        case float():
+            return pb.ParameterValue(double_value=value)
+        case str():
+            return pb.ParameterValue(string_value=value)
+        case None:
+            return pb.ParameterValue(null_value=NULL_VALUE)
+
+
+def read_parameters(path: str, values: Mapping[str, pb.ParameterValue]) -> dict[str, ParameterValue]:
+    """Values by name."""
+    return {name: read_value(f"{path}[{name[:64]}]", value) for name, value in values.items()}
+
+
+def parameter_messages(parameters: Parameters) -> dict[str, pb.ParameterValue]:
+    """The map field for values by name."""
+    return {name: value_message(value) for name, value in parameters.items()}
+
+
+def read_space(specs: Iterable[pb.ParameterSpec]) -> SearchSpace:
+    """The search space, unchecked but for values that are missing; paths start at `parameters`."""
+    return SearchSpace(tuple(_read_spec(f"parameters[{index}]", spec) for index, spec in enumerate(specs)))
+
+
+def _read_spec(path: str, spec: pb.ParameterSpec) -> ParameterSpec:
+    common: dict[str, Any] = {"name": spec.name}
+    if spec.HasField("default_value"):
+        common |= {"default": read_value(f"{path}.default_value", spec.default_value), "has_default": True}
+    if spec.HasField("when"):
+        values = _read_values(f"{path}.when.values", spec.when.values)
+        common["when"] = Condition(spec.when.parent, values)
+    return _read_kind(path, spec, common)
+
+
+def _read_kind(path: str, spec: pb.ParameterSpec, common: Mapping[str, Any]) -> ParameterSpec:
+    match spec.WhichOneof("kind"):
+        case "float_spec":
+            real = spec.float_spec
+            step = real.step if real.HasField("step") else None
+            return _with_float_default(Float(low=real.low, high=real.high, log=real.log, step=step, **common))
+        case "int_spec":
+            whole = spec.int_spec
+            stride = whole.step if whole.HasField("step") else None
+            return Int(low=whole.low, high=whole.high, log=whole.log, step=stride, **common)
+        case "categorical_spec":
+            choices = _read_values(f"{path}.categorical_spec.choices", spec.categorical_spec.choices)
+            return Categorical(choices=choices, **common)
+        case "bool_spec":
+            return Bool(**common)
+        case "ordinal_spec":
+            values = _read_values(f"{path}.ordinal_spec.values", spec.ordinal_spec.values)
+            return Ordinal(values=values, **common)
+        case _:
+            raise InvalidArgument(f"{path}.kind", "is missing: a parameter is float, int, categorical, bool or ordinal")
+
+
+def _with_float_default(spec: Float) -> Float:
+    """A whole number is a fine default of a float; it is kept as the float that it stands for."""
+    if isinstance(spec.default, int) and not isinstance(spec.default, bool):
+        return replace(spec, default=float(spec.default))
+    return spec
+
+
+def _read_values(path: str, values: Iterable[pb.ParameterValue]) -> tuple[ParameterValue, ...]:
+    return tuple(read_value(f"{path}[{index}]", value) for index, value in enumerate(values))
+
+
+def spec_message(spec: ParameterSpec) -> pb.ParameterSpec:
+    """The message for a parameter."""
+    message = pb.ParameterSpec(name=spec.name)
+    if spec.has_default:
+        message.default_value.CopyFrom(value_message(spec.default))
+    if spec.when is not None:
+        message.when.parent = spec.when.parent
+        message.when.values.extend(value_message(value) for value in spec.when.values)
+    match spec:
+        case Float():
+            message.float_spec.CopyFrom(pb.FloatSpec(low=spec.low, high=spec.high, log=spec.log, step=spec.step))
+        case Int():
+            message.int_spec.CopyFrom(pb.IntSpec(low=spec.low, high=spec.high, log=spec.log, step=spec.step))
+        case Categorical():
+            message.categorical_spec.choices.extend(value_message(value) for value in spec.choices)
+        case Bool():
+            message.bool_spec.SetInParent()
+        case Ordinal():
+            message.ordinal_spec.values.extend(value_message(value) for value in spec.values)
+    return message

@@ -1,0 +1,177 @@
+"""Studies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from asktell.server.application.studies import CountedStudy, CreateStudy, UpdateStudy
+from asktell.server.domain.errors import InvalidArgument, Unsupported
+from asktell.server.domain.study import (
+    DEFAULT_ATTEMPTS,
+    DEFAULT_LEASE,
+    Budget,
+    LateTells,
+    StudyName,
+    StudySpec,
+    StudyState,
+    TrialCounts,
+)
+from asktell.server.domain.text import check_identifier, excerpt
+from asktell.server.rpc.convert.metric import objective_message, read_objectives
+from asktell.server.rpc.convert.space import read_space, spec_message
+from asktell.server.rpc.convert.time import duration, read_duration, timestamp
+from asktell.v1 import study_service_pb2 as pb
+
+_STATES = {
+    StudyState.ACTIVE: pb.Study.STATE_ACTIVE,
+    StudyState.PAUSED: pb.Study.STATE_PAUSED,
+    StudyState.FINISHED: pb.Study.STATE_FINISHED,
+}
+_STATES_READ = {message: state for state, message in _STATES.items()}
+_LATE_TELLS = {
+    LateTells.ACCEPT: pb.StudySpec.LATE_TELLS_ACCEPT,
+    LateTells.REFUSE: pb.StudySpec.LATE_TELLS_REFUSE,
+}
+_LATE_TELLS_READ = {message: late for late, message in _LATE_TELLS.items()} | {
+    pb.StudySpec.LATE_TELLS_UNSPECIFIED: LateTells.ACCEPT
+}
+T = TypeVar("T")
+
+
+def read_project(path: str, name: str) -> str:
+    """The project of `projects/{project}`, or InvalidArgument that names `path`."""
+    prefix, separator, project = name.partition("/")
+    if prefix != "projects" or not separator:
+        raise InvalidArgument(path, f"{excerpt(name)} is not of the form projects/{{project}}")
+    return check_identifier(path, project)
+
+
+def read_create(request: pb.CreateStudyRequest, *, drawn_seed: int) -> CreateStudy:
+    """The command of CreateStudy."""
+    project = read_project("parent", request.parent)
+    study_id = check_identifier("study_id", request.study_id)
+    try:
+        return CreateStudy(
+            name=StudyName(project, study_id),
+            spec=_within("spec", lambda: _read_spec(request.study.spec)),
+            budget=_within("budget", lambda: read_budget(request.study.budget)),
+            labels=dict(request.study.labels),
+            drawn_seed=drawn_seed,
+        )
+    except InvalidArgument as error:
+        raise error.within("study") from None
+
+
+def _read_spec(message: pb.StudySpec) -> StudySpec:
+    if message.input_constraints:
+        raise Unsupported("study.spec.input_constraints", "this server does not support constraints yet")
+    if message.outcome_constraints:
+        raise Unsupported("study.spec.outcome_constraints", "this server does not support constraints yet")
+    if message.late_tells not in _LATE_TELLS_READ:
+        raise InvalidArgument("late_tells", f"{message.late_tells} is not a value of LateTells")
+    has_lease = message.HasField("lease_duration")
+    return StudySpec(
+        space=read_space(message.parameters),
+        objectives=read_objectives(message.objectives),
+        policy=message.policy or "auto",
+        seed=message.seed if message.HasField("seed") else None,
+        lease_duration=read_duration("lease_duration", message.lease_duration) if has_lease else DEFAULT_LEASE,
+        max_attempts=message.max_attempts or DEFAULT_ATTEMPTS,
+        late_tells=_LATE_TELLS_READ[message.late_tells],
+    )
+
+
+def read_budget(message: pb.Budget) -> Budget:
+    """The budget; paths are relative to it."""
+    has_duration = message.HasField("max_duration")
+    return Budget(
+        max_trials=message.max_trials if message.HasField("max_trials") else None,
+        max_duration=read_duration("max_duration", message.max_duration) if has_duration else None,
+        max_failures=message.max_failures if message.HasField("max_failures") else None,
+        max_parallel=message.max_parallel if message.HasField("max_parallel") else None,
+    )
+
+
+def read_update(request: pb.UpdateStudyRequest) -> UpdateStudy:
+    """The command of UpdateStudy."""
+    name = StudyName.parse(request.study.name, path="study.name")
+    paths = set(request.update_mask.paths)
+    if not paths:
+        raise InvalidArgument("update_mask", "is empty: name one or more of state, budget, labels")
+    for path in sorted(paths - {"state", "budget", "labels"}):
+        if path == "spec.parameters":
+            raise Unsupported("update_mask", "this server does not support widening the search space yet")
+        raise InvalidArgument("update_mask", f"{excerpt(path)} is none of state, budget, labels, spec.parameters")
+    study = request.study
+    try:
+        return UpdateStudy(
+            name=name,
+            state=_read_state(study.state) if "state" in paths else None,
+            budget=_within("budget", lambda: read_budget(study.budget)) if "budget" in paths else None,
+            labels=dict(study.labels) if "labels" in paths else None,
+        )
+    except InvalidArgument as error:
+        raise error.within("study") from None
+
+
+def _read_state(state: pb.Study.State.ValueType) -> StudyState:
+    if state not in _STATES_READ:
+        raise InvalidArgument("state", "must be STATE_ACTIVE, STATE_PAUSED or STATE_FINISHED")
+    return _STATES_READ[state]
+
+
+def _within(prefix: str, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except InvalidArgument as error:
+        raise error.within(prefix) from None
+
+
+def study_message(counted: CountedStudy) -> pb.Study:
+    """The message for a study."""
+    study = counted.study
+    return pb.Study(
+        name=str(study.name),
+        spec=_spec_message(study.spec, seed=study.seed),
+        budget=_budget_message(study.budget),
+        labels=dict(study.labels),
+        state=_STATES[study.state],
+        trial_counts=_counts_message(counted.counts),
+        sequence=study.sequence,
+        create_time=timestamp(study.create_time),
+        update_time=timestamp(study.update_time),
+    )
+
+
+def _spec_message(spec: StudySpec, *, seed: int) -> pb.StudySpec:
+    return pb.StudySpec(
+        parameters=[spec_message(parameter) for parameter in spec.space],
+        objectives=[objective_message(objective) for objective in spec.objectives],
+        policy=spec.policy,
+        seed=seed,
+        lease_duration=duration(spec.lease_duration),
+        max_attempts=spec.max_attempts,
+        late_tells=_LATE_TELLS[spec.late_tells],
+    )
+
+
+def _budget_message(budget: Budget) -> pb.Budget:
+    return pb.Budget(
+        max_trials=budget.max_trials,
+        max_duration=None if budget.max_duration is None else duration(budget.max_duration),
+        max_failures=budget.max_failures,
+        max_parallel=budget.max_parallel,
+    )
+
+
+def _counts_message(counts: TrialCounts) -> pb.TrialCounts:
+    return pb.TrialCounts(
+        queued=counts.queued,
+        active=counts.active,
+        succeeded=counts.succeeded,
+        stopped=counts.stopped,
+        infeasible=counts.infeasible,
+        failed=counts.failed,
+        cancelled=counts.cancelled,
+    )

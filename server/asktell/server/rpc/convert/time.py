@@ -1,0 +1,34 @@
+"""Durations and timestamps."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from asktell.server.domain.errors import InvalidArgument
+
+
+def read_duration(path: str, message: Duration) -> timedelta:
+    """The duration, or InvalidArgument that names `path` if it is out of protobuf's range (10,000 years)."""
+    try:
+        return message.ToTimedelta()
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgument(path, f"{message.seconds} s {message.nanos} ns is not a duration") from error
+
+
+def duration(value: timedelta) -> Duration:
+    """The message for a duration."""
+    message = Duration()
+    message.FromTimedelta(value)
+    return message
+
+
+def timestamp(value: datetime | None) -> Timestamp | None:
+    """The message for a time; None stays None, which protobuf takes for an absent field."""
+    if value is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(value)
+    return message

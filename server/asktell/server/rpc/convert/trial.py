@@ -1,0 +1,235 @@
+"""Trials, and the calls that hand them out and end them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+
+from asktell.server.application.ask import Answer, Ask, Reason
+from asktell.server.application.leases import Directive, Release, Renew, Renewal, Report, Verdict
+from asktell.server.application.ports import Request
+from asktell.server.application.tell import Failed, Infeasible, Outcome, Result, Stopped, Succeeded, Tell
+from asktell.server.application.trials import AddTrials, ListTrials, NewTrial
+from asktell.server.domain.errors import InvalidArgument
+from asktell.server.domain.study import StudyName
+from asktell.server.domain.text import check_request_id
+from asktell.server.domain.trial import Lease, Origin, Trial, TrialName, TrialState
+from asktell.server.rpc.convert.metric import measurement_message, metric_messages, read_measurements, read_metrics
+from asktell.server.rpc.convert.page import read_after_number, read_page_size
+from asktell.server.rpc.convert.space import parameter_messages, read_parameters
+from asktell.server.rpc.convert.time import duration, read_duration, timestamp
+from asktell.v1 import trial_service_pb2 as pb
+
+_STATES = {state: getattr(pb.Trial, f"STATE_{state.name}") for state in TrialState}
+_STATES_READ = {message: state for state, message in _STATES.items()}
+_REASONS = {reason: getattr(pb.AskResponse, f"REASON_{reason.name}") for reason in Reason}
+_DIRECTIVES = {directive: getattr(pb, f"DIRECTIVE_{directive.name}") for directive in Directive}
+
+
+def read_request(method: str, request: pb.AskRequest | pb.TellRequest | pb.AddTrialsRequest) -> Request | None:
+    """What makes the call safe to repeat; None without a request id."""
+    request_id = check_request_id("request_id", request.request_id)
+    if not request_id:
+        return None
+    payload = request.SerializeToString(deterministic=True)
+    return Request(method, request_id, hashlib.sha256(payload).hexdigest())
+
+
+def read_ask(request: pb.AskRequest, *, patience: float) -> Ask:
+    """The command of Ask; the caller waits `patience` seconds."""
+    lease = read_duration("lease_duration", request.lease_duration) if request.HasField("lease_duration") else None
+    return Ask(
+        study=StudyName.parse(request.parent, path="parent"),
+        count=request.count if request.HasField("count") else 1,
+        worker_id=request.worker_id,
+        lease_duration=lease,
+        fixed=read_parameters("fixed_parameters", request.fixed_parameters),
+        request=read_request("Ask", request),
+        deadline=time.monotonic() + patience,
+    )
+
+
+def answer_message(answer: Answer) -> pb.AskResponse:
+    """The message for an answer; its trials show their leases' tokens."""
+    return pb.AskResponse(
+        trials=[trial_message(answer.study, trial, token=True) for trial in answer.trials],
+        study_state=pb.AskResponse.STATE_CLOSED if answer.closed else pb.AskResponse.STATE_OPEN,
+        reason=_REASONS[answer.reason] if answer.reason else pb.AskResponse.REASON_UNSPECIFIED,
+        retry_after=None if answer.retry_after is None else duration(answer.retry_after),
+    )
+
+
+def read_tell(request: pb.TellRequest) -> Tell:
+    """The command of Tell."""
+    return Tell(
+        study=StudyName.parse(request.parent, path="parent"),
+        results=tuple(_read_result(f"results[{index}]", result) for index, result in enumerate(request.results)),
+        request=read_request("Tell", request),
+    )
+
+
+def _read_result(path: str, result: pb.TrialResult) -> Result:
+    return Result(
+        number=result.number,
+        lease_token=result.lease_token,
+        outcome=_read_outcome(path, result),
+        metadata=dict(result.metadata),
+        checkpoint_uri=result.checkpoint_uri,
+    )
+
+
+def _read_outcome(path: str, result: pb.TrialResult) -> Outcome:
+    match result.WhichOneof("outcome"):
+        case "succeeded":
+            return Succeeded(read_metrics(result.succeeded.metrics))
+        case "failed":
+            return Failed(result.failed.message, result.failed.retry)
+        case "infeasible":
+            return Infeasible(result.infeasible.message)
+        case "stopped":
+            return Stopped(read_metrics(result.stopped.metrics), result.stopped.message)
+        case _:
+            raise InvalidArgument(f"{path}.outcome", "is missing: succeeded, failed, infeasible or stopped")
+
+
+def read_report(request: pb.ReportRequest) -> Report:
+    """The command of Report."""
+    return Report(
+        trial=TrialName.parse(request.name, path="name"),
+        lease_token=request.lease_token,
+        measurements=read_measurements(request.measurements),
+        checkpoint_uri=request.checkpoint_uri,
+    )
+
+
+def report_message(verdict: Verdict) -> pb.ReportResponse:
+    """The reply of Report."""
+    return pb.ReportResponse(
+        directive=_DIRECTIVES[verdict.directive], message=verdict.message, lease=lease_message(verdict.lease)
+    )
+
+
+def read_renew(request: pb.RenewLeasesRequest) -> Renew:
+    """The command of RenewLeases."""
+    return Renew(
+        study=StudyName.parse(request.parent, path="parent"),
+        renewals=tuple(Renewal(renewal.number, renewal.lease_token) for renewal in request.renewals),
+    )
+
+
+def renew_message(verdicts: Sequence[Verdict]) -> pb.RenewLeasesResponse:
+    """The reply of RenewLeases."""
+    return pb.RenewLeasesResponse(
+        leases=[
+            pb.RenewedLease(
+                number=verdict.number,
+                directive=_DIRECTIVES[verdict.directive],
+                message=verdict.message,
+                lease=lease_message(verdict.lease),
+            )
+            for verdict in verdicts
+        ]
+    )
+
+
+def read_release(request: pb.ReleaseTrialRequest) -> Release:
+    """The command of ReleaseTrial."""
+    return Release(
+        trial=TrialName.parse(request.name, path="name"),
+        lease_token=request.lease_token,
+        checkpoint_uri=request.checkpoint_uri,
+    )
+
+
+def read_add(request: pb.AddTrialsRequest, *, new_nonce: Callable[[], str]) -> AddTrials:
+    """The command of AddTrials."""
+    return AddTrials(
+        study=StudyName.parse(request.parent, path="parent"),
+        trials=tuple(_read_new(f"trials[{index}]", trial) for index, trial in enumerate(request.trials)),
+        nonces=[new_nonce() for _ in request.trials],
+        request=read_request("AddTrials", request),
+    )
+
+
+def _read_new(path: str, message: pb.NewTrial) -> NewTrial:
+    return NewTrial(
+        parameters=read_parameters(f"{path}.parameters", message.parameters),
+        state=_read_state(f"{path}.state", message.state) if message.state else TrialState.QUEUED,
+        metrics=read_metrics(message.metrics),
+        measurements=read_measurements(message.measurements),
+        message=message.message,
+        metadata=dict(message.metadata),
+    )
+
+
+def _read_state(path: str, state: pb.Trial.State.ValueType) -> TrialState:
+    if state not in _STATES_READ:
+        raise InvalidArgument(path, f"{state} is not a state of a trial")
+    return _STATES_READ[state]
+
+
+def read_list(request: pb.ListTrialsRequest) -> ListTrials:
+    """The command of ListTrials, which asks for one trial more than the page has, to see whether there is another page."""
+    return ListTrials(
+        study=StudyName.parse(request.parent, path="parent"),
+        after=read_after_number(request.page_token),
+        limit=read_page_size(request.page_size) + 1,
+        states=[_read_state(f"states[{index}]", state) for index, state in enumerate(request.states)],
+        worker_id=request.worker_id,
+    )
+
+
+def trial_message(study: StudyName, trial: Trial, *, token: bool = False) -> pb.Trial:
+    """The message for a trial; `token`: whether its lease shows the token, for its holder alone."""
+    active = trial.state is TrialState.ACTIVE
+    return pb.Trial(
+        name=str(TrialName(study, trial.number)),
+        number=trial.number,
+        state=_STATES[trial.state],
+        parameters=parameter_messages(trial.parameters),
+        metrics=metric_messages(trial.metrics),
+        measurements=[measurement_message(measurement) for measurement in trial.measurements],
+        lease=lease_message(trial.lease, token=token) if active else None,
+        origin=_origin_message(trial.origin),
+        message=trial.message,
+        metadata=dict(trial.metadata),
+        attempt=trial.attempt,
+        checkpoint_uri=trial.checkpoint_uri,
+        sequence=trial.sequence,
+        create_time=timestamp(trial.create_time),
+        start_time=timestamp(trial.start_time),
+        end_time=timestamp(trial.end_time),
+    )
+
+
+def lease_message(lease: Lease | None, *, token: bool = False) -> pb.Lease | None:
+    """The message for a lease; None stays None."""
+    if lease is None:
+        return None
+    return pb.Lease(
+        token=lease.token if token else "",
+        worker_id=lease.worker_id,
+        expire_time=timestamp(lease.expire_time),
+        duration=duration(lease.duration),
+    )
+
+
+def _origin_message(origin: Origin) -> pb.Origin:
+    return pb.Origin(
+        policy=origin.policy,
+        method=origin.method,
+        fallback=origin.fallback,
+        predictions={
+            metric: pb.PredictedMetric(mean=prediction.mean, standard_deviation=prediction.standard_deviation)
+            for metric, prediction in origin.predictions.items()
+        },
+        acquisition=origin.acquisition,
+        incumbent=origin.incumbent,
+        compute_duration=duration(origin.compute_duration),
+    )
+
+
+def trial_messages(study: StudyName, trials: Sequence[Trial]) -> list[pb.Trial]:
+    """The messages for trials."""
+    return [trial_message(study, trial) for trial in trials]

@@ -1,0 +1,75 @@
+"""The gRPC server: services, health, reflection, and a shutdown that lets calls finish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from asktell.server.application.ask import Desk
+from asktell.server.rpc.interceptor import Boundary
+from asktell.server.rpc.study_servicer import StudyServicer
+from asktell.server.rpc.surrogate_servicer import SurrogateServicer
+from asktell.server.rpc.trial_servicer import TrialServicer
+from asktell.v1.study_service_pb2_grpc import add_StudyServiceServicer_to_server
+from asktell.v1.surrogate_service_pb2_grpc import add_SurrogateServiceServicer_to_server
+from asktell.v1.trial_service_pb2_grpc import add_TrialServiceServicer_to_server
+
+SERVICES = ("asktell.v1.StudyService", "asktell.v1.TrialService", "asktell.v1.SurrogateService")
+
+_OPTIONS = [
+    # Two servers must not share a port silently.
+    ("grpc.so_reuseport", 0),
+    # Workers keep idle connections alive through routers; refusing their pings ends in too_many_pings.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", 8 * 1024 * 1024),
+    ("grpc.max_send_message_length", 64 * 1024 * 1024),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RpcServer:
+    """A gRPC server that is listening once `start` has returned."""
+
+    server: grpc.aio.Server
+    health: health.aio.HealthServicer
+    port: int
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        await self.server.start()
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell load balancers whether to send calls here."""
+        status = health_pb2.HealthCheckResponse
+        state = status.SERVING if serving else status.NOT_SERVING
+        for service in ("", *SERVICES):
+            await self.health.set(service, state)
+
+    async def stop(self, *, grace: float) -> None:
+        """Say NOT_SERVING, refuse new calls, and give those under way `grace` seconds."""
+        await self.health.enter_graceful_shutdown()
+        await self.server.stop(grace)
+
+
+def build_server(desk: Desk, *, listen: str, ask_time_limit: float, max_connection_age: float) -> RpcServer:
+    """A server on `listen` (HOST:PORT, port 0 for any). Raises OSError if the address cannot be had.
+
+    Connections are closed gently after `max_connection_age` seconds, so that clients find new replicas.
+    """
+    options = [*_OPTIONS, ("grpc.max_connection_age_ms", int(max_connection_age * 1000))]
+    server = grpc.aio.server(interceptors=[Boundary()], options=options)
+    add_StudyServiceServicer_to_server(StudyServicer(desk.store, desk.engine), server)
+    add_TrialServiceServicer_to_server(TrialServicer(desk, ask_time_limit), server)
+    add_SurrogateServiceServicer_to_server(SurrogateServicer(), server)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {listen}: {error}") from error
+    return RpcServer(server, checks, port)

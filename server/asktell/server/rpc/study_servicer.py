@@ -1,0 +1,64 @@
+"""StudyService."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+
+from asktell.server.application import studies
+from asktell.server.application.ports import Engine, Store
+from asktell.server.domain.errors import InvalidArgument, Unsupported
+from asktell.server.domain.study import StudyName
+from asktell.server.rpc.convert.page import page_token, read_after, read_page_size
+from asktell.server.rpc.convert.study import read_create, read_project, read_update, study_message
+from asktell.server.rpc.errors import abort
+from asktell.v1 import study_service_pb2 as pb
+from asktell.v1.study_service_pb2_grpc import StudyServiceServicer
+
+
+@dataclass(frozen=True, slots=True)
+class StudyServicer(StudyServiceServicer):
+    """Unpacks, calls the use case, packs."""
+
+    store: Store
+    engine: Engine
+
+    async def CreateStudy(self, request: pb.CreateStudyRequest, context: Any) -> pb.Study:
+        command = read_create(request, drawn_seed=secrets.randbits(31))
+        try:
+            command.validate(self.engine.policies())
+        except InvalidArgument as error:
+            raise error.within("study") from None
+        return study_message(await self.store.write(lambda tx: studies.create_study(tx, command)))
+
+    async def GetStudy(self, request: pb.GetStudyRequest, context: Any) -> pb.Study:
+        name = StudyName.parse(request.name, path="name")
+        return study_message(await self.store.read(lambda tx: studies.get_study(tx, name)))
+
+    async def ListStudies(self, request: pb.ListStudiesRequest, context: Any) -> pb.ListStudiesResponse:
+        project = read_project("parent", request.parent)
+        size, after = read_page_size(request.page_size), read_after(request.page_token)
+        found = await self.store.read(lambda tx: studies.list_studies(tx, project=project, after=after, limit=size + 1))
+        token = page_token(found[size - 1].study.name.study) if len(found) > size else ""
+        return pb.ListStudiesResponse(studies=[study_message(item) for item in found[:size]], next_page_token=token)
+
+    async def UpdateStudy(self, request: pb.UpdateStudyRequest, context: Any) -> pb.Study:
+        command = read_update(request)
+        try:
+            command.validate()
+        except InvalidArgument as error:
+            raise error.within("study") from None
+        return study_message(await self.store.write(lambda tx: studies.update_study(tx, command)))
+
+    async def DeleteStudy(self, request: pb.DeleteStudyRequest, context: Any) -> Empty:
+        name = StudyName.parse(request.name, path="name")
+        await self.store.write(lambda tx: studies.delete_study(tx, name))
+        return Empty()
+
+    async def WatchStudy(self, request: pb.WatchStudyRequest, context: Any) -> AsyncIterator[pb.WatchStudyResponse]:
+        await abort(context, Unsupported("name", "this server does not stream changes yet; list the trials instead"))
+        yield pb.WatchStudyResponse()

@@ -1,0 +1,97 @@
+"""TrialService."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asktell.server.application import leases, trials
+from asktell.server.application.ask import Answer, Desk, ask
+from asktell.server.application.requests import write_once
+from asktell.server.application.tell import tell
+from asktell.server.domain.study import StudyName
+from asktell.server.domain.trial import Trial, TrialName
+from asktell.server.rpc.convert import trial as convert
+from asktell.server.rpc.convert.page import page_token
+from asktell.v1 import trial_service_pb2 as pb
+from asktell.v1.trial_service_pb2_grpc import TrialServiceServicer
+
+# What is left of the caller's patience for writing the trial down and sending the reply, in seconds.
+MARGIN = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class TrialServicer(TrialServiceServicer):
+    """Unpacks, calls the use case, packs. An ask computes for `ask_time_limit` seconds at most, and never past its deadline."""
+
+    desk: Desk
+    ask_time_limit: float
+
+    async def Ask(self, request: pb.AskRequest, context: Any) -> pb.AskResponse:
+        remaining = context.time_remaining()
+        patience = self.ask_time_limit if remaining is None else min(remaining - MARGIN, self.ask_time_limit)
+        command = convert.read_ask(request, patience=patience)
+        return pb.AskResponse.FromString(await ask(self.desk, command, pack=_pack_answer))
+
+    async def Tell(self, request: pb.TellRequest, context: Any) -> pb.TellResponse:
+        command = convert.read_tell(request)
+        command.validate()
+
+        def pack(told: Sequence[Trial]) -> bytes:
+            return pb.TellResponse(trials=convert.trial_messages(command.study, told)).SerializeToString()
+
+        reply = await write_once(self.desk.store, lambda tx: tell(tx, command, pack=pack))
+        return pb.TellResponse.FromString(reply)
+
+    async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
+        command = convert.read_report(request)
+        command.validate()
+        return convert.report_message(await self.desk.store.write(lambda tx: leases.report(tx, command)))
+
+    async def RenewLeases(self, request: pb.RenewLeasesRequest, context: Any) -> pb.RenewLeasesResponse:
+        return convert.renew_message(await leases.renew(self.desk.store, convert.read_renew(request)))
+
+    async def ReleaseTrial(self, request: pb.ReleaseTrialRequest, context: Any) -> pb.Trial:
+        command = convert.read_release(request)
+        command.validate()
+        released = await self.desk.store.write(lambda tx: leases.release(tx, command))
+        return convert.trial_message(command.trial.study, released)
+
+    async def AddTrials(self, request: pb.AddTrialsRequest, context: Any) -> pb.AddTrialsResponse:
+        command = convert.read_add(request, new_nonce=self.desk.new_nonce)
+        command.validate()
+
+        def pack(added: Sequence[Trial]) -> bytes:
+            return pb.AddTrialsResponse(trials=convert.trial_messages(command.study, added)).SerializeToString()
+
+        reply = await write_once(self.desk.store, lambda tx: trials.add_trials(tx, command, pack=pack))
+        return pb.AddTrialsResponse.FromString(reply)
+
+    async def GetTrial(self, request: pb.GetTrialRequest, context: Any) -> pb.Trial:
+        name = TrialName.parse(request.name, path="name")
+        return convert.trial_message(name.study, await self.desk.store.read(lambda tx: trials.get_trial(tx, name)))
+
+    async def ListTrials(self, request: pb.ListTrialsRequest, context: Any) -> pb.ListTrialsResponse:
+        command = convert.read_list(request)
+        size = command.limit - 1
+        found = await self.desk.store.read(lambda tx: trials.list_trials(tx, command))
+        token = page_token(found[size - 1].number) if len(found) > size else ""
+        page = convert.trial_messages(command.study, found[:size])
+        return pb.ListTrialsResponse(trials=page, next_page_token=token)
+
+    async def ListOptimalTrials(
+        self, request: pb.ListOptimalTrialsRequest, context: Any
+    ) -> pb.ListOptimalTrialsResponse:
+        name = StudyName.parse(request.parent, path="parent")
+        found = await trials.list_optimal_trials(self.desk.history, name)
+        return pb.ListOptimalTrialsResponse(trials=convert.trial_messages(name, found))
+
+    async def CancelTrial(self, request: pb.CancelTrialRequest, context: Any) -> pb.Trial:
+        name = TrialName.parse(request.name, path="name")
+        cancelled = await self.desk.store.write(lambda tx: trials.cancel_trial(tx, name))
+        return convert.trial_message(name.study, cancelled)
+
+
+def _pack_answer(answer: Answer) -> bytes:
+    return convert.answer_message(answer).SerializeToString()

@@ -1,0 +1,91 @@
+"""What can be set when a server starts: by flag, by environment variable, or left as it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import loky
+from cyclopts import Parameter, validators
+from platformdirs import user_data_path
+
+
+def default_database() -> str:
+    """A SQLite file in the user's data directory."""
+    return f"sqlite:///{user_data_path('asktell', appauthor=False) / 'asktell.db'}"
+
+
+def default_engine_processes() -> int:
+    """All cores that this process may use but one, at most four: further ones help only when many studies ask at once."""
+    return max(1, min(4, int(loky.cpu_count()) - 1))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Settings of a server. Each flag has an environment variable; a flag wins."""
+
+    listen: Annotated[str, Parameter(env_var="ASKTELL_LISTEN")] = "127.0.0.1:50051"
+    """HOST:PORT to listen on; port 0 takes a free one. There is no encryption and no access control yet: keep it to networks you trust."""
+
+    database: Annotated[str, Parameter(env_var="ASKTELL_DATABASE")] = ""
+    """Database: a path or sqlite:///PATH for one server, postgresql://USER:PASSWORD@HOST/NAME for several. A SQLite file in the user's
+    data directory if not given."""
+
+    migrate: Annotated[bool | None, Parameter(env_var="ASKTELL_MIGRATE")] = None
+    """Bring the schema up to date at the start; by default on SQLite only: on PostgreSQL, `asktell migrate` is a step of the deployment."""
+
+    engine_processes: Annotated[
+        int | None, Parameter(env_var="ASKTELL_ENGINE_PROCESSES", validator=validators.Number(gte=1, lte=64))
+    ] = None
+    """Processes that choose candidates; all cores but one, at most 4, if not given."""
+
+    ask_time_limit: Annotated[
+        float, Parameter(env_var="ASKTELL_ASK_TIME_LIMIT", validator=validators.Number(gt=0, lte=3600))
+    ] = 20.0
+    """Seconds that choosing a candidate may take, if the caller's deadline is not earlier; then the best found so far is handed out."""
+
+    lease_check_interval: Annotated[
+        float, Parameter(env_var="ASKTELL_LEASE_CHECK_INTERVAL", validator=validators.Number(gt=0, lte=3600))
+    ] = 1.0
+    """Seconds between looks for leases that ran out."""
+
+    drain: Annotated[float, Parameter(env_var="ASKTELL_DRAIN", validator=validators.Number(gte=0, lte=3600))] = 10.0
+    """Seconds that calls under way may take to finish after SIGTERM."""
+
+    max_connection_age: Annotated[
+        float, Parameter(env_var="ASKTELL_MAX_CONNECTION_AGE", validator=validators.Number(gte=1))
+    ] = 600.0
+    """Seconds after which a connection is closed gently, so that clients find new replicas."""
+
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Parameter(env_var="ASKTELL_LOG_LEVEL")] = "info"
+    """Least severe log lines to show; `debug` shows every call."""
+
+    log_format: Annotated[Literal["auto", "console", "json"], Parameter(env_var="ASKTELL_LOG_FORMAT")] = "auto"
+    """Log lines for people or for programs; `auto` is `console` in a terminal, else `json`. They go to standard error."""
+
+    @property
+    def database_url(self) -> str:
+        """The database, with the default filled in."""
+        return self.database or default_database()
+
+    @property
+    def shown_database(self) -> str:
+        """The database without the password, for logs."""
+        return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", self.database_url)
+
+    @property
+    def processes(self) -> int:
+        """The number of engine processes, with the default filled in."""
+        return self.engine_processes or default_engine_processes()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is a SQLite file: then this server is the only one, and keeps its schema itself."""
+        return not self.database_url.startswith(("postgresql:", "postgresql+", "postgres:"))
+
+    @property
+    def migrates(self) -> bool:
+        """Whether the schema is brought up to date at the start."""
+        return self.embedded if self.migrate is None else self.migrate

@@ -1,0 +1,281 @@
+"""Asks against a real database, with an engine that counts: budgets, queues, collisions, closings."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asktell.server.application import leases, studies, trials
+from asktell.server.application.ask import Answer, Ask, Desk, Reason, ask
+from asktell.server.application.history import History
+from asktell.server.application.ports import Request, Store
+from asktell.server.application.tell import Failed, Result, Succeeded, Tell, tell
+from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound
+from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
+from asktell.server.domain.space import Int, SearchSpace
+from asktell.server.domain.study import Budget, StudyName, StudySpec, StudyState
+from asktell.server.domain.trial import Origin, Trial, TrialName, TrialState
+from asktell.server.persistence.migration import migrate
+from asktell.server.persistence.store import open_store
+
+NAME = StudyName("p", "s")
+LEVELS = 10
+
+
+@dataclass
+class Counting:
+    """An engine that offers 0, 1, 2 and so on, skipping what it is told of; `gate` holds its answers back."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    requests: list[SuggestRequest] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def policies(self) -> Collection[str]:
+        return ["auto"]
+
+    async def suggest(self, request: SuggestRequest) -> Decision:
+        self.requests.append(request)
+        await self.gate.wait()
+        known = [observation.parameters["x"] for observation in request.observations]
+        taken = {*known, *(parameters["x"] for parameters in request.pending)}
+        free = [level for level in range(LEVELS) if level not in taken][: request.count]
+        return Decision(tuple(Candidate({"x": level}, Origin(policy="counting")) for level in free))
+
+
+@dataclass
+class House:
+    """A store with one study, and as many desks (replicas) on it as one likes."""
+
+    store: Store
+    engine: Counting
+    desk: Desk
+    answers: list[Answer] = field(default_factory=list)
+
+    async def ask(self, *, desk: Desk | None = None, **how: Any) -> Answer:
+        command = Ask(**{"study": NAME, "count": 1, "worker_id": "w", "deadline": time.monotonic() + 30, **how})
+        await ask(desk or self.desk, command, pack=self._pack)
+        return self.answers[-1]
+
+    def _pack(self, answer: Answer) -> bytes:
+        self.answers.append(answer)
+        return b""
+
+    async def tell(self, trial: Trial, outcome: Any = None) -> None:
+        result = Result(
+            number=trial.number, lease_token=trial.lease.token, outcome=outcome or Succeeded({"y": MetricValue(1.0)})
+        )
+        await self.store.write(lambda tx: tell(tx, Tell(study=NAME, results=[result]), pack=lambda told: b""))
+
+    async def enqueue(self, *levels: int) -> None:
+        new = [trials.NewTrial(parameters={"x": level}) for level in levels]
+        command = trials.AddTrials(study=NAME, trials=new, nonces=[f"n{level}" for level in levels])
+        await self.store.write(lambda tx: trials.add_trials(tx, command, pack=lambda added: b""))
+
+    async def update(self, **changes: Any) -> None:
+        await self.store.write(lambda tx: studies.update_study(tx, studies.UpdateStudy(name=NAME, **changes)))
+
+
+def desk_of(store: Store, engine: Counting) -> Desk:
+    numbers = itertools.count()
+    return Desk(store=store, engine=engine, history=History(store), new_nonce=lambda: f"n{next(numbers)}")
+
+
+@asynccontextmanager
+async def house(path: Path, **budget: Any) -> AsyncIterator[House]:
+    database = str(path / "a.db")
+    migrate(database)
+    store = open_store(database)
+    spec = StudySpec(
+        space=SearchSpace((Int(name="x", low=0, high=LEVELS - 1),)), objectives=(Objective("y", Goal.MINIMIZE),)
+    )
+    command = studies.CreateStudy(name=NAME, spec=spec, budget=Budget(**budget), drawn_seed=0)
+    try:
+        await store.write(lambda tx: studies.create_study(tx, command))
+        engine = Counting()
+        yield House(store, engine, desk_of(store, engine))
+    finally:
+        await store.close()
+
+
+def numbers(answer: Answer) -> list[int]:
+    return [trial.number for trial in answer.trials]
+
+
+async def test_queued_trials_go_first_and_the_policy_fills_up(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.enqueue(7, 3)
+        answer = await home.ask(count=4)
+        assert [trial.parameters["x"] for trial in answer.trials] == [7, 3, 0, 1]
+        assert numbers(answer) == [1, 2, 3, 4]
+        assert [trial.lease.token for trial in answer.trials[:2]] == ["n7-1", "n3-1"]
+        assert len({trial.sequence for trial in answer.trials}) == 4
+        assert (answer.closed, answer.reason, answer.retry_after) == (False, None, None)
+
+
+async def test_the_policy_knows_what_is_pending_and_what_was_observed(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        first = (await home.ask()).trials[0]
+        await home.tell(first)
+        await home.ask()
+        await home.ask()
+        request = home.engine.requests[-1]
+        assert [observation.number for observation in request.observations] == [1]
+        assert request.observations[0].state is TrialState.SUCCEEDED
+        assert request.pending == ({"x": 1},)
+        assert request.next_number == 3
+
+
+async def test_the_budget_of_trials_is_kept_and_closes_the_study_once_all_ended(tmp_path: Path) -> None:
+    async with house(tmp_path, max_trials=2) as home:
+        answer = await home.ask(count=5)
+        assert numbers(answer) == [1, 2]
+        assert answer.reason is Reason.BUDGET_SPENT
+        waiting = await home.ask()
+        assert (waiting.trials, waiting.closed) == ((), False)
+        assert waiting.retry_after is not None
+        for trial in answer.trials:
+            await home.tell(trial)
+        closed = await home.ask()
+        assert (closed.closed, closed.reason, closed.retry_after) == (True, Reason.BUDGET_SPENT, None)
+
+
+async def test_a_cancelled_trial_gives_its_place_in_the_budget_back(tmp_path: Path) -> None:
+    async with house(tmp_path, max_trials=1) as home:
+        await home.ask()
+        await home.store.write(lambda tx: trials.cancel_trial(tx, TrialName(NAME, 1)))
+        assert numbers(await home.ask()) == [2]
+
+
+async def test_no_more_trials_are_active_than_allowed(tmp_path: Path) -> None:
+    async with house(tmp_path, max_parallel=2) as home:
+        answer = await home.ask(count=3)
+        assert numbers(answer) == [1, 2]
+        assert answer.reason is Reason.MAX_PARALLEL
+        assert (await home.ask()).reason is Reason.MAX_PARALLEL
+        await home.tell(answer.trials[0])
+        assert numbers(await home.ask()) == [3]
+
+
+async def test_too_many_failures_close_the_study(tmp_path: Path) -> None:
+    async with house(tmp_path, max_failures=1) as home:
+        first = (await home.ask(count=2)).trials[0]
+        await home.tell(first, Failed("out of memory", retry=False))
+        answer = await home.ask()
+        assert (answer.closed, answer.reason) == (True, Reason.BUDGET_SPENT)
+
+
+async def test_time_spent_closes_the_study(tmp_path: Path) -> None:
+    async with house(tmp_path, max_duration=timedelta(microseconds=1)) as home:
+        assert (await home.ask()).closed
+
+
+async def test_a_paused_study_waits_and_a_finished_one_is_closed(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.update(state=StudyState.PAUSED)
+        paused = await home.ask()
+        assert (paused.closed, paused.reason) == (False, Reason.PAUSED)
+        await home.update(state=StudyState.FINISHED)
+        assert (await home.ask()).closed
+        await home.update(state=StudyState.ACTIVE)
+        assert numbers(await home.ask()) == [1]
+
+
+async def test_an_exhausted_space_is_closed_when_the_last_trial_ended(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        answer = await home.ask(count=LEVELS + 5)
+        assert len(answer.trials) == LEVELS
+        assert (answer.closed, answer.reason) == (False, Reason.EXHAUSTED)
+        for trial in answer.trials:
+            await home.tell(trial)
+        last = await home.ask()
+        assert (last.closed, last.reason) == (True, Reason.EXHAUSTED)
+
+
+async def test_fixed_parameters_choose_among_the_queued_and_reach_the_policy(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.enqueue(7, 3)
+        answer = await home.ask(count=2, fixed={"x": 3})
+        assert answer.trials[0].parameters == {"x": 3}
+        assert home.engine.requests[-1].fixed == {"x": 3}
+        with pytest.raises(InvalidArgument, match="outside"):
+            await home.ask(fixed={"x": 99})
+
+
+async def test_two_replicas_never_hand_out_one_configuration_twice(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        home.engine.gate.clear()
+        desks = [desk_of(home.store, home.engine) for _ in range(3)]
+        asks = [asyncio.create_task(home.ask(desk=desk, worker_id=f"w{i}")) for i, desk in enumerate(desks)]
+        while len(home.engine.requests) < 3:
+            await asyncio.sleep(0)
+        home.engine.gate.set()
+        await asyncio.gather(*asks)
+        handed = [trial for answer in home.answers for trial in answer.trials]
+        stored = await home.store.read(
+            lambda tx: trials.list_trials(tx, trials.ListTrials(study=NAME, after=0, limit=10))
+        )
+        assert sorted(trial.parameters["x"] for trial in stored) == [0, 1, 2]
+        assert sorted({trial.number for trial in handed}) == [1, 2, 3]
+        assert len(home.engine.requests) > 3, "the replicas that lost the race chose again"
+
+
+async def test_asks_on_one_replica_are_met_one_after_another(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await asyncio.gather(*(home.ask(worker_id=f"w{i}") for i in range(8)))
+        assert sorted(trial.number for answer in home.answers for trial in answer.trials) == list(range(1, 9))
+        assert len(home.engine.requests) == 8, "nobody had to choose twice"
+
+
+async def test_a_repeated_request_is_answered_from_memory_and_another_payload_is_refused(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        request = Request("Ask", "r1", "fingerprint")
+        await home.ask(request=request)
+        await home.ask(request=request)
+        assert len(home.answers) == 1, "the second reply was not made anew"
+        assert len(home.engine.requests) == 1
+        with pytest.raises(AlreadyExists):
+            await home.ask(request=Request("Ask", "r1", "other"))
+
+
+async def test_an_unknown_study_is_not_found(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        with pytest.raises(NotFound, match="there is no study projects/p/studies/other"):
+            await home.ask(study=StudyName("p", "other"))
+
+
+async def test_an_expired_lease_hands_the_trial_to_the_next_worker(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        first = (await home.ask(lease_duration=timedelta(seconds=1))).trials[0]
+        async with asyncio.timeout(10):
+            while await leases.expire_leases(home.store) == 0:
+                await asyncio.sleep(0.05)
+        second = (await home.ask(worker_id="other")).trials[0]
+        assert (second.number, second.attempt, second.worker_id) == (first.number, 2, "other")
+        verdicts = await leases.renew(
+            home.store, leases.Renew(study=NAME, renewals=[leases.Renewal(1, first.lease.token)])
+        )
+        assert verdicts[0].directive is leases.Directive.ABANDON
+
+
+async def test_an_expired_lease_is_resumed_by_its_holder_if_nobody_took_the_trial(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        first = (await home.ask(lease_duration=timedelta(seconds=1))).trials[0]
+        async with asyncio.timeout(10):
+            while await leases.expire_leases(home.store) == 0:
+                await asyncio.sleep(0.05)
+        renewal = leases.Renew(study=NAME, renewals=[leases.Renewal(1, first.lease.token)])
+        assert (await leases.renew(home.store, renewal))[0].directive is leases.Directive.CONTINUE
+        trial = await home.store.read(lambda tx: trials.get_trial(tx, TrialName(NAME, 1)))
+        assert (trial.state, trial.spent_attempts) == (TrialState.ACTIVE, 0)
+        assert numbers(await home.ask()) == [2]
