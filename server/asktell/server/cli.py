@@ -22,11 +22,13 @@ def serve(settings: Settings | None = None) -> None:
 
     Without any setting: on 127.0.0.1:50051, with a SQLite file in the user's data directory.
 
-    Examples
-    --------
-    asktell serve
-    asktell serve --listen 0.0.0.0:50051 --database postgresql://asktell@db/asktell
-    ASKTELL_DATABASE=./study.db asktell serve --log-level debug
+    For example:
+
+    `asktell serve`
+
+    `asktell serve --listen 0.0.0.0:50051 --database postgresql://asktell@db/asktell`
+
+    `ASKTELL_DATABASE=./study.db asktell serve --log-level debug`
     """
     from asktell.server import bootstrap
 
@@ -43,17 +45,15 @@ def _announce(target: str) -> None:
 
 
 @app.command
-def migrate(*, database: Annotated[str, Parameter(env_var="ASKTELL_DATABASE")] = "") -> None:
+def migrate(*, database: Annotated[str | None, Parameter(env_var="ASKTELL_DATABASE")] = None) -> None:
     """Bring a database's schema up to date. Safe to repeat, and to run from several places at once.
+
+    For example: `asktell migrate --database postgresql://asktell@db/asktell`
 
     Parameters
     ----------
     database
-        Database: a path, sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/NAME.
-
-    Examples
-    --------
-    asktell migrate --database postgresql://asktell@db/asktell
+        Database: a path, sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/NAME. A SQLite file in the user's data directory if not given.
     """
     from asktell.server import bootstrap
 
@@ -70,16 +70,14 @@ def health(
 ) -> None:
     """Ask a server whether it is ready: exit status 0 and "SERVING", or 1 and why not.
 
+    For example: `asktell health localhost:50051`
+
     Parameters
     ----------
     target
         HOST:PORT of the server.
     timeout
         Seconds to wait for the answer.
-
-    Examples
-    --------
-    asktell health localhost:50051
     """
     with grpc.insecure_channel(target) as channel:
         try:

@@ -13,7 +13,8 @@ from platformdirs import user_data_path
 
 def default_database() -> str:
     """A SQLite file in the user's data directory."""
-    return f"sqlite:///{user_data_path('asktell', appauthor=False) / 'asktell.db'}"
+    directory = user_data_path("asktell", appauthor=False, ensure_exists=True)
+    return f"sqlite:///{directory / 'asktell.db'}"
 
 
 def default_engine_processes() -> int:
@@ -29,7 +30,7 @@ class Settings:
     listen: Annotated[str, Parameter(env_var="ASKTELL_LISTEN")] = "127.0.0.1:50051"
     """HOST:PORT to listen on; port 0 takes a free one. There is no encryption and no access control yet: keep it to networks you trust."""
 
-    database: Annotated[str, Parameter(env_var="ASKTELL_DATABASE")] = ""
+    database: Annotated[str | None, Parameter(env_var="ASKTELL_DATABASE")] = None
     """Database: a path or sqlite:///PATH for one server, postgresql://USER:PASSWORD@HOST/NAME for several. A SQLite file in the user's
     data directory if not given."""
 

@@ -1,0 +1,95 @@
+"""The command that runs a server: its settings, and what it says when it cannot start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from asktell.server.bootstrap import StartError, migrate_database
+from asktell.server.settings import Settings
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "asktell.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )
+
+
+def test_help_lists_every_setting_with_its_environment_variable() -> None:
+    shown = run("serve", "--help").stdout
+    missing = [
+        name
+        for field in fields(Settings)
+        for name in ("--" + field.name.replace("_", "-"), "ASKTELL_" + field.name.upper())
+        if name not in shown
+    ]
+    assert missing == []
+    assert "asktell serve --listen" in shown, "there is an example"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--listen", "256.0.0.1:99999"], {}, "cannot listen on 256.0.0.1:99999"),
+        (["--database", "sqlite:///:memory:"], {}, "memory"),
+        (["--database", "mysql://root@127.0.0.1/x"], {}, "mysql"),
+        (["--database", "postgresql://nobody@127.0.0.1:1/x"], {}, "127.0.0.1"),
+        (["--migrate", "--database", "postgresql://nobody:secret@127.0.0.1:1/x"], {}, "127.0.0.1"),
+        ([], {"ASKTELL_ENGINE_PROCESSES": "0"}, "ASKTELL_ENGINE_PROCESSES"),
+        ([], {"ASKTELL_DRAIN": "soon"}, "ASKTELL_DRAIN"),
+        (["--log-level", "loud"], {}, "log-level"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    default = {"ASKTELL_DATABASE": str(tmp_path / "a.db"), "ASKTELL_LISTEN": "127.0.0.1:0"}
+    ended = run("serve", *arguments, **{**default, **environment})
+    assert ended.returncode in (1, 2)
+    assert message in ended.stderr + ended.stdout
+    assert "Traceback" not in ended.stderr
+    assert "secret" not in ended.stderr
+
+
+def test_a_flag_wins_over_its_environment_variable(tmp_path: Path) -> None:
+    ended = run("serve", "--listen", "256.0.0.1:1", ASKTELL_LISTEN="256.0.0.2:2", XDG_DATA_HOME=str(tmp_path))
+    assert "cannot listen on 256.0.0.1:1" in ended.stderr
+    assert (tmp_path / "asktell" / "asktell.db").exists(), "the default database is in the user's data directory"
+
+
+def test_health_of_a_server_that_is_not_there_is_an_error() -> None:
+    ended = run("health", "127.0.0.1:1", "--timeout", "2")
+    assert ended.returncode == 1
+    assert "127.0.0.1:1: UNAVAILABLE" in ended.stderr
+
+
+def test_migrating_twice_is_fine_and_an_unmigrated_database_is_refused(tmp_path: Path) -> None:
+    settings = Settings(database=str(tmp_path / "a.db"), migrate=False, listen="127.0.0.1:0")
+    ended = run("serve", "--no-migrate", "--database", settings.database)
+    assert ended.returncode == 1
+    assert "asktell migrate" in ended.stderr
+    for _ in range(2):
+        assert run("migrate", "--database", settings.database).returncode == 0
+
+
+def test_an_unusable_database_is_an_error_that_the_user_can_mend() -> None:
+    with pytest.raises(StartError, match="mysql"):
+        migrate_database(Settings(database="mysql://127.0.0.1/x"))
+
+
+def test_settings_know_the_database_that_needs_no_deploy_step(tmp_path: Path) -> None:
+    assert Settings(database=str(tmp_path / "a.db")).migrates
+    assert not Settings(database="postgresql://u:p@h/d").migrates
+    assert Settings(database="postgresql://u:p@h/d").shown_database == "postgresql://u:***@h/d"
+    assert Settings().database_url.endswith("asktell.db")
+    assert Settings().processes >= 1
