@@ -70,7 +70,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(rpc.stop, grace=settings.drain)
         await stack.enter_async_context(_background(_expire(service), "expire-leases"))
         await stack.enter_async_context(_background(_forget(store), "forget-replies"))
-        log.info("serving", listen=service.target, database=settings.shown_database)
+        log.info("serving", listen=service.target, database=store.description)
         yield service
         log.info("draining", seconds=settings.drain)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -70,11 +69,6 @@ class Settings:
     def database_url(self) -> str:
         """The database, with the default filled in."""
         return self.database or default_database()
-
-    @property
-    def shown_database(self) -> str:
-        """The database without the password, for logs."""
-        return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", self.database_url)
 
     @property
     def processes(self) -> int:

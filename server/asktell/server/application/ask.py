@@ -121,7 +121,7 @@ async def ask(desk: Desk, command: Ask, *, pack: Callable[[Answer], bytes]) -> b
 def make_plan(snapshot: Snapshot, command: Ask) -> Plan:
     """What the study's state and budget allow of an ask."""
     study = snapshot.study
-    fixed = study.spec.space.check_fixed(command.fixed)
+    fixed = study.spec.space.check_fixed(command.fixed, path="fixed_parameters")
     refusal = _refusal(snapshot)
     if refusal is not None:
         return Plan(reason=refusal)

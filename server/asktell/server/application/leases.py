@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from asktell.server.application.ports import Locked, Store, Transaction
+from asktell.server.application.requests import Unchanged, write_once
 from asktell.server.application.studies import missing_study, require_study
 from asktell.server.application.tell import require_trial
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.metric import Measurement, check_measurements
 from asktell.server.domain.study import StudyName
-from asktell.server.domain.text import check_checkpoint_uri
+from asktell.server.domain.text import check_checkpoint_uri, check_lease_token
 from asktell.server.domain.trial import Lease, Trial, TrialName, TrialState
 
 MAX_RENEWALS = 1_000
@@ -61,8 +62,7 @@ class Renew:
         for index, renewal in enumerate(self.renewals):
             if renewal.number in seen:
                 raise InvalidArgument(f"renewals[{index}].number", f"trial {renewal.number} stands there twice")
-            if not renewal.token:
-                raise InvalidArgument(f"renewals[{index}].lease_token", "is missing")
+            check_lease_token(f"renewals[{index}].lease_token", renewal.token)
             seen.add(renewal.number)
 
 
@@ -77,8 +77,7 @@ class Report:
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the request."""
-        if not self.lease_token:
-            raise InvalidArgument("lease_token", "is missing: the lease of the trial in Ask's reply has it")
+        check_lease_token("lease_token", self.lease_token)
         count = len(self.measurements)
         if not 1 <= count <= MAX_MEASUREMENTS:
             raise InvalidArgument("measurements", f"has {count:,} measurements; 1 to {MAX_MEASUREMENTS:,} are allowed")
@@ -96,8 +95,7 @@ class Release:
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the request."""
-        if not self.lease_token:
-            raise InvalidArgument("lease_token", "is missing: the lease of the trial in Ask's reply has it")
+        check_lease_token("lease_token", self.lease_token)
         check_checkpoint_uri("checkpoint_uri", self.checkpoint_uri)
 
 
@@ -112,7 +110,7 @@ async def renew(store: Store, command: Renew) -> list[Verdict]:
     trials = await store.write(renew_live)
     live = {r.number: _going_on(trials[r.number]) for r in command.renewals if r.number in trials}
     lost = [renewal for renewal in command.renewals if renewal.number not in live]
-    late = await store.write(lambda tx: _renew_late(tx, command.study, lost)) if lost else {}
+    late = await write_once(store, lambda tx: _renew_late(tx, command.study, lost)) if lost else {}
     return [(live | late)[renewal.number] for renewal in command.renewals]
 
 
@@ -120,9 +118,11 @@ def _renew_late(tx: Transaction, name: StudyName, renewals: Sequence[Renewal]) -
     locked = _lock(tx, name, changes=len(renewals))
     trials = tx.find_trials(locked.study.id, [renewal.number for renewal in renewals])
     resumed = _resume(locked, trials, renewals)
-    if resumed:
-        tx.update_trials(locked.study.id, list(resumed.values()))
-    return {renewal.number: _verdict({**trials, **resumed}.get(renewal.number), renewal) for renewal in renewals}
+    verdicts = {renewal.number: _verdict({**trials, **resumed}.get(renewal.number), renewal) for renewal in renewals}
+    if not resumed:
+        raise Unchanged(verdicts)
+    tx.update_trials(locked.study.id, list(resumed.values()))
+    return verdicts
 
 
 def _resume(locked: Locked, trials: Mapping[int, Trial], renewals: Sequence[Renewal]) -> dict[int, Trial]:
@@ -155,7 +155,7 @@ def report(tx: Transaction, command: Report) -> Verdict:
     if trial.resumable(command.lease_token):
         trial = trial.resumed(now=locked.now)
     if not trial.holds(command.lease_token):
-        return _verdict(trial, Renewal(number, command.lease_token))
+        raise Unchanged(_verdict(trial, Renewal(number, command.lease_token)))
     kept = replace(
         trial.renewed(now=locked.now).noted(checkpoint_uri=command.checkpoint_uri), sequence=locked.first_sequence
     )
@@ -170,7 +170,7 @@ def release(tx: Transaction, command: Release) -> Trial:
     number = command.trial.number
     trial = require_trial(locked.study, tx.find_trials(locked.study.id, [number]), number)
     if trial.state is TrialState.QUEUED and trial.held(command.lease_token):
-        return trial
+        raise Unchanged(trial)
     trial.require_lease(command.lease_token)
     released = trial.released().noted(checkpoint_uri=command.checkpoint_uri)
     queued = replace(released, sequence=locked.first_sequence)

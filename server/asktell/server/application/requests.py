@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from asktell.server.application.ports import Locked, Replay, Request, Store, Transaction
 from asktell.server.domain.errors import AlreadyExists
 
-
-class Replayed(Exception):
-    """Ends a transaction without a change, because the request was answered before."""
-
-    def __init__(self, response: bytes) -> None:
-        super().__init__("the request was answered before")
-        self.response = response
+T = TypeVar("T")
 
 
-async def write_once(store: Store, step: Callable[[Transaction], bytes]) -> bytes:
-    """Run a step that gives a packed reply; a replay gives the earlier one."""
+class Unchanged(Exception):
+    """Ends a transaction without a change, sequence numbers included: the call has its `reply` already, or nothing to do."""
+
+    def __init__(self, reply: Any) -> None:
+        super().__init__("there is nothing to change")
+        self.reply = reply
+
+
+async def write_once(store: Store, step: Callable[[Transaction], T]) -> T:
+    """Run a step and return its reply, also that of one that ended as Unchanged."""
     try:
         return await store.write(step)
-    except Replayed as replayed:
-        return replayed.response
+    except Unchanged as end:
+        reply: T = end.reply
+        return reply
 
 
 def replay_of(request: Request | None, replay: Replay | None) -> bytes | None:
@@ -36,10 +40,10 @@ def replay_of(request: Request | None, replay: Replay | None) -> bytes | None:
 
 
 def refuse_replay(locked: Locked, request: Request | None) -> None:
-    """Raise Replayed if the request was answered before."""
+    """Raise Unchanged if the request was answered before."""
     earlier = replay_of(request, locked.replay)
     if earlier is not None:
-        raise Replayed(earlier)
+        raise Unchanged(earlier)
 
 
 def keep_reply(tx: Transaction, locked: Locked, request: Request | None, response: bytes) -> bytes:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from asktell.server.application.ports import Locked, Request, Transaction
-from asktell.server.application.requests import keep_reply, refuse_replay
+from asktell.server.application.requests import Unchanged, keep_reply, refuse_replay
 from asktell.server.application.studies import missing_study
 from asktell.server.domain.errors import InvalidArgument, NotFound
 from asktell.server.domain.metric import Metrics, check_metrics
 from asktell.server.domain.study import Study, StudyName, StudySpec
-from asktell.server.domain.text import check_checkpoint_uri, check_message, check_notes
+from asktell.server.domain.text import check_checkpoint_uri, check_lease_token, check_message, check_notes
 from asktell.server.domain.trial import Trial, TrialState
 
 MAX_RESULTS = 1_000
@@ -65,8 +65,7 @@ class Result:
         """Raise InvalidArgument with a path relative to the result."""
         check_notes("metadata", self.metadata)
         check_checkpoint_uri("checkpoint_uri", self.checkpoint_uri)
-        if not self.lease_token:
-            raise InvalidArgument("lease_token", "is missing: the lease of the trial in Ask's reply has it")
+        check_lease_token("lease_token", self.lease_token)
         if isinstance(self.outcome, Succeeded | Stopped):
             self._validate_metrics(self.outcome)
         if not isinstance(self.outcome, Succeeded):
@@ -118,6 +117,8 @@ def tell(tx: Transaction, command: Tell, *, pack: Callable[[Sequence[Trial]], by
         for index, result in enumerate(command.results)
     ]
     changed = [trial for trial in told if trial is not trials[trial.number]]
+    if not changed and command.request is None:
+        raise Unchanged(pack(told))
     if changed:
         tx.update_trials(locked.study.id, changed)
     return keep_reply(tx, locked, command.request, pack(told))

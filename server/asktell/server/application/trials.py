@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from asktell.server.application.history import History
 from asktell.server.application.ports import Locked, Request, Transaction
-from asktell.server.application.requests import keep_reply, refuse_replay
+from asktell.server.application.requests import Unchanged, keep_reply, refuse_replay
 from asktell.server.application.studies import missing_study, require_study
 from asktell.server.application.tell import require_trial
 from asktell.server.domain.errors import InvalidArgument
@@ -53,10 +53,11 @@ class NewTrial:
         check_notes("metadata", self.metadata)
 
     def checked(self, spec: StudySpec) -> NewTrial:
-        """The trial with its parameters as the study's space keeps them; InvalidArgument for what is wrong in this study."""
+        """The trial as the study keeps it, steps in order; InvalidArgument for what is wrong in this study."""
         if self.state is TrialState.SUCCEEDED:
             check_metrics(self.metrics, required=spec.objectives)
-        return replace(self, parameters=spec.space.check(self.parameters))
+        in_order = sorted(self.measurements, key=lambda measurement: measurement.step)
+        return replace(self, parameters=spec.space.check(self.parameters), measurements=in_order)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +163,7 @@ def cancel_trial(tx: Transaction, name: TrialName) -> Trial:
         raise missing_study(name.study)
     trial = require_trial(locked.study, tx.find_trials(locked.study.id, [name.number]), name.number)
     if trial.state is TrialState.CANCELLED:
-        return trial
+        raise Unchanged(trial)
     cancelled = replace(trial.ended(TrialState.CANCELLED, now=locked.now), sequence=locked.first_sequence)
     tx.update_trials(locked.study.id, [cancelled])
     return cancelled

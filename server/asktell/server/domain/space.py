@@ -242,13 +242,13 @@ class SearchSpace:
 
     @staticmethod
     def _refuse_cycle(field: str, start: str, names: Mapping[str, ParameterSpec]) -> None:
-        visited = [start]
+        visited = {start: None}
         condition = names[start].when
         while condition is not None and condition.parent in names:
             if condition.parent in visited:
                 cycle = " -> ".join([*visited, condition.parent])
                 raise InvalidArgument(f"{field}.parent", f"conditions form a cycle: {cycle}")
-            visited.append(condition.parent)
+            visited[condition.parent] = None
             condition = names[condition.parent].when
 
     def parents_first(self) -> Sequence[ParameterSpec]:
@@ -285,17 +285,17 @@ class SearchSpace:
             kept[spec.name] = checked[spec.name]
         return {spec.name: kept[spec.name] for spec in self.parameters if spec.name in kept}
 
-    def check_fixed(self, parameters: Parameters) -> dict[str, ParameterValue]:
-        """Return some of the parameters as the space keeps them, or raise InvalidArgument for unknown or bad ones."""
+    def check_fixed(self, parameters: Parameters, *, path: str = "parameters") -> dict[str, ParameterValue]:
+        """Return some of the parameters as the space keeps them, or raise InvalidArgument below `path` for unknown or bad ones."""
         names = {spec.name: spec for spec in self.parameters}
         checked: dict[str, ParameterValue] = {}
         for name, value in parameters.items():
             if name not in names:
-                raise InvalidArgument(f"parameters[{name[:64]}]", f"{excerpt(name)} is not a parameter of the study")
+                raise InvalidArgument(f"{path}[{name[:64]}]", f"{excerpt(name)} is not a parameter of the study")
             try:
                 checked[name] = names[name].check(value)
             except ValueError as error:
-                raise InvalidArgument(f"parameters[{name}]", str(error)) from None
+                raise InvalidArgument(f"{path}[{name}]", str(error)) from None
         return checked
 
     @property
@@ -368,11 +368,18 @@ def _step(field: str, step: float, span: float, *, on_log: bool) -> None:
         raise InvalidArgument(field, "a step excludes a log scale; use ordinal values")
     if not 0 < step <= span:
         raise InvalidArgument(field, f"must be above 0 and at most high - low = {span!r}, not {step!r}")
+    if span / step > MAX_INTEGER:
+        raise InvalidArgument(field, f"{step!r} makes more than 2^53 values of [low, high]")
+
+
+def check_choice_count(field: str, count: int) -> None:
+    """Raise InvalidArgument unless there are 1 to 1,000 values."""
+    if not 1 <= count <= MAX_CHOICES:
+        raise InvalidArgument(field, f"has {count:,} values; 1 to {MAX_CHOICES:,} are allowed")
 
 
 def _validate_choices(field: str, values: Sequence[ParameterValue]) -> None:
-    if not 1 <= len(values) <= MAX_CHOICES:
-        raise InvalidArgument(field, f"has {len(values):,} values; 1 to {MAX_CHOICES:,} are allowed")
+    check_choice_count(field, len(values))
     seen: set[tuple[type, ParameterValue]] = set()
     for index, value in enumerate(values):
         if isinstance(value, float):

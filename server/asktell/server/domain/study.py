@@ -137,7 +137,9 @@ class Study:
 
     def difference(self, spec: StudySpec, budget: Budget) -> str | None:
         """What in a spec and budget is other than in this study, for an error message; None if nothing is. No seed matches any seed."""
-        if repr(spec.space) != repr(self.spec.space):  # Python holds 1, 1.0 and True for equal; their written forms differ.
+        if repr(spec.space) != repr(
+            self.spec.space
+        ):  # Python holds 1, 1.0 and True for equal; their written forms differ.
             return "other parameters"
         for name in ("objectives", "policy", "lease_duration", "max_attempts", "late_tells"):
             if getattr(spec, name) != getattr(self.spec, name):

@@ -9,7 +9,7 @@ from asktell.server.domain.errors import InvalidArgument
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]{0,127}")
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_OPAQUE = re.compile(r"[\x21-\x7e]{1,128}")
 _URI = re.compile(r"(?:file|s3|gs|az|abfs|hdfs|http|https)://[\x21-\x7e]+")
 
 MAX_MESSAGE = 65_536
@@ -38,9 +38,20 @@ def check_variable(field: str, text: str) -> str:
 
 def check_request_id(field: str, text: str) -> str:
     """Return a request id, which may be empty, or raise: at most 128 printable ASCII characters."""
-    if text and not _REQUEST_ID.fullmatch(text):
+    if text and not _OPAQUE.fullmatch(text):
         raise InvalidArgument(
             field, f"{excerpt(text)} is not a request id: 1 to 128 printable ASCII characters, no spaces"
+        )
+    return text
+
+
+def check_lease_token(field: str, text: str) -> str:
+    """Return what may be a lease token, or raise: 1 to 128 printable ASCII characters."""
+    if not text:
+        raise InvalidArgument(field, "is missing: the lease of the trial in Ask's reply has it")
+    if not _OPAQUE.fullmatch(text):
+        raise InvalidArgument(
+            field, f"{excerpt(text)} is not a lease token: the lease of the trial in Ask's reply has it"
         )
     return text
 

@@ -47,7 +47,7 @@ class TrialServicer(TrialServiceServicer):
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
         command = convert.read_report(request)
         command.validate()
-        return convert.report_message(await self.desk.store.write(lambda tx: leases.report(tx, command)))
+        return convert.report_message(await write_once(self.desk.store, lambda tx: leases.report(tx, command)))
 
     async def RenewLeases(self, request: pb.RenewLeasesRequest, context: Any) -> pb.RenewLeasesResponse:
         return convert.renew_message(await leases.renew(self.desk.store, convert.read_renew(request)))
@@ -55,7 +55,7 @@ class TrialServicer(TrialServiceServicer):
     async def ReleaseTrial(self, request: pb.ReleaseTrialRequest, context: Any) -> pb.Trial:
         command = convert.read_release(request)
         command.validate()
-        released = await self.desk.store.write(lambda tx: leases.release(tx, command))
+        released = await write_once(self.desk.store, lambda tx: leases.release(tx, command))
         return convert.trial_message(command.trial.study, released)
 
     async def AddTrials(self, request: pb.AddTrialsRequest, context: Any) -> pb.AddTrialsResponse:
@@ -89,7 +89,7 @@ class TrialServicer(TrialServiceServicer):
 
     async def CancelTrial(self, request: pb.CancelTrialRequest, context: Any) -> pb.Trial:
         name = TrialName.parse(request.name, path="name")
-        cancelled = await self.desk.store.write(lambda tx: trials.cancel_trial(tx, name))
+        cancelled = await write_once(self.desk.store, lambda tx: trials.cancel_trial(tx, name))
         return convert.trial_message(name.study, cancelled)
 
 

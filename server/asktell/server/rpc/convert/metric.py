@@ -46,9 +46,8 @@ def metric_messages(metrics: Metrics) -> dict[str, pb.MetricValue]:
 
 
 def read_measurements(measurements: Iterable[pb.Measurement]) -> tuple[Measurement, ...]:
-    """The measurements, in the order of steps."""
-    read = (Measurement(message.step, read_metrics(message.metrics)) for message in measurements)
-    return tuple(sorted(read, key=lambda measurement: measurement.step))
+    """The measurements, in their order."""
+    return tuple(Measurement(message.step, read_metrics(message.metrics)) for message in measurements)
 
 
 def measurement_message(measurement: Measurement) -> pb.Measurement:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 from asktell.server.domain.errors import InvalidArgument
-from asktell.server.domain.text import excerpt
+from asktell.server.domain.text import check_identifier, excerpt
 
 MAX_PAGE = 1_000
 DEFAULT_PAGE = 100
@@ -28,13 +27,23 @@ def read_after(token: str) -> str:
     """What the page before ended with; "" for the first page."""
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError) as error:
-        raise InvalidArgument("page_token", f"{excerpt(token)} is not a token of this service") from error
+    except ValueError as error:
+        raise _forged(token) from error
+
+
+def read_after_name(token: str) -> str:
+    """The study that the page before ended with; "" for the first page."""
+    after = read_after(token)
+    return after and check_identifier("page_token", after)
 
 
 def read_after_number(token: str) -> int:
     """The number that the page before ended with; 0 for the first page."""
     after = read_after(token)
     if after and not (after.isascii() and after.isdecimal() and len(after) <= 16):
-        raise InvalidArgument("page_token", f"{excerpt(token)} is not a token of this service")
+        raise _forged(token)
     return int(after or 0)
+
+
+def _forged(token: str) -> InvalidArgument:
+    return InvalidArgument("page_token", f"{excerpt(token)} is not a token of this service")

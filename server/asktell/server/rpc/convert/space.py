@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from asktell.server.domain.space import (
     ParameterSpec,
     ParameterValue,
     SearchSpace,
+    check_choice_count,
 )
 from asktell.v1 import search_space_pb2 as pb
 
@@ -110,7 +111,9 @@ def _with_float_default(spec: Float) -> Float:
     return spec
 
 
-def _read_values(path: str, values: Iterable[pb.ParameterValue]) -> tuple[ParameterValue, ...]:
+def _read_values(path: str, values: Sequence[pb.ParameterValue]) -> tuple[ParameterValue, ...]:
+    # Counted before they are read: a million of them would keep all other calls waiting.
+    check_choice_count(path, len(values))
     return tuple(read_value(f"{path}[{index}]", value) for index, value in enumerate(values))
 
 

@@ -11,8 +11,10 @@ from asktell.server.domain.errors import InvalidArgument
 
 
 def read_duration(path: str, message: Duration) -> timedelta:
-    """The duration, or InvalidArgument that names `path` if it is out of protobuf's range (10,000 years)."""
+    """The duration, or InvalidArgument that names `path` if it is out of protobuf's range (10,000 years) or has two signs."""
     try:
+        # Only the way through JSON looks at the signs.
+        message.ToJsonString()
         return message.ToTimedelta()
     except (ValueError, OverflowError) as error:
         raise InvalidArgument(path, f"{message.seconds} s {message.nanos} ns is not a duration") from error

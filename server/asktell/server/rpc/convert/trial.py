@@ -13,7 +13,7 @@ from asktell.server.application.tell import Failed, Infeasible, Outcome, Result,
 from asktell.server.application.trials import AddTrials, ListTrials, NewTrial
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.study import StudyName
-from asktell.server.domain.text import check_request_id
+from asktell.server.domain.text import check_request_id, check_worker_id
 from asktell.server.domain.trial import Lease, Origin, Trial, TrialName, TrialState
 from asktell.server.rpc.convert.metric import measurement_message, metric_messages, read_measurements, read_metrics
 from asktell.server.rpc.convert.page import read_after_number, read_page_size
@@ -176,7 +176,7 @@ def read_list(request: pb.ListTrialsRequest) -> ListTrials:
         after=read_after_number(request.page_token),
         limit=read_page_size(request.page_size) + 1,
         states=[_read_state(f"states[{index}]", state) for index, state in enumerate(request.states)],
-        worker_id=request.worker_id,
+        worker_id=request.worker_id and check_worker_id("worker_id", request.worker_id),
     )
 
 

@@ -1,0 +1,336 @@
+"""The protocol, without a transport: each call as a request and what its reply means.
+
+A request id is drawn when the call is made up, so that repeating the call repeats the id and the service does the work once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+
+from asktell.client import outcomes, wire
+from asktell.client.claim import Claim
+from asktell.client.spec import Objective, ParameterSpec, ParameterValue
+from asktell.client.values import (
+    Answer,
+    Budget,
+    FinishedTrial,
+    LateTells,
+    LeaveOneOut,
+    MetricValue,
+    Prediction,
+    Seconds,
+    StudyRecord,
+    StudyState,
+    TrialRecord,
+    TrialState,
+    Verdict,
+)
+from asktell.v1 import search_space_pb2, study_service_pb2, surrogate_service_pb2, trial_service_pb2
+
+T = TypeVar("T")
+ItemT = TypeVar("ItemT")
+
+PAGE = 500
+BATCH = 1_000
+PAUSE_BEFORE_NEXT_WATCH = 0.5
+LAST_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A method of a service, its request, and how its reply is read."""
+
+    service: str
+    method: str
+    request: Message
+    parse: Callable[[Any], T]
+
+    @property
+    def path(self) -> str:
+        """The method's name, for people."""
+        return f"{self.service}.{self.method}"
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[ItemT]):
+    """Some items of a list, and the call that reads the next ones; None on the last page."""
+
+    items: Sequence[ItemT]
+    following: Call[Page[ItemT]] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewStudy:
+    """What a study is created with; None leaves a field to the service."""
+
+    parameters: Sequence[ParameterSpec]
+    objectives: Sequence[Objective]
+    policy: str
+    seed: int | None
+    budget: Budget
+    lease_duration: Seconds | None
+    max_attempts: int | None
+    late_tells: LateTells | str | None
+    labels: Mapping[str, str] | None
+
+
+def create_study(project: str, study_id: str, new: NewStudy) -> Call[StudyRecord]:
+    """Create a study, or get the one with the same spec."""
+    spec = study_service_pb2.StudySpec(
+        parameters=[wire.pack_spec(parameter) for parameter in new.parameters],
+        objectives=[wire.pack_objective(objective) for objective in new.objectives],
+        policy=new.policy,
+        seed=new.seed,
+        lease_duration=wire.pack_duration(new.lease_duration),
+        max_attempts=new.max_attempts or 0,
+        late_tells=wire.pack_late_tells(new.late_tells),
+    )
+    study = study_service_pb2.Study(spec=spec, budget=wire.pack_budget(new.budget), labels=new.labels or {})
+    request = study_service_pb2.CreateStudyRequest(parent=f"projects/{project}", study_id=study_id, study=study)
+    return Call("StudyService", "CreateStudy", request, wire.unpack_study)
+
+
+def get_study(name: str) -> Call[StudyRecord]:
+    """Read a study."""
+    return Call("StudyService", "GetStudy", study_service_pb2.GetStudyRequest(name=name), wire.unpack_study)
+
+
+def list_studies(project: str, *, page_token: str = "") -> Call[Page[StudyRecord]]:
+    """Read a page of a project's studies."""
+    request = study_service_pb2.ListStudiesRequest(parent=f"projects/{project}", page_size=PAGE, page_token=page_token)
+
+    def parse(reply: study_service_pb2.ListStudiesResponse) -> Page[StudyRecord]:
+        token = reply.next_page_token
+        following = list_studies(project, page_token=token) if token else None
+        return Page([wire.unpack_study(study) for study in reply.studies], following)
+
+    return Call("StudyService", "ListStudies", request, parse)
+
+
+def set_state(name: str, state: StudyState) -> Call[StudyRecord]:
+    """Pause, resume or finish a study."""
+    return _update(study_service_pb2.Study(name=name, state=wire.pack_study_state(state)), ["state"])
+
+
+def update_study(
+    name: str,
+    *,
+    budget: Budget | None,
+    labels: Mapping[str, str] | None,
+    parameters: Sequence[ParameterSpec] | None,
+) -> Call[StudyRecord]:
+    """Change budget, labels or search space; None leaves a part as it is."""
+    study = study_service_pb2.Study(name=name, labels=labels or {})
+    if budget is not None:
+        study.budget.CopyFrom(wire.pack_budget(budget))
+    study.spec.parameters.extend(wire.pack_spec(parameter) for parameter in parameters or ())
+    parts = {"budget": budget, "labels": labels, "spec.parameters": parameters}
+    return _update(study, [path for path, part in parts.items() if part is not None])
+
+
+def _update(study: study_service_pb2.Study, paths: Sequence[str]) -> Call[StudyRecord]:
+    request = study_service_pb2.UpdateStudyRequest(study=study, update_mask=FieldMask(paths=paths))
+    return Call("StudyService", "UpdateStudy", request, wire.unpack_study)
+
+
+def delete_study(name: str) -> Call[None]:
+    """Remove a study with all its trials."""
+    return Call("StudyService", "DeleteStudy", study_service_pb2.DeleteStudyRequest(name=name), _nothing)
+
+
+def watch_study(name: str, *, after_sequence: int) -> Call[Any]:
+    """Stream the changes of a study."""
+    request = study_service_pb2.WatchStudyRequest(name=name, after_sequence=after_sequence)
+    return Call("StudyService", "WatchStudy", request, wire.unpack_change)
+
+
+def ask(
+    study: str,
+    *,
+    count: int,
+    worker_id: str,
+    lease_duration: Seconds | None,
+    fixed: Mapping[str, ParameterValue] | None,
+) -> Call[Answer[TrialRecord]]:
+    """Ask for trials."""
+    request = trial_service_pb2.AskRequest(
+        parent=study,
+        count=count,
+        worker_id=worker_id,
+        lease_duration=wire.pack_duration(lease_duration),
+        request_id=_request_id(),
+        fixed_parameters=wire.pack_parameters(fixed or {}, field="fixed_parameters"),
+    )
+    return Call("TrialService", "Ask", request, wire.unpack_answer)
+
+
+def tell(
+    claim: Claim, outcome: outcomes.Outcome, *, metadata: Mapping[str, str] | None, checkpoint_uri: str
+) -> Call[TrialRecord]:
+    """Tell what became of a trial."""
+    ending: dict[str, Any] = {outcome.kind: outcome.message}
+    packed = trial_service_pb2.TrialResult(
+        number=claim.number,
+        lease_token=claim.token,
+        metadata=metadata or {},
+        checkpoint_uri=checkpoint_uri,
+        **ending,
+    )
+    request = trial_service_pb2.TellRequest(parent=claim.study, results=[packed], request_id=_request_id())
+    return Call("TrialService", "Tell", request, _only_trial)
+
+
+def report(claim: Claim, *, step: int, metrics: Mapping[str, MetricValue], checkpoint_uri: str) -> Call[Verdict]:
+    """Report metrics at a step, and hear whether to go on."""
+    request = trial_service_pb2.ReportRequest(
+        name=_trial_name(claim.study, claim.number),
+        lease_token=claim.token,
+        measurements=[wire.pack_measurement(step, metrics)],
+        checkpoint_uri=checkpoint_uri,
+    )
+    return Call("TrialService", "Report", request, lambda reply: wire.unpack_report(claim.number, reply))
+
+
+def renew(study: str, claims: Sequence[Claim]) -> Call[list[Verdict]]:
+    """Renew leases of one study, at most 1,000."""
+    renewals = [trial_service_pb2.LeaseRenewal(number=claim.number, lease_token=claim.token) for claim in claims]
+    request = trial_service_pb2.RenewLeasesRequest(parent=study, renewals=renewals)
+    return Call("TrialService", "RenewLeases", request, wire.unpack_renewals)
+
+
+def release(claim: Claim, *, checkpoint_uri: str) -> Call[TrialRecord]:
+    """Give a trial back unfinished."""
+    request = trial_service_pb2.ReleaseTrialRequest(
+        name=_trial_name(claim.study, claim.number), lease_token=claim.token, checkpoint_uri=checkpoint_uri
+    )
+    return Call("TrialService", "ReleaseTrial", request, wire.unpack_trial)
+
+
+def cancel(name: str) -> Call[TrialRecord]:
+    """Withdraw a trial."""
+    return Call("TrialService", "CancelTrial", trial_service_pb2.CancelTrialRequest(name=name), wire.unpack_trial)
+
+
+def enqueue(
+    study: str, parameters: Mapping[str, ParameterValue], *, metadata: Mapping[str, str] | None
+) -> Call[TrialRecord]:
+    """Add a trial for a worker to evaluate."""
+    new = trial_service_pb2.NewTrial(
+        parameters=wire.pack_parameters(parameters, field="trials[0].parameters"), metadata=metadata or {}
+    )
+    return _add(study, [new], _only_trial)
+
+
+def import_trials(study: str, trials: Iterable[FinishedTrial]) -> list[Call[list[TrialRecord]]]:
+    """Add trials that ended elsewhere, in batches."""
+    packed = [_pack_finished(index, trial) for index, trial in enumerate(trials)]
+    batches = [packed[start : start + BATCH] for start in range(0, len(packed), BATCH)]
+    return [_add(study, batch, lambda reply: wire.unpack_trials(reply.trials)) for batch in batches]
+
+
+def _add(study: str, trials: Sequence[trial_service_pb2.NewTrial], parse: Callable[[Any], T]) -> Call[T]:
+    request = trial_service_pb2.AddTrialsRequest(parent=study, trials=trials, request_id=_request_id())
+    return Call("TrialService", "AddTrials", request, parse)
+
+
+def _pack_finished(index: int, trial: FinishedTrial) -> trial_service_pb2.NewTrial:
+    field = f"trials[{index}]"
+    return trial_service_pb2.NewTrial(
+        parameters=wire.pack_parameters(trial.parameters, field=f"{field}.parameters"),
+        state=wire.pack_trial_state(trial.state),
+        metrics=wire.pack_metrics(outcomes.metric_values(trial.metrics, field=f"{field}.metrics")),
+        measurements=[wire.pack_measurement(entry.step, entry.metrics) for entry in trial.measurements],
+        message=trial.message,
+        metadata=trial.metadata,
+    )
+
+
+def get_trial(study: str, number: int) -> Call[TrialRecord]:
+    """Read a trial with its measurements."""
+    request = trial_service_pb2.GetTrialRequest(name=_trial_name(study, number))
+    return Call("TrialService", "GetTrial", request, wire.unpack_trial)
+
+
+def list_trials(
+    study: str, *, states: Sequence[TrialState], worker_id: str, page_token: str = ""
+) -> Call[Page[TrialRecord]]:
+    """Read a page of a study's trials, without measurements."""
+    request = trial_service_pb2.ListTrialsRequest(
+        parent=study,
+        page_size=PAGE,
+        page_token=page_token,
+        states=[wire.pack_trial_state(state) for state in states],
+        worker_id=worker_id,
+    )
+
+    def parse(reply: trial_service_pb2.ListTrialsResponse) -> Page[TrialRecord]:
+        token = reply.next_page_token
+        following = list_trials(study, states=states, worker_id=worker_id, page_token=token) if token else None
+        return Page(wire.unpack_trials(reply.trials), following)
+
+    return Call("TrialService", "ListTrials", request, parse)
+
+
+def list_optimal_trials(study: str) -> Call[list[TrialRecord]]:
+    """Read the best feasible trial, or the Pareto front."""
+    request = trial_service_pb2.ListOptimalTrialsRequest(parent=study)
+    return Call("TrialService", "ListOptimalTrials", request, lambda reply: wire.unpack_trials(reply.trials))
+
+
+def predict(study: str, points: Sequence[Mapping[str, ParameterValue]]) -> Call[list[dict[str, Prediction]]]:
+    """What the surrogate expects at points."""
+    packed = [
+        search_space_pb2.Parameters(values=wire.pack_parameters(point, field=f"points[{index}]"))
+        for index, point in enumerate(points)
+    ]
+    request = surrogate_service_pb2.PredictRequest(parent=study, points=packed)
+    return Call(
+        "SurrogateService",
+        "Predict",
+        request,
+        lambda reply: [wire.unpack_predictions(prediction.metrics) for prediction in reply.predictions],
+    )
+
+
+def importance(study: str, *, method: str) -> Call[dict[str, dict[str, float]]]:
+    """How much each parameter matters for each objective."""
+    request = surrogate_service_pb2.ImportanceRequest(parent=study, method=wire.pack_importance_method(method))
+    return Call("SurrogateService", "Importance", request, wire.unpack_importances)
+
+
+def cross_validate(study: str) -> Call[list[LeaveOneOut]]:
+    """How well the surrogate predicts each observation from the others."""
+    request = surrogate_service_pb2.CrossValidateRequest(parent=study)
+    return Call(
+        "SurrogateService",
+        "CrossValidate",
+        request,
+        lambda reply: [wire.unpack_left_out(prediction) for prediction in reply.predictions],
+    )
+
+
+def _only_trial(reply: trial_service_pb2.TellResponse | trial_service_pb2.AddTrialsResponse) -> TrialRecord:
+    return wire.unpack_trial(reply.trials[0])
+
+
+def _nothing(_: Message) -> None:
+    return None
+
+
+def study_name(project: str, study_id: str) -> str:
+    """The resource name of a study."""
+    return f"projects/{project}/studies/{study_id}"
+
+
+def _trial_name(study: str, number: int) -> str:
+    return f"{study}/trials/{number}"
+
+
+def _request_id() -> str:
+    return uuid.uuid4().hex

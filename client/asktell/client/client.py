@@ -1,0 +1,145 @@
+"""The way in: a client of the service, driven by threads."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+import grpc
+
+from asktell.client import calls, channel, embedded
+from asktell.client.calls import NewStudy
+from asktell.client.connection import Connection
+from asktell.client.leases import LeaseKeeper
+from asktell.client.spec import Objective, ParameterSpec
+from asktell.client.study import Study, every
+from asktell.client.values import LateTells, Seconds, StudyRecord, budget
+
+
+class Client:
+    """A connection to the service. Safe to share between threads, not over a fork. Close it, or use it as a context manager.
+
+    `target` is by default that of the environment variable ASKTELL_TARGET, else localhost:50051. `timeout` is the deadline of each
+    attempt of a call and `retry_for` how long a call is repeated while the service is unavailable, such as while it restarts; both in
+    seconds. `credentials` make the connection encrypted.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        project: str = "default",
+        timeout: float = 30.0,
+        retry_for: float = 60.0,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._project = project
+        self._target = channel.target_or_default(target)
+        self._connection = Connection(self._target, timeout=timeout, retry_for=retry_for, credentials=credentials)
+        self._keeper = LeaseKeeper(self._connection)
+
+    @staticmethod
+    def local(
+        path: str | os.PathLike[str] = "asktell.db",
+        *,
+        project: str = "default",
+        timeout: float = 30.0,
+        retry_for: float = 60.0,
+    ) -> LocalClient:
+        """A client of a server embedded in this process, on a database file. MissingExtra without `asktell[server]`."""
+        return LocalClient(embedded.start(path), project=project, timeout=timeout, retry_for=retry_for)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._target}, project {self._project!r}>"
+
+    @property
+    def target(self) -> str:
+        """Where the service is."""
+        return self._target
+
+    @property
+    def project(self) -> str:
+        """The namespace of the studies."""
+        return self._project
+
+    def close(self) -> None:
+        """End the connection and the renewal of leases. A second time does nothing."""
+        self._keeper.close()
+        self._connection.close()
+
+    def create_study(  # noqa: PLR0913 - one keyword for each field of a study.
+        self,
+        study_id: str,
+        *,
+        parameters: Sequence[ParameterSpec],
+        objectives: Sequence[Objective],
+        policy: str = "auto",
+        seed: int | None = None,
+        max_trials: int | None = None,
+        max_duration: Seconds | None = None,
+        max_failures: int | None = None,
+        max_parallel: int | None = None,
+        lease_duration: Seconds | None = None,
+        max_attempts: int | None = None,
+        late_tells: LateTells | Literal["accept", "refuse"] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Study:
+        """Create a study, or get the one that is there with the same spec and budget; AlreadyExists if it has another.
+
+        `policy` chooses candidates, repeatably for a `seed`. The `max_*` limits are the budget: trials in all, time since creation, failed
+        trials, trials active at one time. A worker's claim lasts `lease_duration` without renewal (60 s by default); a trial has
+        `max_attempts` (3 by default); `late_tells` says what becomes of results whose lease was lost.
+        """
+        new = NewStudy(
+            parameters=parameters,
+            objectives=objectives,
+            policy=policy,
+            seed=seed,
+            budget=budget(max_trials, max_duration, max_failures, max_parallel),
+            lease_duration=lease_duration,
+            max_attempts=max_attempts,
+            late_tells=late_tells,
+            labels=labels,
+        )
+        return self._study(self._connection.run(calls.create_study(self._project, study_id, new)))
+
+    def get_study(self, study_id: str) -> Study:
+        """A study. NotFound if there is none."""
+        return self._study(self._connection.run(calls.get_study(calls.study_name(self._project, study_id))))
+
+    def list_studies(self) -> list[Study]:
+        """The studies of the project, by name."""
+        return [self._study(record) for record in every(self._connection, calls.list_studies(self._project))]
+
+    def delete_study(self, study_id: str) -> None:
+        """Remove a study with all its trials, for good. NotFound if there is none."""
+        self._connection.run(calls.delete_study(calls.study_name(self._project, study_id)))
+
+    def _study(self, record: StudyRecord) -> Study:
+        return Study(record, connection=self._connection, keeper=self._keeper)
+
+
+class LocalClient(Client):
+    """A client that has its server in this process, and stops it when it is closed, at the latest when the process ends."""
+
+    def __init__(self, server: embedded.EmbeddedServer, *, project: str, timeout: float, retry_for: float) -> None:
+        super().__init__(server.target, project=project, timeout=timeout, retry_for=retry_for)
+        self._server = server
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """End the connection, then the server. A second time does nothing."""
+        atexit.unregister(self.close)
+        super().close()
+        self._server.close()

@@ -1,0 +1,101 @@
+"""Carries calls to the service from threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import grpc
+import stamina
+
+from asktell.client import channel, errors
+from asktell.client.calls import Call
+from asktell.v1 import study_service_pb2_grpc, surrogate_service_pb2_grpc, trial_service_pb2_grpc
+
+T = TypeVar("T")
+
+
+class Connection:
+    """A channel with deadlines and retries. Safe to share between threads."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float,
+        retry_for: float,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._target = target
+        self._timeout = timeout
+        self._retry_for = retry_for
+        self._closed = threading.Event()
+        self._channel = open_channel(target, credentials=credentials)
+        self._stubs = {
+            "StudyService": study_service_pb2_grpc.StudyServiceStub(self._channel),
+            "TrialService": trial_service_pb2_grpc.TrialServiceStub(self._channel),
+            "SurrogateService": surrogate_service_pb2_grpc.SurrogateServiceStub(self._channel),
+        }
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection was closed."""
+        return self._closed.is_set()
+
+    def run(self, call: Call[T], *, timeout: float | None = None) -> T:
+        """Carry out a call, repeated while the service is unavailable. `timeout` is that of each attempt, in seconds."""
+        if self._retry_for <= 0:
+            return self.run_once(call, timeout=timeout)
+        retrying = stamina.RetryingCaller(**channel.retries(self._retry_for))
+        return retrying(errors.worth_retrying, self.run_once, call, timeout=timeout)
+
+    def run_once(self, call: Call[T], *, timeout: float | None = None) -> T:
+        """Carry out a call without repeating it, but for gRPC's own quick retries."""
+        method = self._method(call)
+        try:
+            return call.parse(method(call.request, timeout=timeout or self._timeout))
+        except grpc.RpcError as error:
+            raise self._translated(error, call) from error
+        except ValueError as error:
+            if self.closed:  # Between the check and the call: gRPC says so with a ValueError.
+                raise errors.closed_client() from error
+            raise
+
+    def stream(self, call: Call[T]) -> Iterator[T]:
+        """The replies of a streaming call. It has no deadline: changes may be far apart; pings find out if the connection is dead."""
+        replies = self._method(call)(call.request)
+        try:
+            for reply in replies:
+                yield call.parse(reply)
+        except grpc.RpcError as error:
+            raise self._translated(error, call) from error
+        finally:
+            replies.cancel()
+
+    def pause(self, seconds: float) -> None:
+        """Wait; closing the connection ends the wait."""
+        self._closed.wait(seconds)
+
+    def close(self) -> None:
+        """End all calls and refuse new ones. A second time does nothing."""
+        self._closed.set()
+        self._channel.close()
+
+    def _method(self, call: Call[T]) -> Any:
+        if self.closed:
+            raise errors.closed_client()
+        return getattr(self._stubs[call.service], call.method)
+
+    def _translated(self, error: grpc.RpcError, call: Call[T]) -> errors.AskTellError:
+        if self.closed:
+            return errors.closed_client()
+        return errors.from_rpc(error, call_name=f"{call.path} at {self._target}")
+
+
+def open_channel(target: str, *, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    """A channel to the target; without credentials it is not encrypted."""
+    options = channel.options(target)
+    if credentials is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, credentials, options=options)

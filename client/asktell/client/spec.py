@@ -1,0 +1,177 @@
+"""What a study searches, and for what: parameters and objectives."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from enum import Enum
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
+
+ParameterValue: TypeAlias = float | int | str | bool | None
+
+
+class NoDefault(Enum):
+    """The kind of `NO_DEFAULT`: None is a possible choice, and cannot say that there is no default."""
+
+    NO_DEFAULT = "no default"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+NO_DEFAULT: Final = NoDefault.NO_DEFAULT
+Default: TypeAlias = ParameterValue | Literal[NoDefault.NO_DEFAULT]
+
+
+class Condition(NamedTuple):
+    """A parameter is active when `parent` is active and has one of `values`."""
+
+    parent: str
+    values: tuple[ParameterValue, ...]
+
+
+When: TypeAlias = tuple[str, Sequence[ParameterValue]]
+
+
+@dataclass(frozen=True, slots=True)
+class Float:
+    """Real numbers from `low` to `high`, both included.
+
+    `log` makes equal ratios count as equal distances and excludes `step`; with a step, values are `low + k * step`. `default` is a value that
+    is good to start from. `when=("optimizer", ["sgd"])` makes the parameter exist only where the parent has one of the values.
+    """
+
+    name: str
+    low: float
+    high: float
+    _: KW_ONLY
+    log: bool = False
+    step: float | None = None
+    default: float | Literal[NoDefault.NO_DEFAULT] = NO_DEFAULT
+    when: When | None = None
+
+    def __post_init__(self) -> None:
+        _set(self, low=float(self.low), high=float(self.high), when=_condition(self.when))
+        _set(self, step=None if self.step is None else float(self.step))
+        if not isinstance(self.default, NoDefault):
+            _set(self, default=float(self.default))
+
+
+@dataclass(frozen=True, slots=True)
+class Int:
+    """Whole numbers from `low` to `high`, both included; the options are those of Float."""
+
+    name: str
+    low: int
+    high: int
+    _: KW_ONLY
+    log: bool = False
+    step: int | None = None
+    default: int | Literal[NoDefault.NO_DEFAULT] = NO_DEFAULT
+    when: When | None = None
+
+    def __post_init__(self) -> None:
+        _set(self, low=operator.index(self.low), high=operator.index(self.high), when=_condition(self.when))
+        _set(self, step=None if self.step is None else operator.index(self.step))
+        if not isinstance(self.default, NoDefault):
+            _set(self, default=operator.index(self.default))
+
+
+@dataclass(frozen=True, slots=True)
+class Categorical:
+    """Choices with no order: text, numbers, truth values or None, each of its own kind: 1, 1.0, True and "1" are four choices."""
+
+    name: str
+    choices: Sequence[ParameterValue]
+    _: KW_ONLY
+    default: Default = NO_DEFAULT
+    when: When | None = None
+
+    def __post_init__(self) -> None:
+        _set(self, choices=_values(self.choices), default=_default(self.default), when=_condition(self.when))
+
+
+@dataclass(frozen=True, slots=True)
+class Bool:
+    """True or false."""
+
+    name: str
+    _: KW_ONLY
+    default: bool | Literal[NoDefault.NO_DEFAULT] = NO_DEFAULT
+    when: When | None = None
+
+    def __post_init__(self) -> None:
+        _set(self, default=_default(self.default), when=_condition(self.when))
+
+
+@dataclass(frozen=True, slots=True)
+class Ordinal:
+    """Values with an order but no distance of their own, such as 16, 32, 64: neighbours are equally far apart."""
+
+    name: str
+    values: Sequence[ParameterValue]
+    _: KW_ONLY
+    default: Default = NO_DEFAULT
+    when: When | None = None
+
+    def __post_init__(self) -> None:
+        _set(self, values=_values(self.values), default=_default(self.default), when=_condition(self.when))
+
+
+ParameterSpec: TypeAlias = Float | Int | Categorical | Bool | Ordinal
+
+
+@dataclass(frozen=True, slots=True)
+class Minimize:
+    """A metric of which smaller is better."""
+
+    metric: str
+    goal: ClassVar[Literal["minimize"]] = "minimize"
+
+
+@dataclass(frozen=True, slots=True)
+class Maximize:
+    """A metric of which larger is better."""
+
+    metric: str
+    goal: ClassVar[Literal["maximize"]] = "maximize"
+
+
+Objective: TypeAlias = Minimize | Maximize
+
+
+def plain(value: Any) -> ParameterValue:
+    """The value as one of the five kinds; numpy's scalars and zero-dimensional tensors become Python's. TypeError for anything else."""
+    match value:
+        case None | bool():
+            return value
+        case int():
+            return int(value)
+        case float():
+            return float(value)
+        case str():
+            return str.__str__(value)
+    inner = value.item() if getattr(value, "ndim", None) == 0 else value
+    if inner is None or isinstance(inner, bool | int | float | str):
+        return inner
+    raise TypeError(f"{value!r} is a {type(value).__name__}, not a float, int, str, bool or None")
+
+
+def _values(values: Sequence[ParameterValue]) -> tuple[ParameterValue, ...]:
+    if isinstance(values, str):
+        raise TypeError(f"{values!r} is one text, not a sequence of values")
+    return tuple(plain(value) for value in values)
+
+
+def _default(value: Default) -> Default:
+    return value if isinstance(value, NoDefault) else plain(value)
+
+
+def _condition(when: When | None) -> Condition | None:
+    return None if when is None else Condition(when[0], _values(when[1]))
+
+
+def _set(spec: ParameterSpec, **fields: object) -> None:
+    for name, value in fields.items():
+        object.__setattr__(spec, name, value)

@@ -1,0 +1,262 @@
+"""A study, driven by threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from asktell.client import calls, channel, table
+from asktell.client.calls import Call, Page
+from asktell.client.connection import Connection
+from asktell.client.errors import Unavailable
+from asktell.client.leases import LeaseKeeper
+from asktell.client.outcomes import Told
+from asktell.client.spec import ParameterSpec, ParameterValue
+from asktell.client.trial import Trial
+from asktell.client.values import (
+    KEEP,
+    Answer,
+    Change,
+    FinishedTrial,
+    Keep,
+    LeaveOneOut,
+    OnError,
+    Prediction,
+    Seconds,
+    StudyRecord,
+    StudyState,
+    TrialRecord,
+    TrialState,
+)
+from asktell.client.views import StudyView, pause_before_next_ask
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ItemT = TypeVar("ItemT")
+Objective = Callable[[Trial], Told | None]
+
+
+class Study(StudyView):
+    """One optimisation problem with its history; made by `Client`. Safe to share between threads."""
+
+    def __init__(self, record: StudyRecord, *, connection: Connection, keeper: LeaseKeeper) -> None:
+        super().__init__(record)
+        self._connection = connection
+        self._keeper = keeper
+
+    def refresh(self) -> None:
+        """Read the study again."""
+        self._record = self._connection.run(calls.get_study(self.name))
+
+    def ask(
+        self,
+        count: int = 1,
+        *,
+        worker_id: str | None = None,
+        lease_duration: Seconds | None = None,
+        fixed: Mapping[str, ParameterValue] | None = None,
+        timeout: float | None = None,
+    ) -> list[Trial]:
+        """Ask for trials: 1 to 1,000. There may be fewer, or none; `ask_once` says why.
+
+        `worker_id` is by default this host and process. `fixed` are parameters that the trials must have exactly so. `timeout` is that of
+        one attempt, in seconds. Nothing renews the leases: see `Trial.keep_alive`, `report`, or use `trials`.
+        """
+        answer = self.ask_once(count, worker_id=worker_id, lease_duration=lease_duration, fixed=fixed, timeout=timeout)
+        return list(answer.trials)
+
+    def ask_once(
+        self,
+        count: int = 1,
+        *,
+        worker_id: str | None = None,
+        lease_duration: Seconds | None = None,
+        fixed: Mapping[str, ParameterValue] | None = None,
+        timeout: float | None = None,
+        on_error: OnError = "raise",
+    ) -> Answer[Trial]:
+        """As `ask`, with why there are fewer trials than asked for, whether more will come, and when to ask again."""
+        call = calls.ask(
+            self.name,
+            count=count,
+            worker_id=worker_id or channel.default_worker_id(),
+            lease_duration=lease_duration,
+            fixed=fixed,
+        )
+        answer = self._connection.run(call, timeout=timeout)
+        trials = [self._trial(record, on_error=on_error) for record in answer.trials]
+        return Answer(trials, answer.closed, answer.reason, answer.retry_after)
+
+    def trials(
+        self,
+        *,
+        worker_id: str | None = None,
+        on_error: OnError = "raise",
+        lease_duration: Seconds | None = None,
+        fixed: Mapping[str, ParameterValue] | None = None,
+    ) -> Generator[Trial, None, None]:
+        """Trials to evaluate, one at a time, until the study is closed; waits while there is none for now.
+
+        The lease of the current trial is renewed in the background. Leaving the loop gives an untold trial back. A turn that tells
+        nothing raises FailedPrecondition at the next, unless the service asked the trial to stop (it is told so) or took it away.
+        A loop cannot see an exception of its body: write `with trial:` around the body to have it told as a failure; with
+        on_error="continue" the loop then goes on with the next trial.
+        """
+        while True:
+            answer = self.ask_once(worker_id=worker_id, lease_duration=lease_duration, fixed=fixed, on_error=on_error)
+            for trial in answer.trials:
+                yield from self._lend(trial)
+            if answer.closed and not answer.trials:
+                return
+            if not answer.trials:
+                self._connection.pause(pause_before_next_ask(answer.retry_after))
+
+    def _lend(self, trial: Trial) -> Iterator[Trial]:
+        with trial.keep_alive():
+            try:
+                yield trial
+            except GeneratorExit:
+                trial.give_back()
+                raise
+            trial.settle()
+
+    def optimize(
+        self,
+        objective: Objective,
+        *,
+        worker_id: str | None = None,
+        count: int | None = None,
+        on_error: OnError = "continue",
+        callbacks: Sequence[Callable[[Study, Trial], None]] = (),
+    ) -> None:
+        """Evaluate trials with `objective` until the study is closed, at most `count` of them.
+
+        The objective gets the trial and returns its metrics as `Trial.tell` takes them, or None if it ended the trial itself or was told
+        to stop. Its exceptions are told as failures with their message, and the loop goes on or they are raised. Ctrl-C gives the trial
+        back. Each callback gets the study and the trial after it ended.
+        """
+        with closing(self.trials(worker_id=worker_id, on_error=on_error)) as trials:
+            for trial in islice(trials, count):
+                with trial:
+                    trial.conclude(objective(trial))
+                for callback in callbacks:
+                    callback(self, trial)
+
+    def enqueue(self, parameters: Mapping[str, ParameterValue], *, metadata: Mapping[str, str] | None = None) -> Trial:
+        """Add a configuration for a worker to evaluate: every active parameter."""
+        return self._trial(self._connection.run(calls.enqueue(self.name, parameters, metadata=metadata)))
+
+    def import_trials(self, trials: Iterable[FinishedTrial]) -> list[Trial]:
+        """Add trials that ended elsewhere; 1,000 a call, each call all or none."""
+        batches = calls.import_trials(self.name, trials)
+        return [self._trial(record) for call in batches for record in self._connection.run(call)]
+
+    def list_trials(self, states: Iterable[TrialState] = (), *, worker_id: str = "") -> list[Trial]:
+        """The trials in any of the states (all by default), of that worker (any by default), by number, without measurements."""
+        first = calls.list_trials(self.name, states=list(states), worker_id=worker_id)
+        return [self._trial(record) for record in every(self._connection, first)]
+
+    def get_trial(self, number: int) -> Trial:
+        """A trial with its measurements. NotFound if there is none."""
+        return self._trial(self._connection.run(calls.get_trial(self.name, number)))
+
+    @property
+    def best_trial(self) -> Trial | None:
+        """The best feasible trial, as the service ranks them; None while there is none. FailedPrecondition with several objectives."""
+        self._require_one_objective()
+        return next(iter(self.optimal_trials()), None)
+
+    def optimal_trials(self) -> list[Trial]:
+        """The best feasible trial, or, with several objectives, the Pareto front, by number."""
+        return [self._trial(record) for record in self._connection.run(calls.list_optimal_trials(self.name))]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """All trials as a pandas table, one row each. MissingExtra without `asktell[dataframe]`."""
+        return table.to_dataframe([trial.record for trial in self.list_trials()])
+
+    def pause(self) -> None:
+        """Hand out no trials for now; running ones go on."""
+        self._record = self._connection.run(calls.set_state(self.name, StudyState.PAUSED))
+
+    def resume(self) -> None:
+        """Hand out trials again, also of a finished study."""
+        self._record = self._connection.run(calls.set_state(self.name, StudyState.ACTIVE))
+
+    def finish(self) -> None:
+        """Hand out no trials any more; running ones may still be told."""
+        self._record = self._connection.run(calls.set_state(self.name, StudyState.FINISHED))
+
+    def update(
+        self,
+        *,
+        max_trials: int | Keep | None = KEEP,
+        max_duration: Seconds | Keep | None = KEEP,
+        max_failures: int | Keep | None = KEEP,
+        max_parallel: int | Keep | None = KEEP,
+        labels: Mapping[str, str] | Keep = KEEP,
+        parameters: Sequence[ParameterSpec] | Keep = KEEP,
+    ) -> None:
+        """Change limits (None is unlimited), labels or the search space; what is not given stays as it is."""
+        self.refresh()
+        budget = self._changed_budget(
+            max_trials=max_trials, max_duration=max_duration, max_failures=max_failures, max_parallel=max_parallel
+        )
+        call = calls.update_study(
+            self.name,
+            budget=budget,
+            labels=None if isinstance(labels, Keep) else labels,
+            parameters=None if isinstance(parameters, Keep) else parameters,
+        )
+        self._record = self._connection.run(call)
+
+    def delete(self) -> None:
+        """Remove the study with all its trials, for good."""
+        self._connection.run(calls.delete_study(self.name))
+
+    def predict(self, points: Sequence[Mapping[str, ParameterValue]]) -> list[dict[str, Prediction]]:
+        """What the surrogate expects of the objectives at 1 to 1,000 points: for each, metric -> prediction."""
+        return self._connection.run(calls.predict(self.name, points))
+
+    def importance(self, *, method: Literal["sobol", "ped-anova"] = "sobol") -> dict[str, dict[str, float]]:
+        """Objective -> parameter -> share of the objective's variance, 0 to 1, the most important first."""
+        return self._connection.run(calls.importance(self.name, method=method))
+
+    def cross_validate(self) -> list[LeaveOneOut]:
+        """How well the surrogate predicts each observation from the others."""
+        return self._connection.run(calls.cross_validate(self.name))
+
+    def watch(self, after_sequence: int = 0) -> Generator[Change, None, None]:
+        """Every change of the study and its trials after a sequence number, in order, each once; waits for more without end.
+
+        A broken connection is taken up again where it broke, as long as the service is not out of reach for longer than the client retries.
+        """
+        while True:
+            self.refresh()
+            try:
+                for change in self._connection.stream(calls.watch_study(self.name, after_sequence=after_sequence)):
+                    after_sequence = change.sequence
+                    yield change
+            except Unavailable:
+                pass  # The refresh above waits for the service, with patience and an end.
+            self._connection.pause(calls.PAUSE_BEFORE_NEXT_WATCH)
+
+    def _trial(self, record: TrialRecord, *, on_error: OnError = "raise") -> Trial:
+        return Trial(
+            self._in_order(record),
+            objectives=self.metrics,
+            connection=self._connection,
+            keeper=self._keeper,
+            on_error=on_error,
+        )
+
+
+def every(connection: Connection, first: Call[Page[ItemT]]) -> Iterator[ItemT]:
+    """The items of all pages."""
+    call: Call[Page[ItemT]] | None = first
+    while call is not None:
+        page = connection.run(call)
+        yield from page.items
+        call = page.following

@@ -1,0 +1,161 @@
+"""How a worker and the service deal with a trial, whether by threads or by asyncio: what to send next, and what a reply changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from asktell.client import calls, outcomes
+from asktell.client.calls import Call
+from asktell.client.claim import Claim
+from asktell.client.errors import AskTellError, FailedPrecondition
+from asktell.client.outcomes import Outcome, Told
+from asktell.client.values import Directive, Metrics, MetricValue, OnError, Report, TrialRecord, Verdict
+from asktell.client.views import TrialView
+
+logger = logging.getLogger("asktell.client")
+
+TAKEN = frozenset({"LEASE_LOST", "TRIAL_ENDED"})
+"""Reasons of the service for refusing a result: somebody else has the trial, or ended it."""
+
+
+class Keeper(Protocol):
+    """Renews leases in the background."""
+
+    def hold(self, claim: Claim) -> None:
+        """Keep a lease until it is dropped as often as it was held, or forgotten."""
+
+    def drop(self, claim: Claim) -> None:
+        """Let go of a lease once."""
+
+    def forget(self, claim: Claim) -> None:
+        """Keep a lease no longer."""
+
+
+class TrialProtocol(TrialView):
+    """A trial and this process's part in it. Makes up the calls; who carries them out hands the replies back."""
+
+    def __init__(
+        self, record: TrialRecord, *, objectives: Sequence[str], keeper: Keeper, on_error: OnError = "raise"
+    ) -> None:
+        super().__init__(record)
+        self._objectives = tuple(objectives)
+        self._claim = _claim(record)
+        self._keeper = keeper
+        self._on_error = on_error
+
+    def _telling(
+        self, told: Told | None, named: Metrics, *, metadata: Mapping[str, str] | None, checkpoint_uri: str
+    ) -> Call[TrialRecord]:
+        values = outcomes.gather(told, named, self._objectives)
+        return calls.tell(self._held(), self._judged(values), metadata=metadata, checkpoint_uri=checkpoint_uri)
+
+    def _judged(self, values: Mapping[str, MetricValue]) -> Outcome:
+        if self.should_stop and not self.lost:
+            return outcomes.stopped(values, self.message)
+        return outcomes.succeeded(values, self._objectives)
+
+    def _ending(self, outcome: Outcome) -> Call[TrialRecord]:
+        return calls.tell(self._held(), outcome, metadata=None, checkpoint_uri="")
+
+    def _stopping(self, told: Told | None, message: str) -> Call[TrialRecord]:
+        values = outcomes.gather(told, {}, self._objectives)
+        return self._ending(outcomes.stopped(values, message or self.message))
+
+    def _releasing(self, checkpoint_uri: str = "") -> Call[TrialRecord]:
+        return calls.release(self._held(), checkpoint_uri=checkpoint_uri)
+
+    def _reporting(self, told: Told | None, named: Metrics, *, step: int, checkpoint_uri: str) -> Call[Verdict] | None:
+        """The report to send; None once the lease is lost, when the service would refuse it."""
+        values = outcomes.gather(told, named, self._objectives)
+        claim = self._held()
+        return None if claim.lost else calls.report(claim, step=step, metrics=values, checkpoint_uri=checkpoint_uri)
+
+    def _heard(self, *verdicts: Verdict) -> Report:
+        claim = self._held()
+        for verdict in verdicts:
+            claim.hear(verdict)
+        return Report(should_stop=claim.should_stop, lost=claim.lost, message=claim.message)
+
+    def _settlement(self) -> Call[TrialRecord] | None:
+        """What to send for a trial of which nothing was told: stopped if the service said so, else given back; None if it is through."""
+        if self.ended or self.lost:
+            return None
+        return self._stopping(None, "") if self.should_stop else self._releasing()
+
+    def _require_result(self) -> None:
+        """Raise FailedPrecondition if the settlement had to give the trial back for want of a result."""
+        if not self.should_stop:
+            raise FailedPrecondition(
+                f"trial {self.number} was left without a result, and given back: call tell, fail, infeasible, stop or release",
+                reason="TRIAL_UNTOLD",
+            )
+
+    def _conclusion(self, result: Told | None) -> Call[TrialRecord] | None:
+        """What to send for what an objective returned; None if there is nothing to send. FailedPrecondition for no result at all."""
+        if result is not None:
+            return self._telling(result, {}, metadata=None, checkpoint_uri="")
+        if not (self.ended or self.should_stop):
+            raise FailedPrecondition(
+                f"the objective returned None for trial {self.number} and did not end it:"
+                " return the metrics, or call tell, fail, infeasible, stop or release",
+                reason="TRIAL_UNTOLD",
+            )
+        return self._settlement()
+
+    def _yield_to_others(self, refusal: FailedPrecondition) -> None:
+        """Let a result go that the service refused because the trial is somebody else's or ended; raise any other refusal again."""
+        if refusal.reason not in TAKEN:
+            raise refusal
+        logger.warning("what became of trial %d here is dropped: %s", self.number, refusal)
+        self._held().hear(Verdict(self.number, Directive.ABANDON, str(refusal), None))
+        self._finish()
+
+    def _remedy(self, error: BaseException) -> Call[TrialRecord] | None:
+        """What to send when the work broke off: a failure if it is the objective's, else the trial goes back; None if it is through."""
+        if self.ended or self.lost:
+            return None
+        if outcomes.is_objectives_fault(error):
+            return self._ending(outcomes.failed(outcomes.explain(error), retry=False))
+        return self._releasing()
+
+    def _swallows(self, error: BaseException | None) -> bool:
+        return isinstance(error, Exception) and self._on_error == "continue"
+
+    def _left(self, error: AskTellError) -> None:
+        logger.warning("trial %d could not be ended, its lease runs out: %s", self.number, error)
+
+    def _end(self, record: TrialRecord) -> None:
+        self._record = record
+        self._finish()
+
+    def _finish(self) -> None:
+        self._ended = True
+        if self._claim is not None:
+            self._keeper.forget(self._claim)
+
+    def _held(self) -> Claim:
+        """The claim, or FailedPrecondition if this process has none or has ended the trial."""
+        if self._ended:
+            raise FailedPrecondition(
+                f"trial {self.number} was ended here before: it is {self.state.value}", reason="TRIAL_ENDED"
+            )
+        if self._claim is None:
+            raise FailedPrecondition(
+                f"trial {self.number} was not asked for here: there is no lease on it", reason="NO_LEASE"
+            )
+        return self._claim
+
+    def _hold(self) -> None:
+        self._keeper.hold(self._held())
+
+    def _drop(self) -> None:
+        if self._claim is not None:
+            self._keeper.drop(self._claim)
+
+
+def _claim(record: TrialRecord) -> Claim | None:
+    if record.lease is None or not record.lease.token:
+        return None
+    return Claim(study=record.name.rpartition("/trials/")[0], number=record.number, lease=record.lease)

@@ -1,0 +1,435 @@
+"""Messages to values and back: each translation once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import NULL_VALUE
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from asktell.client.errors import InvalidArgument
+from asktell.client.spec import (
+    NO_DEFAULT,
+    Bool,
+    Categorical,
+    Condition,
+    Default,
+    Float,
+    Int,
+    Maximize,
+    Minimize,
+    NoDefault,
+    Objective,
+    Ordinal,
+    ParameterSpec,
+    ParameterValue,
+    plain,
+)
+from asktell.client.values import (
+    Answer,
+    Budget,
+    Change,
+    Directive,
+    LateTells,
+    Lease,
+    LeaveOneOut,
+    Measurement,
+    MetricValue,
+    Origin,
+    Prediction,
+    Reason,
+    Seconds,
+    StudyRecord,
+    StudyState,
+    TrialCounts,
+    TrialRecord,
+    TrialState,
+    Verdict,
+    seconds,
+)
+from asktell.v1 import metric_pb2, search_space_pb2, study_service_pb2, surrogate_service_pb2, trial_service_pb2
+
+_STUDY_STATES = {
+    StudyState.ACTIVE: study_service_pb2.Study.STATE_ACTIVE,
+    StudyState.PAUSED: study_service_pb2.Study.STATE_PAUSED,
+    StudyState.FINISHED: study_service_pb2.Study.STATE_FINISHED,
+}
+_TRIAL_STATES = {
+    TrialState.QUEUED: trial_service_pb2.Trial.STATE_QUEUED,
+    TrialState.ACTIVE: trial_service_pb2.Trial.STATE_ACTIVE,
+    TrialState.SUCCEEDED: trial_service_pb2.Trial.STATE_SUCCEEDED,
+    TrialState.STOPPED: trial_service_pb2.Trial.STATE_STOPPED,
+    TrialState.INFEASIBLE: trial_service_pb2.Trial.STATE_INFEASIBLE,
+    TrialState.FAILED: trial_service_pb2.Trial.STATE_FAILED,
+    TrialState.CANCELLED: trial_service_pb2.Trial.STATE_CANCELLED,
+}
+_LATE_TELLS = {
+    LateTells.ACCEPT: study_service_pb2.StudySpec.LATE_TELLS_ACCEPT,
+    LateTells.REFUSE: study_service_pb2.StudySpec.LATE_TELLS_REFUSE,
+}
+_IMPORTANCE_METHODS = {
+    "sobol": surrogate_service_pb2.ImportanceRequest.METHOD_SOBOL,
+    "ped-anova": surrogate_service_pb2.ImportanceRequest.METHOD_PED_ANOVA,
+}
+_DIRECTIVES = {
+    trial_service_pb2.DIRECTIVE_STOP: Directive.STOP,
+    trial_service_pb2.DIRECTIVE_ABANDON: Directive.ABANDON,
+}
+_REASONS = {
+    trial_service_pb2.AskResponse.REASON_EXHAUSTED: Reason.EXHAUSTED,
+    trial_service_pb2.AskResponse.REASON_BUDGET_SPENT: Reason.BUDGET_SPENT,
+    trial_service_pb2.AskResponse.REASON_PAUSED: Reason.PAUSED,
+    trial_service_pb2.AskResponse.REASON_MAX_PARALLEL: Reason.MAX_PARALLEL,
+    trial_service_pb2.AskResponse.REASON_FINISHED: Reason.FINISHED,
+}
+_STUDY_STATES_BACK = {number: state for state, number in _STUDY_STATES.items()}
+_TRIAL_STATES_BACK = {number: state for state, number in _TRIAL_STATES.items()}
+_LATE_TELLS_BACK = {number: late for late, number in _LATE_TELLS.items()}
+
+
+def pack_value(value: ParameterValue, *, field: str) -> search_space_pb2.ParameterValue:
+    """A value of a parameter; InvalidArgument that names `field` for what is none."""
+    try:
+        match plain(value):
+            case None:
+                return search_space_pb2.ParameterValue(null_value=NULL_VALUE)
+            case bool(truth):
+                return search_space_pb2.ParameterValue(bool_value=truth)
+            case int(whole):
+                return search_space_pb2.ParameterValue(int64_value=whole)
+            case float(real):
+                return search_space_pb2.ParameterValue(double_value=real)
+            case str(text):
+                return search_space_pb2.ParameterValue(string_value=text)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument.at(field, f"{value!r} cannot be sent: {error}") from error
+
+
+def unpack_value(message: search_space_pb2.ParameterValue) -> ParameterValue:
+    """The Python value, of the kind that was sent."""
+    match message.WhichOneof("kind"):
+        case "double_value":
+            return message.double_value
+        case "int64_value":
+            return message.int64_value
+        case "string_value":
+            return message.string_value
+        case "bool_value":
+            return message.bool_value
+        case _:
+            return None
+
+
+def pack_parameters(values: Mapping[str, ParameterValue], *, field: str) -> dict[str, search_space_pb2.ParameterValue]:
+    """Values of parameters by name."""
+    return {name: pack_value(value, field=f"{field}[{name}]") for name, value in values.items()}
+
+
+def unpack_parameters(values: Mapping[str, search_space_pb2.ParameterValue]) -> dict[str, ParameterValue]:
+    """Values of parameters by name."""
+    return {name: unpack_value(value) for name, value in values.items()}
+
+
+def pack_spec(spec: ParameterSpec) -> search_space_pb2.ParameterSpec:
+    """One dial."""
+    message = search_space_pb2.ParameterSpec(name=spec.name, **_pack_kind(spec))
+    if not isinstance(spec.default, NoDefault):
+        message.default_value.CopyFrom(pack_value(spec.default, field=f"{spec.name}.default"))
+    if spec.when is not None:
+        message.when.parent = spec.when[0]
+        message.when.values.extend(pack_value(value, field=f"{spec.name}.when") for value in spec.when[1])
+    return message
+
+
+def _pack_kind(spec: ParameterSpec) -> dict[str, Any]:
+    match spec:
+        case Float():
+            return {
+                "float_spec": search_space_pb2.FloatSpec(low=spec.low, high=spec.high, log=spec.log, step=spec.step)
+            }
+        case Int():
+            return {"int_spec": search_space_pb2.IntSpec(low=spec.low, high=spec.high, log=spec.log, step=spec.step)}
+        case Categorical():
+            return {"categorical_spec": search_space_pb2.CategoricalSpec(choices=_pack_values(spec, spec.choices))}
+        case Bool():
+            return {"bool_spec": search_space_pb2.BoolSpec()}
+        case Ordinal():
+            return {"ordinal_spec": search_space_pb2.OrdinalSpec(values=_pack_values(spec, spec.values))}
+
+
+def _pack_values(spec: ParameterSpec, values: Iterable[ParameterValue]) -> list[search_space_pb2.ParameterValue]:
+    return [pack_value(value, field=spec.name) for value in values]
+
+
+def unpack_spec(message: search_space_pb2.ParameterSpec) -> ParameterSpec:
+    """One dial; InvalidArgument for a kind that this client does not know."""
+    name = message.name
+    options: dict[str, Any] = {"default": _unpack_default(message), "when": _unpack_condition(message)}
+    match message.WhichOneof("kind"):
+        case "float_spec":
+            real = message.float_spec
+            return Float(name, real.low, real.high, log=real.log, step=_optional(real, "step"), **options)
+        case "int_spec":
+            whole = message.int_spec
+            return Int(name, whole.low, whole.high, log=whole.log, step=_optional(whole, "step"), **options)
+        case "categorical_spec":
+            return Categorical(name, [unpack_value(value) for value in message.categorical_spec.choices], **options)
+        case "bool_spec":
+            return Bool(name, **options)
+        case "ordinal_spec":
+            return Ordinal(name, [unpack_value(value) for value in message.ordinal_spec.values], **options)
+        case _:
+            raise InvalidArgument.at(name, "is of a kind that this version of asktell.client does not know")
+
+
+def _unpack_default(message: search_space_pb2.ParameterSpec) -> Default:
+    return unpack_value(message.default_value) if message.HasField("default_value") else NO_DEFAULT
+
+
+def _unpack_condition(message: search_space_pb2.ParameterSpec) -> Condition | None:
+    if not message.HasField("when"):
+        return None
+    return Condition(message.when.parent, tuple(unpack_value(value) for value in message.when.values))
+
+
+def pack_objective(objective: Objective) -> metric_pb2.Objective:
+    """A metric to optimise."""
+    smaller = isinstance(objective, Minimize)
+    goal = metric_pb2.Objective.GOAL_MINIMIZE if smaller else metric_pb2.Objective.GOAL_MAXIMIZE
+    return metric_pb2.Objective(metric=objective.metric, goal=goal)
+
+
+def unpack_objective(message: metric_pb2.Objective) -> Objective:
+    """A metric to optimise."""
+    smaller = message.goal == metric_pb2.Objective.GOAL_MINIMIZE
+    return Minimize(message.metric) if smaller else Maximize(message.metric)
+
+
+def pack_metrics(metrics: Mapping[str, MetricValue]) -> dict[str, metric_pb2.MetricValue]:
+    """Values of metrics by name."""
+    return {
+        name: metric_pb2.MetricValue(value=metric.value, standard_error=metric.standard_error)
+        for name, metric in metrics.items()
+    }
+
+
+def unpack_metrics(metrics: Mapping[str, metric_pb2.MetricValue]) -> dict[str, MetricValue]:
+    """Values of metrics by name."""
+    return {name: MetricValue(metric.value, _optional(metric, "standard_error")) for name, metric in metrics.items()}
+
+
+def pack_measurement(step: int, metrics: Mapping[str, MetricValue]) -> metric_pb2.Measurement:
+    """Metrics at a step."""
+    return metric_pb2.Measurement(step=step, metrics=pack_metrics(metrics))
+
+
+def unpack_measurement(message: metric_pb2.Measurement) -> Measurement:
+    """Metrics at a step."""
+    return Measurement(message.step, unpack_metrics(message.metrics), _time(message, "create_time"))
+
+
+def pack_duration(duration: Seconds | None) -> Duration | None:
+    """A duration; absent for None."""
+    if duration is None:
+        return None
+    message = Duration()
+    message.FromTimedelta(timedelta(seconds=seconds(duration)))
+    return message
+
+
+def pack_budget(budget: Budget) -> study_service_pb2.Budget:
+    """How much a study may spend."""
+    return study_service_pb2.Budget(
+        max_trials=budget.max_trials,
+        max_duration=pack_duration(budget.max_duration),
+        max_failures=budget.max_failures,
+        max_parallel=budget.max_parallel,
+    )
+
+
+def unpack_budget(message: study_service_pb2.Budget) -> Budget:
+    """How much a study may spend."""
+    return Budget(
+        max_trials=_optional(message, "max_trials"),
+        max_duration=_duration(message, "max_duration"),
+        max_failures=_optional(message, "max_failures"),
+        max_parallel=_optional(message, "max_parallel"),
+    )
+
+
+def pack_study_state(state: StudyState) -> study_service_pb2.Study.State.ValueType:
+    """How a study stands."""
+    return _STUDY_STATES[state]
+
+
+def pack_trial_state(state: TrialState) -> trial_service_pb2.Trial.State.ValueType:
+    """How a trial stands."""
+    return _TRIAL_STATES[TrialState(state)]
+
+
+def pack_late_tells(late_tells: LateTells | str | None) -> study_service_pb2.StudySpec.LateTells.ValueType:
+    """What becomes of late results; the service's default for None."""
+    if late_tells is None:
+        return study_service_pb2.StudySpec.LATE_TELLS_UNSPECIFIED
+    return _LATE_TELLS[LateTells(late_tells)]
+
+
+def unpack_study(message: study_service_pb2.Study) -> StudyRecord:
+    """A study."""
+    spec, counts = message.spec, message.trial_counts
+    return StudyRecord(
+        name=message.name,
+        parameters=tuple(unpack_spec(parameter) for parameter in spec.parameters),
+        objectives=tuple(unpack_objective(objective) for objective in spec.objectives),
+        policy=spec.policy,
+        seed=_optional(spec, "seed"),
+        lease_duration=_duration(spec, "lease_duration"),
+        max_attempts=spec.max_attempts or None,
+        late_tells=_LATE_TELLS_BACK.get(spec.late_tells),
+        budget=unpack_budget(message.budget),
+        labels=dict(message.labels),
+        state=_STUDY_STATES_BACK.get(message.state, StudyState.ACTIVE),
+        counts=TrialCounts(**{field.name: getattr(counts, field.name) for field in counts.DESCRIPTOR.fields}),
+        sequence=message.sequence,
+        create_time=_time(message, "create_time"),
+        update_time=_time(message, "update_time"),
+    )
+
+
+def unpack_trial(message: trial_service_pb2.Trial) -> TrialRecord:
+    """A trial."""
+    return TrialRecord(
+        name=message.name,
+        number=message.number,
+        state=_TRIAL_STATES_BACK[message.state],
+        parameters=unpack_parameters(message.parameters),
+        metrics=unpack_metrics(message.metrics),
+        measurements=tuple(unpack_measurement(measurement) for measurement in message.measurements),
+        lease=_unpack_lease(message),
+        origin=_unpack_origin(message.origin),
+        message=message.message,
+        metadata=dict(message.metadata),
+        attempt=message.attempt,
+        checkpoint_uri=message.checkpoint_uri,
+        sequence=message.sequence,
+        create_time=_time(message, "create_time"),
+        start_time=_time(message, "start_time"),
+        end_time=_time(message, "end_time"),
+    )
+
+
+def unpack_trials(messages: Iterable[trial_service_pb2.Trial]) -> list[TrialRecord]:
+    """Trials, in their order."""
+    return [unpack_trial(message) for message in messages]
+
+
+def _unpack_lease(
+    message: trial_service_pb2.Trial | trial_service_pb2.ReportResponse | trial_service_pb2.RenewedLease,
+) -> Lease | None:
+    if not message.HasField("lease"):
+        return None
+    lease = message.lease
+    return Lease(
+        token=lease.token,
+        worker_id=lease.worker_id,
+        expire_time=lease.expire_time.ToDatetime(tzinfo=UTC),
+        duration=lease.duration.ToTimedelta(),
+    )
+
+
+def _unpack_origin(message: trial_service_pb2.Origin) -> Origin:
+    return Origin(
+        policy=message.policy,
+        method=message.method,
+        fallback=message.fallback,
+        predictions=unpack_predictions(message.predictions),
+        acquisition=_optional(message, "acquisition"),
+        incumbent=_optional(message, "incumbent"),
+        compute_duration=message.compute_duration.ToTimedelta(),
+    )
+
+
+def unpack_prediction(message: trial_service_pb2.PredictedMetric) -> Prediction:
+    """What a surrogate expects of a metric."""
+    return Prediction(message.mean, message.standard_deviation)
+
+
+def unpack_predictions(messages: Mapping[str, trial_service_pb2.PredictedMetric]) -> dict[str, Prediction]:
+    """What a surrogate expects, by the name of the metric."""
+    return {name: unpack_prediction(message) for name, message in messages.items()}
+
+
+def unpack_answer(message: trial_service_pb2.AskResponse) -> Answer[TrialRecord]:
+    """What an ask yielded."""
+    return Answer(
+        trials=unpack_trials(message.trials),
+        closed=message.study_state == trial_service_pb2.AskResponse.STATE_CLOSED,
+        reason=_REASONS.get(message.reason, Reason.NONE),
+        retry_after=_duration(message, "retry_after"),
+    )
+
+
+def unpack_report(number: int, message: trial_service_pb2.ReportResponse) -> Verdict:
+    """What the service says to a report on trial `number`."""
+    return Verdict(number, _directive(message.directive), message.message, _unpack_lease(message))
+
+
+def unpack_renewals(message: trial_service_pb2.RenewLeasesResponse) -> list[Verdict]:
+    """What became of each renewal, in their order."""
+    return [
+        Verdict(renewed.number, _directive(renewed.directive), renewed.message, _unpack_lease(renewed))
+        for renewed in message.leases
+    ]
+
+
+def _directive(number: trial_service_pb2.Directive.ValueType) -> Directive:
+    return _DIRECTIVES.get(number, Directive.CONTINUE)
+
+
+def pack_importance_method(method: str) -> surrogate_service_pb2.ImportanceRequest.Method.ValueType:
+    """How importance is measured: `sobol` or `ped-anova`."""
+    if method not in _IMPORTANCE_METHODS:
+        known = ", ".join(_IMPORTANCE_METHODS)
+        raise InvalidArgument.at("method", f"{method!r} is no way to measure importance; there are: {known}")
+    return _IMPORTANCE_METHODS[method]
+
+
+def unpack_importances(message: surrogate_service_pb2.ImportanceResponse) -> dict[str, dict[str, float]]:
+    """Name of the objective -> name of the parameter -> importance, the most important first."""
+    found: dict[str, dict[str, float]] = {}
+    for entry in message.importances:
+        found.setdefault(entry.metric, {})[entry.parameter] = entry.importance
+    return found
+
+
+def unpack_left_out(message: surrogate_service_pb2.LeaveOneOut) -> LeaveOneOut:
+    """How the surrogate predicts an observation that it was not shown."""
+    return LeaveOneOut(message.metric, message.number, message.observed, unpack_prediction(message.predicted))
+
+
+def unpack_change(message: study_service_pb2.WatchStudyResponse) -> Change:
+    """One change of a study."""
+    return Change(
+        sequence=message.sequence,
+        study=unpack_study(message.study) if message.HasField("study") else None,
+        trial=unpack_trial(message.trial) if message.HasField("trial") else None,
+    )
+
+
+def _optional(message: Message, field: str) -> Any:
+    """The value of a field with presence; None if it is absent."""
+    return getattr(message, field) if message.HasField(field) else None
+
+
+def _time(message: Message, field: str) -> datetime | None:
+    stamp: Timestamp | None = _optional(message, field)
+    return None if stamp is None else stamp.ToDatetime(tzinfo=UTC)
+
+
+def _duration(message: Message, field: str) -> timedelta | None:
+    duration: Duration | None = _optional(message, field)
+    return None if duration is None else duration.ToTimedelta()

@@ -1,0 +1,1 @@
+"""The database: SQLite for one server, PostgreSQL for several. The only place that writes SQL."""

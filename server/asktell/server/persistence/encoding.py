@@ -1,0 +1,221 @@
+"""Domain values as JSON text that keeps their kinds.
+
+A document is `[version, content]`. In it a number with a point or an exponent is a float and one without is an integer, of any size, so that
+1, 1.0, true and "1" stay four values and -0.0 keeps its sign; `{"float": "nan"}`, `"inf"` and `"-inf"` are the numbers that JSON lacks.
+Durations are whole microseconds. Names keep their order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from asktell.server.domain.metric import Goal, Metrics, MetricValue, Objective
+from asktell.server.domain.space import (
+    Bool,
+    Categorical,
+    Condition,
+    Float,
+    Int,
+    Ordinal,
+    Parameters,
+    ParameterSpec,
+    ParameterValue,
+    SearchSpace,
+)
+from asktell.server.domain.study import Budget, LateTells, StudySpec
+from asktell.server.domain.trial import Origin, Prediction
+
+VERSION = 1
+
+_MICROSECOND = timedelta(microseconds=1)
+_KINDS: Mapping[str, type[ParameterSpec]] = {
+    "float": Float,
+    "int": Int,
+    "categorical": Categorical,
+    "bool": Bool,
+    "ordinal": Ordinal,
+}
+_RANGE: Mapping[str, tuple[str, ...]] = {
+    "float": ("low", "high", "log", "step"),
+    "int": ("low", "high", "log", "step"),
+    "categorical": ("choices",),
+    "bool": (),
+    "ordinal": ("values",),
+}
+
+
+class UnknownEncoding(Exception):
+    """The database holds a document of a version that this server does not know."""
+
+
+def pack_parameters(parameters: Parameters) -> str:
+    return _dump({name: _value(value) for name, value in parameters.items()})
+
+
+def unpack_parameters(text: str) -> dict[str, ParameterValue]:
+    return {name: _read_value(value) for name, value in _load(text).items()}
+
+
+def pack_metrics(metrics: Metrics) -> str:
+    return _dump({name: [_number(each.value), _number(each.standard_error)] for name, each in metrics.items()})
+
+
+def unpack_metrics(text: str) -> dict[str, MetricValue]:
+    return {name: MetricValue(_read_value(value), _read_value(error)) for name, (value, error) in _load(text).items()}
+
+
+def pack_notes(notes: Mapping[str, str]) -> str:
+    """Labels or metadata."""
+    return _dump(dict(notes))
+
+
+def unpack_notes(text: str) -> dict[str, str]:
+    notes: dict[str, str] = _load(text)
+    return notes
+
+
+def pack_origin(origin: Origin) -> str:
+    return _dump(
+        {
+            "policy": origin.policy,
+            "method": origin.method,
+            "fallback": origin.fallback,
+            "predictions": {
+                name: [_number(each.mean), _number(each.standard_deviation)]
+                for name, each in origin.predictions.items()
+            },
+            "acquisition": _number(origin.acquisition),
+            "incumbent": _number(origin.incumbent),
+            "compute_duration": _microseconds(origin.compute_duration),
+        }
+    )
+
+
+def unpack_origin(text: str) -> Origin:
+    content = _load(text)
+    return Origin(
+        policy=content["policy"],
+        method=content["method"],
+        fallback=content["fallback"],
+        predictions={
+            name: Prediction(_read_value(mean), _read_value(deviation))
+            for name, (mean, deviation) in content["predictions"].items()
+        },
+        acquisition=_read_value(content["acquisition"]),
+        incumbent=_read_value(content["incumbent"]),
+        compute_duration=timedelta(microseconds=content["compute_duration"]),
+    )
+
+
+def pack_budget(budget: Budget) -> str:
+    duration = budget.max_duration
+    return _dump(
+        {
+            "max_trials": budget.max_trials,
+            "max_duration": None if duration is None else _microseconds(duration),
+            "max_failures": budget.max_failures,
+            "max_parallel": budget.max_parallel,
+        }
+    )
+
+
+def unpack_budget(text: str) -> Budget:
+    content = _load(text)
+    duration = content["max_duration"]
+    return Budget(
+        max_trials=content["max_trials"],
+        max_duration=None if duration is None else timedelta(microseconds=duration),
+        max_failures=content["max_failures"],
+        max_parallel=content["max_parallel"],
+    )
+
+
+def pack_spec(spec: StudySpec) -> str:
+    return _dump(
+        {
+            "parameters": [_parameter(parameter) for parameter in spec.space],
+            "objectives": [[objective.metric, objective.goal.value] for objective in spec.objectives],
+            "policy": spec.policy,
+            "seed": spec.seed,
+            "lease_duration": _microseconds(spec.lease_duration),
+            "max_attempts": spec.max_attempts,
+            "late_tells": spec.late_tells.value,
+        }
+    )
+
+
+@lru_cache(maxsize=256)
+def unpack_spec(text: str) -> StudySpec:
+    """Equal texts share one value: a spec never changes, may be large, and is read by every call."""
+    content = _load(text)
+    return StudySpec(
+        space=SearchSpace(tuple(_read_parameter(parameter) for parameter in content["parameters"])),
+        objectives=tuple(Objective(metric, Goal(goal)) for metric, goal in content["objectives"]),
+        policy=content["policy"],
+        seed=content["seed"],
+        lease_duration=timedelta(microseconds=content["lease_duration"]),
+        max_attempts=content["max_attempts"],
+        late_tells=LateTells(content["late_tells"]),
+    )
+
+
+def _parameter(spec: ParameterSpec) -> dict[str, Any]:
+    kind = next(kind for kind, cls in _KINDS.items() if isinstance(spec, cls))
+    content: dict[str, Any] = {"kind": kind, "name": spec.name}
+    content |= {field: _range(getattr(spec, field)) for field in _RANGE[kind]}
+    if spec.has_default:
+        content["default"] = _value(spec.default)
+    if spec.when is not None:
+        content["when"] = {"parent": spec.when.parent, "values": _range(spec.when.values)}
+    return content
+
+
+def _read_parameter(content: dict[str, Any]) -> ParameterSpec:
+    fields: dict[str, Any] = {field: _read_range(content[field]) for field in _RANGE[content["kind"]]}
+    if "default" in content:
+        fields |= {"has_default": True, "default": _read_value(content["default"])}
+    if "when" in content:
+        fields["when"] = Condition(content["when"]["parent"], _read_range(content["when"]["values"]))
+    return _KINDS[content["kind"]](name=content["name"], **fields)
+
+
+def _range(part: Any) -> Any:
+    return [_value(value) for value in part] if isinstance(part, tuple) else _value(part)
+
+
+def _read_range(part: Any) -> Any:
+    return tuple(_read_value(value) for value in part) if isinstance(part, list) else _read_value(part)
+
+
+def _number(value: float | None) -> Any:
+    return None if value is None else _value(float(value))
+
+
+def _value(value: ParameterValue) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(float(value))}
+    return value
+
+
+def _read_value(value: Any) -> Any:
+    return float(value["float"]) if isinstance(value, dict) else value
+
+
+def _microseconds(duration: timedelta) -> int:
+    return duration // _MICROSECOND
+
+
+def _dump(content: Any) -> str:
+    return json.dumps([VERSION, content], allow_nan=False, separators=(",", ":"))
+
+
+def _load(text: str) -> Any:
+    version, content = json.loads(text)
+    if version != VERSION:
+        raise UnknownEncoding(f"a stored document has version {version!r}; this server knows {VERSION}")
+    return content

@@ -1,0 +1,75 @@
+"""Connections to the databases, set up so that what is acknowledged is durable and nothing waits for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.pool import QueuePool
+
+# A server that was frozen in mid-transaction must not hold a study's lock for longer than this.
+_POSTGRESQL_OPTIONS = "-c timezone=UTC -c lock_timeout=10s -c idle_in_transaction_session_timeout=15s"
+_POSTGRESQL_CONNECT = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+    "application_name": "asktell",
+    "options": _POSTGRESQL_OPTIONS,
+}
+_SQLITE_BUSY_TIMEOUT_MS = 30_000
+
+
+def postgresql_engine(url: URL, *, connections: int) -> Engine:
+    """An engine for PostgreSQL; what the URL's query says wins over our settings."""
+    return create_engine(
+        url,
+        connect_args={name: value for name, value in _POSTGRESQL_CONNECT.items() if name not in url.query},
+        pool_size=connections,
+        max_overflow=0,
+        pool_pre_ping=True,
+        hide_parameters=True,
+    )
+
+
+def sqlite_writer(url: URL) -> Engine:
+    """An engine with the one connection that writes to a SQLite file."""
+    engine = _sqlite_engine(url, connections=1, begin="BEGIN IMMEDIATE")
+    event.listen(engine, "connect", _prepare_to_write)
+    return engine
+
+
+def sqlite_reader(url: URL, *, connections: int) -> Engine:
+    """An engine whose transactions each see one snapshot of a SQLite file, and write nothing."""
+    engine = _sqlite_engine(url, connections=connections, begin="BEGIN")
+    event.listen(engine, "connect", _forbid_writes)
+    return engine
+
+
+def _sqlite_engine(url: URL, *, connections: int, begin: str) -> Engine:
+    engine = create_engine(url, poolclass=QueuePool, pool_size=connections, max_overflow=0, hide_parameters=True)
+
+    def begin_transaction(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", _take_transaction_control)
+    event.listen(engine, "begin", begin_transaction)
+    return engine
+
+
+def _take_transaction_control(connection: Any, _record: object) -> None:
+    # Python's driver would begin transactions by itself, too late for a snapshot and not IMMEDIATE.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _prepare_to_write(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    # FULL: with NORMAL a power cut loses commits that were acknowledged.
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _forbid_writes(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA query_only = ON")

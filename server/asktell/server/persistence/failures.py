@@ -1,0 +1,44 @@
+"""What the database's errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from asktell.server.domain.errors import Unavailable
+
+# serialization_failure and deadlock_detected: PostgreSQL has rolled back, even if it says so in answer to COMMIT.
+_ROLLED_BACK = {"40001", "40P01"}
+_UNIQUE_VIOLATION = "23505"
+# read_only_sql_transaction: the server became a standby.
+_STANDBY = "25006"
+_SQLITE_TAKEN = {sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE}
+
+
+def taken(error: IntegrityError) -> bool:
+    """Whether a key is there already, rather than another constraint violated."""
+    return _sqlstate(error) == _UNIQUE_VIOLATION or getattr(error.orig, "sqlite_errorcode", None) in _SQLITE_TAKEN
+
+
+def rolled_back(error: DBAPIError) -> bool:
+    """Whether the database says that it has undone the transaction."""
+    return _sqlstate(error) in _ROLLED_BACK
+
+
+def transient(error: BaseException) -> bool:
+    """Whether the database failed rather than the statement: before a commit, the transaction can be run again."""
+    if not isinstance(error, DBAPIError):
+        return False
+    return isinstance(error, OperationalError) or error.connection_invalidated or _sqlstate(error) == _STANDBY
+
+
+def unavailable(error: BaseException) -> Unavailable:
+    """The error for callers. The server's own words are in it, the statement's parameters are not."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    words = str(cause).strip().splitlines() or [type(cause).__name__]
+    return Unavailable(f"the database cannot be used now: {words[0]}", reason="DATABASE_UNAVAILABLE")
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)

@@ -1,0 +1,102 @@
+"""Bring a database to the schema of this version, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import URL, Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from asktell.server.persistence.address import database_url, require_local, shown, sqlite_path
+from asktell.server.persistence.engines import postgresql_engine, sqlite_writer
+from asktell.server.persistence.failures import unavailable
+
+# Any number will do that nobody else uses on the same database.
+_ADVISORY_LOCK = 0x61736B74656C6C
+
+
+class NotMigrated(Exception):
+    """The database lacks the schema of this version; the message names the command that brings it there."""
+
+
+def migrate(address: str) -> None:
+    """Bring the database to the newest schema, in one transaction. Doing it twice, at once, or under a running server is safe.
+
+    Raises Unavailable if the database cannot be reached, and UnusableDatabase.
+    """
+    url = database_url(address)
+    path = sqlite_path(url)
+    if path is not None:
+        require_local(path)
+    with _connected(url) as connection:
+        if path is None:
+            # On SQLite BEGIN IMMEDIATE has made others wait already.
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        command.upgrade(_config(connection), "head")
+
+
+def check_migrated(address: str) -> None:
+    """Raise NotMigrated unless the database has the schema of this version, or of a newer one.
+
+    A newer one keeps the last release working: its migrations first add, and remove only a release later.
+    """
+    url = database_url(address)
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        raise NotMigrated(f"there is no database {path}; `asktell migrate` makes it")
+    with _connected(url) as connection:
+        revision = MigrationContext.configure(connection).get_current_revision()
+    newest = _scripts().get_current_head()
+    if revision is None or (revision != newest and _known(revision)):
+        raise NotMigrated(
+            f"the database {shown(url)} is at {revision or 'no schema'}, this server needs {newest}: run `asktell migrate`"
+        )
+
+
+def draft_migration(address: str, message: str) -> None:
+    """Write a migration from a migrated database to the tables as they are, for its author to read and correct."""
+    with _connected(database_url(address)) as connection:
+        command.revision(_config(connection), message, autogenerate=True)
+
+
+@contextmanager
+def _connected(url: URL) -> Iterator[Connection]:
+    engine = _engine(url)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except OperationalError as error:
+        raise unavailable(error) from error
+    finally:
+        engine.dispose()
+
+
+def _engine(url: URL) -> Engine:
+    return postgresql_engine(url, connections=1) if sqlite_path(url) is None else sqlite_writer(url)
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _known(revision: str) -> bool:
+    try:
+        _scripts().get_revision(revision)
+    except CommandError:
+        return False
+    return True

@@ -1,0 +1,70 @@
+"""Steps on a pool of threads, each in a transaction of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import TypeVar
+
+import stamina
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from asktell.server.application.ports import Transaction
+from asktell.server.domain.errors import Unavailable
+from asktell.server.persistence.failures import rolled_back, transient, unavailable
+from asktell.server.persistence.transaction import SqlTransaction
+
+T = TypeVar("T")
+
+_ATTEMPTS = 4
+
+
+class PooledSteps:
+    """Runs each step in one transaction, and again if the database gave up before the commit."""
+
+    def __init__(self, engine: Engine, executor: Executor, *, writing: bool) -> None:
+        self._engine = engine
+        self._executor = executor
+        self._writing = writing
+
+    def submit(self, step: Callable[[Transaction], T]) -> Future[T]:
+        """The step's result after its commit. Unavailable if the database cannot be used, or may or may not have committed."""
+        try:
+            return self._executor.submit(self._run, step)
+        except RuntimeError as error:
+            raise Unavailable("the store is closed", reason="STORE_CLOSED") from error
+
+    def _run(self, step: Callable[[Transaction], T]) -> T:
+        try:
+            return self._attempt_repeatedly(step)
+        except DBAPIError as error:
+            if transient(error):
+                raise unavailable(error) from error
+            raise
+
+    def _attempt_repeatedly(self, step: Callable[[Transaction], T]) -> T:
+        for attempt in stamina.retry_context(
+            on=transient, attempts=_ATTEMPTS, wait_initial=0.02, wait_max=0.5, wait_jitter=0.05, timeout=None
+        ):
+            with attempt:
+                return self._attempt(step)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _attempt(self, step: Callable[[Transaction], T]) -> T:
+        with self._engine.connect() as connection:
+            result = step(SqlTransaction(connection, writing=self._writing))
+            _commit(connection)
+            return result
+
+
+def _commit(connection: Connection) -> None:
+    try:
+        connection.commit()
+    except DBAPIError as error:
+        if rolled_back(error):
+            raise
+        # Running the step again could store it twice; the caller's request id makes its own retry safe.
+        raise Unavailable(
+            "the database was lost during a commit: the change may be stored or not", reason="COMMIT_UNKNOWN"
+        ) from error

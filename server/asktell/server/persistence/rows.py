@@ -1,0 +1,188 @@
+"""Domain values as rows of the tables, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Row
+
+from asktell.server.application.ports import NewStudy, Replay, Request
+from asktell.server.domain.metric import Measurement, MetricValue
+from asktell.server.domain.study import Study, StudyName, StudyState, TrialCounts
+from asktell.server.domain.trial import Lease, Trial, TrialState
+from asktell.server.persistence import encoding
+
+Values = dict[str, Any]
+
+REPLY_LIFETIME = timedelta(hours=24)
+
+
+def new_study_values(new: NewStudy) -> Values:
+    """The columns of a new study but its times, which are the database's."""
+    return {
+        "project": new.name.project,
+        "name": new.name.study,
+        "spec": encoding.pack_spec(new.spec),
+        "seed": new.seed,
+        "state": StudyState.ACTIVE.value,
+        "budget": encoding.pack_budget(new.budget),
+        "labels": encoding.pack_notes(new.labels),
+        "next_number": 1,
+        "change_seq": 1,
+    }
+
+
+def study_changes(study: Study) -> Values:
+    """The columns of a study that may change."""
+    return {
+        "state": study.state.value,
+        "budget": encoding.pack_budget(study.budget),
+        "labels": encoding.pack_notes(study.labels),
+        "next_number": study.next_number,
+    }
+
+
+def study(row: Row[Any]) -> Study:
+    """The study in a row of `studies`."""
+    return Study(
+        id=row.id,
+        name=StudyName(row.project, row.name),
+        spec=encoding.unpack_spec(row.spec),
+        seed=row.seed,
+        budget=encoding.unpack_budget(row.budget),
+        labels=encoding.unpack_notes(row.labels),
+        state=StudyState(row.state),
+        next_number=row.next_number,
+        sequence=row.change_seq,
+        create_time=row.create_time,
+        update_time=row.update_time,
+    )
+
+
+def new_trial_values(study_id: int, trial: Trial) -> Values:
+    """All columns of a trial."""
+    return {
+        "study_id": study_id,
+        "number": trial.number,
+        "parameters": encoding.pack_parameters(trial.parameters),
+        "origin": encoding.pack_origin(trial.origin),
+        "nonce": trial.nonce,
+        "create_time": trial.create_time,
+        **_trial_state(trial),
+    }
+
+
+def trial_changes(study_id: int, trial: Trial) -> Values:
+    """The columns of a trial that may change, and its key under the names that the UPDATE gives it."""
+    return {"of_study": study_id, "of_number": trial.number, **_trial_state(trial)}
+
+
+def _trial_state(trial: Trial) -> Values:
+    lease = trial.lease
+    return {
+        "state": trial.state.value,
+        "metrics": encoding.pack_metrics(trial.metrics),
+        "metadata": encoding.pack_notes(trial.metadata),
+        "message": trial.message,
+        "checkpoint_uri": trial.checkpoint_uri,
+        "worker_id": trial.worker_id,
+        "attempt": trial.attempt,
+        "spent_attempts": trial.spent_attempts,
+        "lease_token": None if lease is None else lease.token,
+        "lease_duration": None if lease is None else lease.duration,
+        "expire_time": None if lease is None else lease.expire_time,
+        "start_time": trial.start_time,
+        "end_time": trial.end_time,
+        "change_seq": trial.sequence,
+    }
+
+
+def trial(row: Row[Any]) -> Trial:
+    """The trial in a row of `trials`, without its measurements."""
+    return Trial(
+        number=row.number,
+        state=TrialState(row.state),
+        parameters=encoding.unpack_parameters(row.parameters),
+        origin=encoding.unpack_origin(row.origin),
+        nonce=row.nonce,
+        metrics=encoding.unpack_metrics(row.metrics),
+        message=row.message,
+        metadata=encoding.unpack_notes(row.metadata),
+        lease=_lease(row),
+        worker_id=row.worker_id,
+        attempt=row.attempt,
+        spent_attempts=row.spent_attempts,
+        checkpoint_uri=row.checkpoint_uri,
+        sequence=row.change_seq,
+        create_time=row.create_time,
+        start_time=row.start_time,
+        end_time=row.end_time,
+    )
+
+
+def _lease(row: Row[Any]) -> Lease | None:
+    if row.lease_token is None:
+        return None
+    return Lease(row.lease_token, row.worker_id, row.expire_time, row.lease_duration)
+
+
+def trials_by_number(rows: Iterable[Row[Any]]) -> dict[int, Trial]:
+    """The trials in rows of `trials`, by number."""
+    return {row.number: trial(row) for row in rows}
+
+
+def trial_counts(rows: Iterable[Row[Any]]) -> dict[int, TrialCounts]:
+    """The counts in rows of (study_id, state, trials)."""
+    counts: dict[int, dict[str, int]] = {}
+    for row in rows:
+        counts.setdefault(row.study_id, {})[row.state] = row.trials
+    return {study_id: TrialCounts(**states) for study_id, states in counts.items()}
+
+
+def measurement_values(
+    study_id: int, number: int, measurements: Sequence[Measurement], now: datetime
+) -> Iterator[Values]:
+    """One row for each metric of each measurement."""
+    for measurement in measurements:
+        for metric, value in measurement.metrics.items():
+            yield {
+                "study_id": study_id,
+                "number": number,
+                "step": measurement.step,
+                "metric": metric,
+                "value": value.value,
+                "standard_error": value.standard_error,
+                "create_time": now,
+            }
+
+
+def measurements(rows: Iterable[Row[Any]]) -> list[Measurement]:
+    """The measurements in rows of `measurements` that are sorted by step. A step is as old as the latest of its metrics."""
+    found = []
+    for step, group in groupby(rows, lambda row: row.step):
+        same_step = list(group)
+        metrics = {row.metric: MetricValue(row.value, row.standard_error) for row in same_step}
+        found.append(Measurement(step, metrics, max(row.create_time for row in same_step)))
+    return found
+
+
+def reply_values(study_id: int, request: Request, response: bytes, now: datetime) -> Values:
+    """All columns of a kept reply."""
+    return {
+        "study_id": study_id,
+        "method": request.method,
+        "request_id": request.id,
+        "fingerprint": request.fingerprint,
+        "response": response,
+        "expire_time": now + REPLY_LIFETIME,
+    }
+
+
+def replay(row: Row[Any] | None) -> Replay | None:
+    """The kept reply in a row with `fingerprint` and `response`, if it has one."""
+    if row is None or row.fingerprint is None:
+        return None
+    return Replay(row.fingerprint, bytes(row.response))

@@ -1,0 +1,169 @@
+"""The SQL, built once: each statement serves one method of the transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Executable,
+    ScalarSelect,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from asktell.server.persistence.clock import database_now, database_now_plus
+from asktell.server.persistence.tables import ACTIVE, measurements, requests, studies, trials
+
+_NAMED = and_(studies.c.project == bindparam("of_project"), studies.c.name == bindparam("of_name"))
+_ONE_TRIAL = and_(trials.c.study_id == bindparam("of_study"), trials.c.number == bindparam("of_number"))
+_LEASE_ENDED = and_(trials.c.state == ACTIVE, trials.c.expire_time <= database_now())
+_REQUEST = and_(requests.c.method == bindparam("of_method"), requests.c.request_id == bindparam("of_request"))
+
+
+def _of_request(column: ColumnElement[Any]) -> ScalarSelect[Any]:
+    return select(column).where(requests.c.study_id == studies.c.id, _REQUEST).correlate(studies).scalar_subquery()
+
+
+_STUDY_NOW_AND_REPLY = (
+    *studies.c,
+    database_now().label("now"),
+    _of_request(requests.c.fingerprint).label("fingerprint"),
+    _of_request(requests.c.response).label("response"),
+)
+
+
+def _by_whether_writing(statement: Select[Any]) -> Mapping[bool, Select[Any]]:
+    """What is read to be changed is locked; on SQLite, where that compiles to nothing, the whole database is."""
+    return {False: statement, True: statement.with_for_update()}
+
+
+# ON CONFLICT is spelled alike in both dialects, and is part of neither's standard SQL.
+_ON_CONFLICT: Mapping[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+
+INSERT_STUDY = {
+    dialect: insert_into(studies)
+    .values(create_time=database_now(), update_time=database_now())
+    .on_conflict_do_nothing(index_elements=[studies.c.project, studies.c.name])
+    .returning(*studies.c)
+    for dialect, insert_into in _ON_CONFLICT.items()
+}
+
+FIND_STUDY = select(*_STUDY_NOW_AND_REPLY).where(_NAMED)
+
+_LOCKED = update(studies).where(_NAMED).returning(*_STUDY_NOW_AND_REPLY)
+LOCK_STUDY = _LOCKED.values(change_seq=studies.c.change_seq)
+LOCK_AND_CHANGE_STUDY = _LOCKED.values(
+    change_seq=studies.c.change_seq + bindparam("changes"), update_time=database_now()
+)
+
+FIND_REPLY = select(requests.c.fingerprint, requests.c.response).where(
+    requests.c.study_id == bindparam("of_study"), _REQUEST
+)
+
+UPDATE_STUDY = update(studies).where(studies.c.id == bindparam("of_study"))
+
+DELETE_STUDY = delete(studies).where(_NAMED)
+
+LIST_STUDIES = (
+    select(studies)
+    .where(studies.c.project == bindparam("of_project"), studies.c.name > bindparam("after"))
+    .order_by(studies.c.name)
+    .limit(bindparam("limit"))
+)
+
+COUNT_TRIALS = (
+    select(trials.c.study_id, trials.c.state, func.count().label("trials"))
+    .where(trials.c.study_id.in_(bindparam("of_studies", expanding=True)))
+    .group_by(trials.c.study_id, trials.c.state)
+)
+
+INSERT_TRIALS = insert(trials)
+
+UPDATE_TRIALS = update(trials).where(_ONE_TRIAL)
+
+FIND_TRIALS = _by_whether_writing(
+    select(trials)
+    .where(trials.c.study_id == bindparam("of_study"), trials.c.number.in_(bindparam("of_numbers", expanding=True)))
+    .order_by(trials.c.number)
+)
+
+TRIALS_AFTER = (
+    select(trials)
+    .where(trials.c.study_id == bindparam("of_study"), trials.c.change_seq > bindparam("after"))
+    .order_by(trials.c.change_seq)
+)
+
+EXPIRED_TRIALS = _by_whether_writing(
+    select(trials).where(trials.c.study_id == bindparam("of_study"), _LEASE_ENDED).order_by(trials.c.number)
+)
+
+STUDIES_WITH_EXPIRED_LEASES = (
+    select(studies.c.project, studies.c.name)
+    .where(studies.c.id.in_(select(trials.c.study_id).where(_LEASE_ENDED)))
+    .order_by(studies.c.id)
+    .limit(bindparam("limit"))
+)
+
+RENEW_LEASES = (
+    update(trials)
+    .where(
+        trials.c.study_id == bindparam("of_study"),
+        trials.c.state == ACTIVE,
+        trials.c.lease_token.in_(bindparam("of_tokens", expanding=True)),
+    )
+    .values(expire_time=database_now_plus(trials.c.lease_duration))
+    .returning(*trials.c)
+)
+
+RECORD_MEASUREMENTS = {
+    dialect: (statement := insert_into(measurements)).on_conflict_do_update(
+        index_elements=list(measurements.primary_key),
+        set_={name: statement.excluded[name] for name in ("value", "standard_error", "create_time")},
+    )
+    for dialect, insert_into in _ON_CONFLICT.items()
+}
+
+LIST_MEASUREMENTS = (
+    select(measurements)
+    .where(measurements.c.study_id == bindparam("of_study"), measurements.c.number == bindparam("of_number"))
+    .order_by(measurements.c.step, measurements.c.metric)
+)
+
+SAVE_REPLY = insert(requests)
+
+
+def _forget_old_replies() -> Delete:
+    key = tuple_(*requests.primary_key)
+    # Several servers forget at once: each skips the rows that another is at, instead of waiting to find them gone.
+    old = (
+        select(*requests.primary_key)
+        .where(requests.c.expire_time <= database_now())
+        .order_by(requests.c.expire_time)
+        .limit(bindparam("limit"))
+        .with_for_update(skip_locked=True)
+    )
+    return delete(requests).where(key.in_(old))
+
+
+FORGET_OLD_REPLIES: Executable = _forget_old_replies()
+
+
+def list_trials(*, states: Collection[str], worker_id: str) -> Select[Any]:
+    """The trials of a study above a number, by number, in any of the states (all if empty), of the worker (any if "")."""
+    statement = select(trials).where(trials.c.study_id == bindparam("of_study"), trials.c.number > bindparam("after"))
+    if states:
+        statement = statement.where(trials.c.state.in_(sorted(states)))
+    if worker_id:
+        statement = statement.where(trials.c.worker_id == worker_id)
+    return statement.order_by(trials.c.number).limit(bindparam("limit"))

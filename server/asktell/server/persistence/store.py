@@ -1,0 +1,90 @@
+"""The store: steps of the use cases, run off the event loop on SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Protocol, TypeVar
+
+from sqlalchemy import URL
+
+from asktell.server.application.ports import Transaction
+from asktell.server.persistence.address import database_url, shown, sqlite_path
+from asktell.server.persistence.engines import postgresql_engine, sqlite_reader, sqlite_writer
+from asktell.server.persistence.exclusive import hold_exclusively
+from asktell.server.persistence.group_commit import GroupCommit
+from asktell.server.persistence.pooled import PooledSteps
+
+T = TypeVar("T")
+
+
+class Steps(Protocol):
+    """Runs steps, each in a transaction, on threads of its own."""
+
+    def submit(self, step: Callable[[Transaction], T]) -> Future[T]:
+        """The step's result, once it is durable if the step wrote."""
+
+
+class SqlStore:
+    """Implements `application.ports.Store`. Whoever stops waiting for a step leaves it running, or takes it back if it had not begun."""
+
+    def __init__(self, description: str, *, reads: Steps, writes: Steps, resources: ExitStack) -> None:
+        self.description = description
+        """The database's URL for people and logs, without its password."""
+        self._reads = reads
+        self._writes = writes
+        self._resources = resources
+
+    async def read(self, step: Callable[[Transaction], T]) -> T:
+        """Run a step that only reads, on one consistent snapshot."""
+        return await asyncio.wrap_future(self._reads.submit(step))
+
+    async def write(self, step: Callable[[Transaction], T]) -> T:
+        """Run a step and return after its commit is durable. The step may run more than once."""
+        return await asyncio.wrap_future(self._writes.submit(step))
+
+    async def close(self) -> None:
+        """Finish the steps that were given, and close the connections. Closing twice is fine."""
+        await asyncio.to_thread(self._resources.close)
+
+
+def open_store(address: str, *, threads: int = 8) -> SqlStore:
+    """The store at `postgresql://...`, `sqlite:///path` or a path, migrated before by `migrate`.
+
+    `threads` is the number of connections (of those that read, on SQLite). PostgreSQL need not be up yet. Raises UnusableDatabase, or
+    DatabaseInUse if another server has the SQLite file open.
+    """
+    url = database_url(address)
+    with ExitStack() as resources:
+        store = _open_sqlite if sqlite_path(url) is not None else _open_postgresql
+        return store(url, threads, resources)
+
+
+def _open_postgresql(url: URL, threads: int, resources: ExitStack) -> SqlStore:
+    engine = postgresql_engine(url, connections=threads)
+    resources.callback(engine.dispose)
+    executor = resources.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="asktell-database"))
+    reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    writing = engine.execution_options(isolation_level="READ COMMITTED")
+    return SqlStore(
+        shown(url),
+        reads=PooledSteps(reading, executor, writing=False),
+        writes=PooledSteps(writing, executor, writing=True),
+        resources=resources.pop_all(),
+    )
+
+
+def _open_sqlite(url: URL, threads: int, resources: ExitStack) -> SqlStore:
+    resources.enter_context(hold_exclusively(url))
+    writer = sqlite_writer(url)
+    resources.callback(writer.dispose)
+    reader = sqlite_reader(url, connections=threads)
+    resources.callback(reader.dispose)
+    executor = resources.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="asktell-reader"))
+    writes = GroupCommit(writer)
+    resources.callback(writes.close)
+    return SqlStore(
+        shown(url), reads=PooledSteps(reader, executor, writing=False), writes=writes, resources=resources.pop_all()
+    )

@@ -1,0 +1,161 @@
+"""One database transaction, as the use cases see it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Row
+from sqlalchemy.exc import IntegrityError
+
+from asktell.server.application.ports import Found, Locked, NewStudy, Replay, Request
+from asktell.server.domain.errors import Conflict
+from asktell.server.domain.metric import Measurement
+from asktell.server.domain.study import Study, StudyName, TrialCounts
+from asktell.server.domain.trial import Trial, TrialState
+from asktell.server.persistence import rows, statements
+from asktell.server.persistence.failures import taken
+
+
+class SqlTransaction:
+    """Implements `application.ports.Transaction` on a connection that has begun.
+
+    After a `Conflict` nothing more can be done in the transaction but to let it roll back. `writing` says whether rows that are read to be
+    changed are locked; a lock on PostgreSQL, on SQLite the transaction itself is one.
+    """
+
+    def __init__(self, connection: Connection, *, writing: bool) -> None:
+        self._connection = connection
+        self._dialect = connection.dialect.name
+        self._writing = writing
+
+    def insert_study(self, new: NewStudy) -> Study | None:
+        row = self._execute(statements.INSERT_STUDY[self._dialect], rows.new_study_values(new)).one_or_none()
+        return None if row is None else rows.study(row)
+
+    def find_study(self, name: StudyName, *, request: Request | None = None) -> Found | None:
+        row = self._execute(statements.FIND_STUDY, {**_named(name), **_requested(request)}).one_or_none()
+        return None if row is None else Found(rows.study(row), row.now, rows.replay(row))
+
+    def lock_study(self, name: StudyName, *, changes: int, request: Request | None = None) -> Locked | None:
+        parameters = {**_named(name), **_requested(request)}
+        if changes:
+            row = self._execute(statements.LOCK_AND_CHANGE_STUDY, {**parameters, "changes": changes}).one_or_none()
+        else:
+            row = self._execute(statements.LOCK_STUDY, parameters).one_or_none()
+        if row is None:
+            return None
+        study = rows.study(row)
+        return Locked(study, study.sequence - changes + 1, row.now, self._replay_under_lock(row, request))
+
+    def _replay_under_lock(self, row: Row[Any], request: Request | None) -> Replay | None:
+        replay = rows.replay(row)
+        if replay is not None or request is None or self._dialect != "postgresql":
+            return replay
+        # PostgreSQL took the statement's snapshot before it waited for the lock: a reply that the lock's last holder
+        # saved is not in it. A statement that begins under the lock sees it.
+        parameters = {"of_study": row.id, **_requested(request)}
+        return rows.replay(self._execute(statements.FIND_REPLY, parameters).one_or_none())
+
+    def update_study(self, study: Study) -> None:
+        self._execute(statements.UPDATE_STUDY, {"of_study": study.id, **rows.study_changes(study)})
+
+    def delete_study(self, name: StudyName) -> bool:
+        return self._execute(statements.DELETE_STUDY, _named(name)).rowcount > 0
+
+    def list_studies(self, project: str, *, after: str, limit: int) -> list[Study]:
+        parameters = {"of_project": project, "after": after, "limit": limit}
+        return [rows.study(row) for row in self._execute(statements.LIST_STUDIES, parameters)]
+
+    def count_trials(self, study_ids: Collection[int]) -> dict[int, TrialCounts]:
+        if not study_ids:
+            return {}
+        return rows.trial_counts(self._execute(statements.COUNT_TRIALS, {"of_studies": list(study_ids)}))
+
+    def insert_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
+        if not trials:
+            return
+        try:
+            self._execute(statements.INSERT_TRIALS, [rows.new_trial_values(study_id, trial) for trial in trials])
+        except IntegrityError as error:
+            if taken(error):
+                numbers = ", ".join(str(trial.number) for trial in trials[:10])
+                raise Conflict(f"one of the trial numbers {numbers} is taken") from error
+            raise
+
+    def update_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
+        if trials:
+            self._execute(statements.UPDATE_TRIALS, [rows.trial_changes(study_id, trial) for trial in trials])
+
+    def find_trials(self, study_id: int, numbers: Collection[int]) -> dict[int, Trial]:
+        if not numbers:
+            return {}
+        parameters = {"of_study": study_id, "of_numbers": list(numbers)}
+        return rows.trials_by_number(self._execute(statements.FIND_TRIALS[self._writing], parameters))
+
+    def trials_after(self, study_id: int, sequence: int) -> list[Trial]:
+        return _trials(self._execute(statements.TRIALS_AFTER, {"of_study": study_id, "after": sequence}))
+
+    def list_trials(
+        self, study_id: int, *, after: int, limit: int, states: Collection[TrialState], worker_id: str
+    ) -> list[Trial]:
+        statement = statements.list_trials(states={state.value for state in states}, worker_id=worker_id)
+        return _trials(self._execute(statement, {"of_study": study_id, "after": after, "limit": limit}))
+
+    def expired_trials(self, study_id: int) -> list[Trial]:
+        return _trials(self._execute(statements.EXPIRED_TRIALS[self._writing], {"of_study": study_id}))
+
+    def studies_with_expired_leases(self, limit: int) -> list[StudyName]:
+        found = self._execute(statements.STUDIES_WITH_EXPIRED_LEASES, {"limit": limit})
+        return [StudyName(row.project, row.name) for row in found]
+
+    def renew_leases(self, study_id: int, tokens: Collection[str]) -> dict[int, Trial]:
+        if not tokens:
+            return {}
+        parameters = {"of_study": study_id, "of_tokens": list(tokens)}
+        return rows.trials_by_number(self._execute(statements.RENEW_LEASES, parameters))
+
+    def record_measurements(
+        self, study_id: int, number: int, measurements: Sequence[Measurement], *, now: datetime
+    ) -> None:
+        values = list(rows.measurement_values(study_id, number, measurements, now))
+        if values:
+            self._execute(statements.RECORD_MEASUREMENTS[self._dialect], values)
+
+    def list_measurements(self, study_id: int, number: int) -> list[Measurement]:
+        parameters = {"of_study": study_id, "of_number": number}
+        return rows.measurements(self._execute(statements.LIST_MEASUREMENTS, parameters))
+
+    def save_reply(self, study_id: int, request: Request, response: bytes, *, now: datetime) -> None:
+        try:
+            self._execute(statements.SAVE_REPLY, rows.reply_values(study_id, request, response, now))
+        except IntegrityError as error:
+            if taken(error):
+                raise Conflict(f"{request.method} request {request.id!r} was answered already") from error
+            raise
+
+    def forget_old_replies(self, limit: int) -> int:
+        return self._execute(statements.FORGET_OLD_REPLIES, {"limit": limit}).rowcount
+
+    def _execute(
+        self, statement: Any, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+    ) -> CursorResult[Any]:
+        return self._connection.execute(statement, parameters)
+
+
+def _named(name: StudyName) -> dict[str, str]:
+    return {"of_project": name.project, "of_name": name.study}
+
+
+def _requested(request: Request | None) -> dict[str, str]:
+    # No request has an empty id: this finds no reply.
+    return (
+        {"of_method": "", "of_request": ""}
+        if request is None
+        else {"of_method": request.method, "of_request": request.id}
+    )
+
+
+def _trials(found: Iterable[Row[Any]]) -> list[Trial]:
+    return [rows.trial(row) for row in found]

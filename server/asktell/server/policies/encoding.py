@@ -1,0 +1,124 @@
+"""The one way from configurations to arrays and back, the same for every policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from asktell.server.domain.space import Parameters, ParameterValue, SearchSpace
+from asktell.server.policies.columns import Column, column
+from asktell.server.policies.scope import Scope
+
+Matrix = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+VERSION = 1
+"""Rises whenever a configuration would get other codes than before."""
+
+NEAR = 1e-4
+"""Points closer than this in every number, and equal in every name, are one point to a duplicate guard."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Codes of configurations, `n x d` with one column a parameter in the space's order.
+
+    A *latent* row has a value for every parameter, active or not; `settle` rounds it to values and replaces what is inactive by a constant.
+    Settled rows are what models see: equal configurations have equal rows.
+    """
+
+    space: SearchSpace
+    columns: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, space: SearchSpace) -> Encoder:
+        """The encoder of a whole space."""
+        return cls(space, tuple(column(spec) for spec in space))
+
+    @classmethod
+    def within(cls, scope: Scope) -> Encoder:
+        """The same codes, but drawn and rounded within a scope."""
+        return cls(scope.space, scope.columns())
+
+    @cached_property
+    def nominal(self) -> Mask:
+        """Which columns are names (`d`)."""
+        return np.array([codes.nominal for codes in self.columns])
+
+    @cached_property
+    def continuous(self) -> Mask:
+        """Which columns are continua (`d`)."""
+        return np.array([codes.size is None for codes in self.columns])
+
+    @cached_property
+    def parents(self) -> Mask:
+        """Which columns decide about others' activity (`d`)."""
+        names = {spec.when.parent for spec in self.space if spec.when}
+        return np.array([spec.name in names for spec in self.space])
+
+    @cached_property
+    def _absent(self) -> Matrix:
+        return np.array([codes.inactive for codes in self.columns])
+
+    @cached_property
+    def _conditions(self) -> list[tuple[int, int, Matrix]]:
+        """Column, its parent's column and the parent's codes under which it is active; parents come first."""
+        place = {spec.name: index for index, spec in enumerate(self.space)}
+        conditions = []
+        for spec in self.space.parents_first():
+            if spec.when is not None:
+                parent = place[spec.when.parent]
+                codes = np.array([self.columns[parent].encode(value) for value in spec.when.values])
+                conditions.append((place[spec.name], parent, codes))
+        return conditions
+
+    def encode(self, configurations: Sequence[Parameters]) -> Matrix:
+        """The settled rows of configurations."""
+        rows = [
+            [
+                codes.encode(parameters[spec.name]) if spec.name in parameters else codes.inactive
+                for spec, codes in zip(self.space, self.columns, strict=True)
+            ]
+            for parameters in configurations
+        ]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.columns))
+
+    def decode(self, row: Matrix) -> dict[str, ParameterValue]:
+        """The active parameters of a latent or settled row (`d`)."""
+        values = zip(self.space, self.columns, row, strict=True)
+        return self.space.active({spec.name: codes.decode(float(code)) for spec, codes, code in values})
+
+    def draw(self, unit: Matrix) -> Matrix:
+        """Latent rows for points of the unit cube (`n x d`)."""
+        return self._each(unit, [codes.draw for codes in self.columns])
+
+    def snap(self, latent: Matrix) -> Matrix:
+        """Latent rows rounded to values."""
+        return self._each(latent, [codes.snap for codes in self.columns])
+
+    @staticmethod
+    def _each(rows: Matrix, functions: Sequence) -> Matrix:
+        return np.stack([function(rows[:, index]) for index, function in enumerate(functions)], axis=1)
+
+    def activity(self, snapped: Matrix) -> Mask:
+        """Which parameters are active in rounded rows (`n x d`)."""
+        active = np.ones(snapped.shape, dtype=np.bool_)
+        for place, parent, codes in self._conditions:
+            holds = (np.abs(snapped[:, parent, None] - codes) < 1e-12).any(axis=1)
+            active[:, place] = active[:, parent] & holds
+        return active
+
+    def settle(self, latent: Matrix) -> Matrix:
+        """Rows rounded to values, with constants for what is inactive."""
+        snapped = self.snap(latent)
+        return np.where(self.activity(snapped), snapped, self._absent)
+
+    def near(self, row: Matrix, others: Matrix) -> Mask:
+        """Which of the settled rows `others` are so near to `row` that trying both would tell nothing new."""
+        gaps = np.abs(others - row)
+        close: Mask = np.all(np.where(self.nominal, gaps == 0, gaps < NEAR), axis=1)
+        return close

@@ -1,0 +1,132 @@
+"""What the surrogate learns from: observations' objectives as standardised labels, smaller is better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asktell.server.domain.metric import Objective
+from asktell.server.domain.policy import Observation
+from asktell.server.domain.trial import Prediction, TrialState, finite
+from asktell.server.policies.columns import Vector
+from asktell.server.policies.encoding import Mask, Matrix
+
+_FENCE = 3.0
+"""Interquartile ranges above the upper quartile from which losses are compressed, and at most which they may still rise."""
+_FAILURE = 1.1
+"""The label of a failure, where 0 is the best loss and 1 the worst."""
+_AUGMENTATION = 0.05
+"""The weight of the sum in the augmented Chebyshev scalarisation (Knowles 2006)."""
+_LARGEST = np.finfo(np.float64).max
+
+
+@dataclass(frozen=True, slots=True)
+class Warp:
+    """A soft Tukey fence: losses are themselves up to the fence and logarithmic beyond, then scaled so that 0 is the best and 1 the worst.
+
+    A divergence, say a loss of 1e300 among ones near 1, then costs the model no resolution where it matters.
+    """
+
+    magnitude: float
+    fence: float
+    width: float
+    best: float
+    span: float
+
+    @classmethod
+    def fitted(cls, losses: Vector) -> tuple[Warp, Vector]:
+        """The warp for some finite losses (`n`), and the losses warped."""
+        magnitude = float(np.abs(losses).max()) or 1.0
+        scaled = losses / magnitude
+        lower, upper = np.quantile(scaled, [0.25, 0.75])
+        width = float(upper - lower) or 1e-3 * float(np.ptp(scaled)) or 1.0
+        fence = float(upper) + _FENCE * width
+        with np.errstate(over="ignore"):
+            beyond = np.log1p(np.maximum(scaled - fence, 0.0) / width)
+        fenced = np.where(scaled > fence, fence + width * np.minimum(beyond, _FENCE), scaled)
+        best, span = float(fenced.min()), float(np.ptp(fenced)) or 1.0
+        return cls(magnitude, fence, width, best, span), (fenced - best) / span
+
+    def loss(self, warped: float) -> float:
+        """The loss that has this warped value."""
+        return float(np.clip(self._unfenced(warped) * self.magnitude, -_LARGEST, _LARGEST))
+
+    def slope(self, warped: float) -> float:
+        """How much the loss changes with the warped value."""
+        steep = np.exp(self._excess(warped)) * self.span
+        return float(min(steep * self.magnitude, _LARGEST))
+
+    def _unfenced(self, warped: float) -> float:
+        value = self.best + warped * self.span
+        return self.fence + self.width * float(np.expm1(self._excess(warped))) if value > self.fence else value
+
+    def _excess(self, warped: float) -> float:
+        return float(np.clip((self.best + warped * self.span - self.fence) / self.width, 0.0, _FENCE))
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Standardised losses of observations (`n`), with imputed ones for failures.
+
+    `warp` leads back to the objective's unit; there is none for several objectives, whose labels are a scalarisation. Standard errors that
+    were told are not used: the model estimates one noise level from the data.
+    """
+
+    values: Vector
+    measured: Mask
+    centre: float
+    scale: float
+    warp: Warp | None
+    objective: Objective
+
+    def value(self, label: float) -> float | None:
+        """The objective's value, in its unit, that has this label; None for several objectives."""
+        return None if self.warp is None else self.objective.loss(self.warp.loss(self.centre + label * self.scale))
+
+    def prediction(self, mean: float, standard_deviation: float) -> Prediction | None:
+        """A belief about a label as one about the objective, in its unit; None for several objectives."""
+        value = self.value(mean)
+        if value is None or self.warp is None:
+            return None
+        slope = self.warp.slope(self.centre + mean * self.scale)
+        with np.errstate(over="ignore"):
+            return Prediction(value, float(min(standard_deviation * self.scale * slope, _LARGEST)))
+
+
+def measured(observations: Sequence[Observation], objectives: Sequence[Objective]) -> Mask:
+    """Which observations say what the objectives are: succeeded or stopped, with finite values (`n`)."""
+    names = [objective.metric for objective in objectives]
+    useful = (TrialState.SUCCEEDED, TrialState.STOPPED)
+    return np.array([seen.state in useful and finite(seen.metrics, names) for seen in observations], dtype=np.bool_)
+
+
+def make_labels(
+    observations: Sequence[Observation], objectives: Sequence[Objective], *, weights: Vector | None = None
+) -> Labels:
+    """Labels for observations of which at least one is measured. Several objectives need `weights`, one each, that sum to 1."""
+    useful = measured(observations, objectives)
+    warps, units = zip(*(_warped(observations, useful, objective) for objective in objectives), strict=True)
+    good = units[0] if weights is None else scalarise(np.stack(units, axis=1), weights)
+    labels = np.full(len(observations), _FAILURE)
+    labels[useful] = good
+    centre, scale = float(labels.mean()), float(labels.std()) or 1.0
+    warp = warps[0] if len(objectives) == 1 else None
+    return Labels((labels - centre) / scale, useful, centre, scale, warp, objectives[0])
+
+
+def scalarise(units: Matrix, weights: Vector) -> Vector:
+    """Augmented Chebyshev scalarisation (ParEGO, Knowles 2006) of losses in [0, 1] (`n x m`), scaled to [0, 1] again."""
+    weighted = units * weights
+    values = weighted.max(axis=1) + _AUGMENTATION * weighted.sum(axis=1)
+    return (values - values.min()) / (float(np.ptp(values)) or 1.0)
+
+
+def _warped(observations: Sequence[Observation], useful: Mask, objective: Objective) -> tuple[Warp, Vector]:
+    losses = [
+        objective.loss(seen.metrics[objective.metric].value)
+        for seen, usable in zip(observations, useful, strict=True)
+        if usable
+    ]
+    return Warp.fitted(np.array(losses, dtype=np.float64))

@@ -1,0 +1,63 @@
+"""A policy that always answers: whatever goes wrong in one, chance stands in for it and the origin says why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
+from asktell.server.policies import random_search
+
+Policy = Callable[[SuggestRequest], Decision]
+
+
+def guarded(policy: Policy, *, name: str) -> Policy:
+    """The policy, with `random` in its place when it raises or gives what the space does not allow, and with its time in the origins."""
+
+    def suggest(request: SuggestRequest) -> Decision:
+        begin = time.perf_counter()
+        try:
+            decision = checked(policy(request), request)
+        except Exception as error:  # noqa: BLE001 - a policy's fault must not become the worker's
+            decision = fallback(request, name=name, reason=f"{type(error).__name__}: {error}"[:300])
+        return timed(decision, timedelta(seconds=time.perf_counter() - begin))
+
+    return suggest
+
+
+def fallback(request: SuggestRequest, *, name: str, reason: str) -> Decision:
+    """Random candidates in place of the named policy's."""
+    decision = random_search.suggest(request)
+    return Decision(tuple(_excused(candidate, name, reason) for candidate in decision.candidates))
+
+
+def checked(decision: Decision, request: SuggestRequest) -> Decision:
+    """The decision with its parameters as the space keeps them, or an error for what the space or the request does not allow."""
+    if len(decision.candidates) > request.count:
+        raise ValueError(f"{len(decision.candidates)} candidates were chosen, {request.count} asked for")
+    return Decision(tuple(_checked(candidate, request) for candidate in decision.candidates))
+
+
+def timed(decision: Decision, duration: timedelta) -> Decision:
+    """The decision with its share of the time in each candidate's origin."""
+    share = duration / max(len(decision.candidates), 1)
+    return Decision(
+        tuple(
+            replace(candidate, origin=replace(candidate.origin, compute_duration=share))
+            for candidate in decision.candidates
+        )
+    )
+
+
+def _checked(candidate: Candidate, request: SuggestRequest) -> Candidate:
+    parameters = request.space.check(candidate.parameters)
+    for name, value in request.fixed.items():
+        if parameters.get(name) != value:
+            raise ValueError(f"parameter {name!r} is {parameters.get(name)!r}, not {value!r} as fixed")
+    return replace(candidate, parameters=parameters)
+
+
+def _excused(candidate: Candidate, name: str, reason: str) -> Candidate:
+    return replace(candidate, origin=replace(candidate.origin, policy=name, fallback=reason))

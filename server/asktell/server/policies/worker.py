@@ -1,0 +1,145 @@
+"""A process that computes decisions, one at a time. It is replaced when it dies or is stuck."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from loky import ProcessPoolExecutor
+from loky.process_executor import ShutdownExecutorError
+
+from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.policy import Decision, Observation, SuggestRequest
+from asktell.server.domain.space import Float, SearchSpace
+from asktell.server.domain.trial import TrialState
+
+Compute = Callable[[SuggestRequest], Decision]
+
+_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_PARENT_CHECK = 1.0
+
+
+class WorkerDied(Exception):
+    """The process ended, or did not start, before it gave its decision."""
+
+
+class Worker:
+    """One process of its own, started by fork and exec (loky), so that neither a `__main__` guard nor the server's threads matter to it."""
+
+    def __init__(self, compute: Compute, *, start_limit: float) -> None:
+        self._compute, self._start_limit = compute, start_limit
+        self._executor: Any = None
+        self._starting: asyncio.Task[None] | None = None
+        self._killing: set[asyncio.Future[None]] = set()
+
+    @property
+    def usable(self) -> bool:
+        """Whether the process is there or about to be."""
+        return self._starting is not None and not (self._starting.done() and self._failed(self._starting))
+
+    async def start(self) -> None:
+        """Return when the process is there and has imported what it needs; at once if it has. Raises WorkerDied.
+
+        Whoever stops waiting does not stop the start.
+        """
+        if self._starting is None or not self.usable:
+            self._starting = asyncio.create_task(self._start(), name="start-worker")
+            self._starting.add_done_callback(self._failed)
+        await asyncio.shield(self._starting)
+
+    async def run(self, request: SuggestRequest) -> Decision:
+        """The process's decision. Raises WorkerDied."""
+        executor = self._executor
+        if executor is None:
+            raise WorkerDied("it was stopped")
+        return await self._result(await asyncio.to_thread(executor.submit, self._compute, request))
+
+    def kill(self) -> None:
+        """End the process without waiting; the next start makes another."""
+        executor, self._executor, self._starting = self._executor, None, None
+        if executor is not None:
+            ended = asyncio.ensure_future(asyncio.to_thread(_kill, executor))
+            self._killing.add(ended)
+            ended.add_done_callback(self._killing.discard)
+
+    async def close(self) -> None:
+        """End the process."""
+        if self._starting is not None:
+            self._starting.cancel()
+        self.kill()
+        if self._killing:
+            await asyncio.wait(self._killing)
+
+    async def _start(self) -> None:
+        executor = self._executor = await asyncio.to_thread(_open)
+        try:
+            async with asyncio.timeout(self._start_limit):
+                await self._result(await asyncio.to_thread(executor.submit, rehearse, self._compute))
+        except TimeoutError:
+            self._abandon()
+            raise WorkerDied(f"it did not start within {self._start_limit:g} s") from None
+        except WorkerDied:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        starting = self._starting
+        self.kill()
+        self._starting = starting
+
+    @staticmethod
+    async def _result(future: Future) -> Decision:
+        try:
+            return await asyncio.wrap_future(future)
+        except (BrokenProcessPool, ShutdownExecutorError) as error:
+            raise WorkerDied(str(error).partition("\n")[0]) from error
+
+    @staticmethod
+    def _failed(task: asyncio.Task[None]) -> bool:
+        return task.cancelled() or task.exception() is not None
+
+
+def rehearse(compute: Compute) -> Decision:
+    """A first small decision, which imports all that later ones need."""
+    values = {0.0: 1.0, 0.4: 0.2, 1.0: 0.7, 0.7: 0.3, 0.2: 0.5}
+    return compute(
+        SuggestRequest(
+            space=SearchSpace((Float(name="x", low=0.0, high=1.0),)),
+            objectives=(Objective("y", Goal.MINIMIZE),),
+            policy="gp",
+            seed=0,
+            count=1,
+            next_number=len(values) + 1,
+            observations=tuple(
+                Observation(number, TrialState.SUCCEEDED, {"x": x}, {"y": MetricValue(y)})
+                for number, (x, y) in enumerate(values.items(), 1)
+            ),
+        )
+    )
+
+
+def _open() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(max_workers=1, initializer=_prepare, initargs=(os.getpid(),), env=_ENVIRONMENT)
+
+
+def _kill(executor: ProcessPoolExecutor) -> None:
+    executor.shutdown(wait=True, kill_workers=True)
+
+
+def _prepare(parent: int) -> None:
+    """In the process: leave Ctrl-C to the server, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, args=(parent,), daemon=True, name="follow-parent").start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK)
+    os._exit(1)

@@ -1,0 +1,524 @@
+"""What every store promises, one transaction at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import Engine, event
+
+from asktell.server.application.ports import NewStudy, Replay, Request
+from asktell.server.domain.errors import Conflict, Unavailable
+from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
+from asktell.server.domain.space import Categorical, Condition, Float, SearchSpace
+from asktell.server.domain.study import Budget, LateTells, StudyName, StudySpec, StudyState, TrialCounts
+from asktell.server.domain.trial import Lease, Origin, Prediction, Trial, TrialState
+from asktell.server.persistence.store import SqlStore
+
+NAME = StudyName("digits", "first")
+ELSEWHERE = StudyName("digits", "second")
+MINUTE = timedelta(minutes=1)
+THEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+NAN = float("nan")
+INFINITY = float("inf")
+
+SPEC = StudySpec(
+    space=SearchSpace(
+        (
+            Categorical(name="optimizer", choices=("sgd", 1, 1.0, True, None), default=1.0, has_default=True),
+            Float(name="momentum", low=0.0, high=1.0, when=Condition("optimizer", ("sgd", True))),
+        )
+    ),
+    objectives=(Objective("loss", Goal.MINIMIZE),),
+    seed=2**63 - 1,
+    lease_duration=timedelta(seconds=7.000001),
+    late_tells=LateTells.REFUSE,
+)
+
+
+def new_study(name: StudyName = NAME) -> NewStudy:
+    return NewStudy(name=name, spec=SPEC, seed=-(2**63), budget=Budget(max_trials=5), labels={"a": "ü\n"})
+
+
+def queued(number: int, **fields) -> Trial:
+    given = {
+        "state": TrialState.QUEUED,
+        "parameters": {"x": number},
+        "origin": Origin(policy="random"),
+        "nonce": f"nonce{number}",
+        "sequence": number,
+        "create_time": THEN,
+    }
+    return Trial(number=number, **(given | fields))
+
+
+def active(number: int, *, now: datetime, duration: timedelta = MINUTE, **fields) -> Trial:
+    return queued(number, **fields).leased(worker_id=f"worker{number}", duration=duration, now=now)
+
+
+async def create(store: SqlStore, name: StudyName = NAME) -> int:
+    study = await store.write(lambda tx: tx.insert_study(new_study(name)))
+    assert study is not None
+    return study.id
+
+
+async def insert(store: SqlStore, study_id: int, *trials: Trial) -> None:
+    await store.write(lambda tx: tx.insert_trials(study_id, trials))
+
+
+async def find(store: SqlStore, study_id: int, number: int) -> Trial:
+    return (await store.read(lambda tx: tx.find_trials(study_id, [number])))[number]
+
+
+async def clock(store: SqlStore, name: StudyName = NAME) -> datetime:
+    found = await store.read(lambda tx: tx.find_study(name))
+    assert found is not None
+    return found.now
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """The statements that are sent to any database, but those that begin and end transactions."""
+    sent: list[str] = []
+
+    def note(connection, cursor, statement, parameters, context, executemany):
+        if not statement.startswith(("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK")):
+            sent.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+async def test_a_created_study_comes_back_as_it_was_given(store):
+    created = await store.write(lambda tx: tx.insert_study(new_study()))
+    found = await store.read(lambda tx: tx.find_study(NAME))
+    assert found.study == created
+    assert repr(created.spec) == repr(SPEC)
+    assert (created.seed, created.budget, created.labels) == (-(2**63), Budget(max_trials=5), {"a": "ü\n"})
+    assert (created.state, created.sequence, created.next_number) == (StudyState.ACTIVE, 1, 1)
+    assert created.create_time.tzinfo is UTC
+    assert found.now >= created.update_time >= created.create_time
+
+
+async def test_a_taken_name_creates_nothing_and_breaks_nothing(store):
+    await create(store)
+
+    def create_again_and_look(tx):
+        return tx.insert_study(new_study()), tx.find_study(NAME)
+
+    again, found = await store.write(create_again_and_look)
+    assert again is None
+    assert found.study.sequence == 1
+
+
+async def test_what_is_not_there_is_none(store):
+    assert await store.read(lambda tx: tx.find_study(NAME)) is None
+    assert await store.write(lambda tx: tx.lock_study(NAME, changes=1)) is None
+    assert await store.write(lambda tx: tx.delete_study(NAME)) is False
+    assert await store.read(lambda tx: tx.find_trials(1, [1])) == {}
+    assert await store.read(lambda tx: tx.count_trials([1])) == {}
+
+
+async def test_a_lock_reserves_sequence_numbers_without_gaps(store):
+    await create(store)
+    first = await store.write(lambda tx: tx.lock_study(NAME, changes=3))
+    second = await store.write(lambda tx: tx.lock_study(NAME, changes=1))
+    assert (first.first_sequence, first.study.sequence) == (2, 4)
+    assert (second.first_sequence, second.study.sequence) == (5, 5)
+    assert second.now >= second.study.update_time > first.study.create_time
+
+
+async def test_a_lock_without_changes_leaves_the_study_as_it_is(store):
+    await create(store)
+    before = await store.read(lambda tx: tx.find_study(NAME))
+    locked = await store.write(lambda tx: tx.lock_study(NAME, changes=0))
+    assert locked.study == before.study
+
+
+async def test_the_mutable_parts_of_a_study_are_stored(store):
+    await create(store)
+
+    def change(tx):
+        study = tx.lock_study(NAME, changes=1).study
+        budget = Budget(max_duration=timedelta(days=36_500, microseconds=1), max_parallel=2**53 - 1)
+        changed = replace(study.changed(state=StudyState.PAUSED, budget=budget, labels={}), next_number=9)
+        tx.update_study(changed)
+        return changed
+
+    changed = await store.write(change)
+    assert (await store.read(lambda tx: tx.find_study(NAME))).study == changed
+
+
+async def test_deleting_a_study_deletes_all_that_belongs_to_it_and_nothing_else(store):
+    request = Request("tell", "r", "f")
+
+    def fill(tx, study_id):
+        tx.insert_trials(study_id, [queued(1)])
+        tx.record_measurements(study_id, 1, [Measurement(1, {"loss": MetricValue(1.0)})], now=THEN)
+        tx.save_reply(study_id, request, b"reply", now=THEN)
+
+    first, second = await create(store), await create(store, ELSEWHERE)
+    for study_id in (first, second):
+        await store.write(lambda tx, study_id=study_id: fill(tx, study_id))
+    assert await store.write(lambda tx: tx.delete_study(NAME)) is True
+    assert await store.read(lambda tx: tx.list_measurements(first, 1)) == []
+    assert await store.read(lambda tx: tx.count_trials([first, second])) == {second: TrialCounts(queued=1)}
+    assert (await store.read(lambda tx: tx.find_study(ELSEWHERE, request=request))).replay is not None
+
+
+async def test_the_id_of_a_deleted_study_is_never_used_again(store):
+    first = await create(store)
+    await store.write(lambda tx: tx.delete_study(NAME))
+    assert await create(store) > first
+
+
+async def test_studies_are_listed_by_code_point_after_a_name(store):
+    names = ["B", "a", "_", "Z", "0", "a.b", "a-b", "aa", "-"]
+    for name in names:
+        await create(store, StudyName("digits", name))
+    await create(store, StudyName("other", "A"))
+    everything = await store.read(lambda tx: tx.list_studies("digits", after="", limit=100))
+    assert [study.name.study for study in everything] == sorted(names)
+    page = await store.read(lambda tx: tx.list_studies("digits", after="B", limit=2))
+    assert [study.name.study for study in page] == ["Z", "_"]
+
+
+async def test_a_trial_comes_back_with_every_field_and_kind(store):
+    study_id = await create(store)
+    trial = Trial(
+        number=2**53,
+        state=TrialState.ACTIVE,
+        parameters={
+            "i": 1,
+            "f": 1.0,
+            "b": True,
+            "n": None,
+            "s": "1",
+            "z": -0.0,
+            "nan": NAN,
+            "big": -(2**63),
+            "a": 5e-324,
+        },
+        origin=Origin(
+            policy="gp",
+            method="logei",
+            fallback="'; DROP TABLE trials; --",
+            predictions={"loss": Prediction(-INFINITY, NAN)},
+            acquisition=-0.0,
+            incumbent=None,
+            compute_duration=timedelta(microseconds=1),
+        ),
+        nonce="abc",
+        metrics={"loss": MetricValue(NAN, None), "gain": MetricValue(-INFINITY, 0.0), "zero": MetricValue(-0.0, 1e308)},
+        message="%_\u202e\n",
+        metadata={"float": "nan", "nul": "\0"},
+        lease=Lease("abc-3", "w", THEN + timedelta(microseconds=1), timedelta(days=7, microseconds=1)),
+        worker_id="w",
+        attempt=3,
+        spent_attempts=2,
+        checkpoint_uri="s3://bucket/key",
+        sequence=2**62,
+        create_time=THEN,
+        start_time=THEN.replace(microsecond=0),
+        end_time=datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+    )
+    await insert(store, study_id, trial)
+    assert repr(await find(store, study_id, 2**53)) == repr(trial)
+
+
+async def test_times_are_utc_wherever_they_come_from(store):
+    study_id = await create(store)
+    await insert(store, study_id, queued(1, create_time=THEN.astimezone(timezone(timedelta(hours=-11)))))
+    stored = (await find(store, study_id, 1)).create_time
+    assert stored == THEN
+    assert stored.tzinfo is UTC
+
+
+async def test_a_time_without_a_zone_is_refused(store):
+    study_id = await create(store)
+    with pytest.raises(Exception, match="time zone"):
+        await insert(store, study_id, queued(1, create_time=THEN.replace(tzinfo=None)))
+
+
+async def test_an_updated_trial_keeps_what_never_changes(store):
+    study_id = await create(store)
+    await insert(store, study_id, queued(1), queued(2))
+    trial = (await find(store, study_id, 1)).leased(worker_id="w", duration=MINUTE, now=THEN)
+    ended = trial.ended(TrialState.SUCCEEDED, now=THEN, metrics={"loss": MetricValue(0.5)})
+    ended = replace(ended.noted(metadata={"k": "v"}, checkpoint_uri="file:///c"), sequence=7)
+    await store.write(lambda tx: tx.update_trials(study_id, [ended]))
+    assert await find(store, study_id, 1) == ended
+    assert await find(store, study_id, 2) == queued(2)
+
+
+async def test_a_taken_trial_number_is_a_conflict_and_stores_nothing(store):
+    study_id = await create(store)
+    await insert(store, study_id, queued(2))
+    with pytest.raises(Conflict, match="2"):
+        await insert(store, study_id, queued(1), queued(2))
+    assert await store.read(lambda tx: tx.count_trials([study_id])) == {study_id: TrialCounts(queued=1)}
+
+
+async def test_a_trial_of_no_study_is_not_a_conflict(store):
+    with pytest.raises(Exception, match=r"(?i)foreign key"):
+        await insert(store, 999, queued(1))
+
+
+async def test_trials_are_counted_by_study_and_state(store):
+    first, second = await create(store), await create(store, ELSEWHERE)
+    states = [*TrialState, TrialState.FAILED]
+    await insert(store, first, *(queued(number, state=state) for number, state in enumerate(states, 1)))
+    await insert(store, second, queued(1))
+    counts = await store.read(lambda tx: tx.count_trials([first, second]))
+    assert counts == {
+        first: TrialCounts(queued=1, active=1, succeeded=1, stopped=1, infeasible=1, failed=2, cancelled=1),
+        second: TrialCounts(queued=1),
+    }
+
+
+async def test_trials_after_a_sequence_number_come_in_the_order_of_changes(store):
+    study_id = await create(store)
+    await insert(store, study_id, queued(1, sequence=9), queued(2, sequence=4), queued(3, sequence=7))
+    changed = await store.read(lambda tx: tx.trials_after(study_id, 4))
+    assert [(trial.sequence, trial.number) for trial in changed] == [(7, 3), (9, 1)]
+
+
+async def test_trials_are_listed_by_number_state_and_worker(store):
+    study_id = await create(store)
+    await insert(
+        store,
+        study_id,
+        queued(3, worker_id="w"),
+        queued(1),
+        queued(2, state=TrialState.FAILED, worker_id="w"),
+        queued(4, state=TrialState.ACTIVE, worker_id="w"),
+    )
+
+    async def numbers(**given) -> list[int]:
+        asked = {"after": 0, "limit": 10, "states": (), "worker_id": ""} | given
+        return [trial.number for trial in await store.read(lambda tx: tx.list_trials(study_id, **asked))]
+
+    assert await numbers() == [1, 2, 3, 4]
+    assert await numbers(after=1, limit=2) == [2, 3]
+    assert await numbers(states={TrialState.QUEUED, TrialState.FAILED}) == [1, 2, 3]
+    assert await numbers(states={TrialState.QUEUED}, worker_id="w") == [3]
+    assert await numbers(worker_id="W") == []
+
+
+async def test_only_active_trials_past_their_time_have_expired(store):
+    study_id = await create(store)
+    now = await clock(store)
+    past, future = now - 2 * MINUTE, now + MINUTE
+    lapsed = active(4, now=past)
+    await insert(
+        store,
+        study_id,
+        active(1, now=past),
+        active(2, now=future),
+        replace(active(3, now=past), state=TrialState.QUEUED),
+        lapsed,
+        queued(5),
+    )
+    other = await create(store, ELSEWHERE)
+    await insert(store, other, active(1, now=future))
+    expired = await store.write(lambda tx: tx.expired_trials(study_id))
+    assert expired == [active(1, now=past), lapsed]
+    assert await store.read(lambda tx: tx.studies_with_expired_leases(10)) == [NAME]
+
+
+async def test_no_more_studies_with_expired_leases_are_named_than_asked_for(store):
+    for name in (NAME, ELSEWHERE):
+        study_id = await create(store, name)
+        await insert(store, study_id, *(active(number, now=THEN) for number in (1, 2)))
+    assert len(await store.read(lambda tx: tx.studies_with_expired_leases(1))) == 1
+    assert len(await store.read(lambda tx: tx.studies_with_expired_leases(9))) == 2
+
+
+async def test_a_renewed_lease_starts_anew_from_the_databases_clock(store):
+    study_id = await create(store)
+    duration = timedelta(days=7, milliseconds=1)
+    await insert(store, study_id, active(1, now=THEN, duration=duration), active(2, now=THEN))
+    before = await clock(store)
+    renewed = await store.write(lambda tx: tx.renew_leases(study_id, ["nonce1-1", "nonce2-7", "x' OR '1'='1"]))
+    after = await clock(store)
+    assert set(renewed) == {1}
+    assert before <= renewed[1].lease.expire_time - duration <= after
+    assert renewed[1] == await find(store, study_id, 1)
+    assert replace(renewed[1], lease=None) == replace(active(1, now=THEN), lease=None)
+    assert await find(store, study_id, 2) == active(2, now=THEN)
+
+
+async def test_only_live_leases_of_the_study_are_renewed(store):
+    study_id, other = await create(store), await create(store, ELSEWHERE)
+    lost = replace(active(1, now=THEN), state=TrialState.QUEUED)
+    await insert(store, study_id, lost)
+    await insert(store, other, active(2, now=THEN))
+    assert await store.write(lambda tx: tx.renew_leases(study_id, ["nonce1-1", "nonce2-1"])) == {}
+    assert await find(store, study_id, 1) == lost
+
+
+async def test_measurements_come_back_by_step_with_all_their_numbers(store):
+    study_id = await create(store)
+    await insert(store, study_id, queued(1), queued(2))
+    reported = [
+        Measurement(2**53, {"loss": MetricValue(NAN, None), "gain": MetricValue(INFINITY, 0.0)}),
+        Measurement(0, {"loss": MetricValue(-0.0, 5e-324), "gain": MetricValue(-INFINITY, 0.1)}),
+    ]
+    await store.write(lambda tx: tx.record_measurements(study_id, 1, reported, now=THEN))
+    stored = await store.read(lambda tx: tx.list_measurements(study_id, 1))
+    expected = [replace(measurement, create_time=THEN) for measurement in reversed(reported)]
+    assert [repr(replace(each, metrics=dict(sorted(each.metrics.items())))) for each in stored] == [
+        repr(replace(each, metrics=dict(sorted(each.metrics.items())))) for each in expected
+    ]
+    assert await store.read(lambda tx: tx.list_measurements(study_id, 2)) == []
+
+
+async def test_a_step_reported_again_is_replaced_metric_by_metric(store):
+    study_id = await create(store)
+    await insert(store, study_id, queued(1))
+    later = THEN + MINUTE
+
+    def report(metrics, now):
+        return lambda tx: tx.record_measurements(study_id, 1, [Measurement(3, metrics)], now=now)
+
+    await store.write(report({"loss": MetricValue(1.0, 0.5), "gain": MetricValue(2.0)}, THEN))
+    await store.write(report({"loss": MetricValue(9.0)}, later))
+    (stored,) = await store.read(lambda tx: tx.list_measurements(study_id, 1))
+    assert stored == Measurement(3, {"loss": MetricValue(9.0), "gain": MetricValue(2.0)}, later)
+
+
+async def test_a_request_is_replayed_from_its_kept_reply(store):
+    study_id = await create(store)
+    request = Request("ask", "r-1", "digest")
+    await store.write(lambda tx: tx.save_reply(study_id, request, b"\0\xff", now=THEN))
+    locked = await store.write(lambda tx: tx.lock_study(NAME, changes=1, request=request))
+    found = await store.read(lambda tx: tx.find_study(NAME, request=request))
+    assert locked.replay == found.replay == Replay("digest", b"\0\xff")
+
+
+@pytest.mark.parametrize("other", [Request("tell", "r-1", "digest"), Request("ask", "r-2", "digest"), None])
+async def test_a_reply_is_that_of_its_method_and_id_alone(store, other):
+    study_id = await create(store)
+    await create(store, ELSEWHERE)
+    request = Request("ask", "r-1", "digest")
+    await store.write(lambda tx: tx.save_reply(study_id, request, b"", now=THEN))
+    assert (await store.write(lambda tx: tx.lock_study(NAME, changes=0, request=other))).replay is None
+    assert (await store.read(lambda tx: tx.find_study(NAME, request=other))).replay is None
+    assert (await store.read(lambda tx: tx.find_study(ELSEWHERE, request=request))).replay is None
+
+
+async def test_a_second_reply_to_one_request_is_a_conflict(store):
+    study_id = await create(store)
+    request = Request("ask", "r-1", "digest")
+    await store.write(lambda tx: tx.save_reply(study_id, request, b"first", now=THEN))
+    with pytest.raises(Conflict, match="r-1"):
+        await store.write(lambda tx: tx.save_reply(study_id, request, b"second", now=THEN))
+    found = await store.read(lambda tx: tx.find_study(NAME, request=request))
+    assert found.replay.response == b"first"
+
+
+async def test_only_replies_older_than_a_day_are_forgotten(store):
+    study_id = await create(store)
+    now = await clock(store)
+    day = timedelta(hours=24)
+    ages = {"fresh": timedelta(0), "nearly": day - MINUTE, "old": day, "older": 2 * day, "oldest": 3 * day}
+    for name, age in ages.items():
+        request = Request("ask", name, "")
+        await store.write(lambda tx, request=request, age=age: tx.save_reply(study_id, request, b"", now=now - age))
+    assert await store.write(lambda tx: tx.forget_old_replies(2)) == 2
+    assert await store.write(lambda tx: tx.forget_old_replies(2)) == 1
+    kept = [
+        name
+        for name in ages
+        if (await store.read(lambda tx, name=name: tx.find_study(NAME, request=Request("ask", name, "")))).replay
+    ]
+    assert kept == ["fresh", "nearly"]
+
+
+async def test_a_step_that_raises_changes_nothing(store):
+    study_id = await create(store)
+
+    def refuse(tx):
+        tx.lock_study(NAME, changes=5)
+        tx.insert_trials(study_id, [queued(1)])
+        raise ValueError("refused")
+
+    before = await store.read(lambda tx: tx.find_study(NAME))
+    with pytest.raises(ValueError, match="refused"):
+        await store.write(refuse)
+    after = await store.read(lambda tx: tx.find_study(NAME))
+    assert after.study == before.study
+    assert await store.read(lambda tx: tx.count_trials([study_id])) == {}
+
+
+async def test_a_read_cannot_write(store):
+    with pytest.raises(Exception, match=r"(?i)read-?only"):
+        await store.read(lambda tx: tx.insert_study(new_study()))
+    assert await store.read(lambda tx: tx.find_study(NAME)) is None
+
+
+async def test_a_closed_store_says_so(store):
+    await store.close()
+    await store.close()
+    for run in (store.read, store.write):
+        with pytest.raises(Unavailable, match="closed"):
+            await run(lambda tx: tx.find_study(NAME))
+
+
+METHODS = {
+    "insert_study": lambda tx, study, trials: tx.insert_study(new_study()),
+    "find_study": lambda tx, study, trials: tx.find_study(NAME, request=Request("ask", "r", "f")),
+    "lock_study": lambda tx, study, trials: tx.lock_study(NAME, changes=len(trials)),
+    "update_study": lambda tx, study, trials: tx.update_study(tx.find_study(NAME).study),
+    "delete_study": lambda tx, study, trials: tx.delete_study(ELSEWHERE),
+    "list_studies": lambda tx, study, trials: tx.list_studies("digits", after="", limit=10),
+    "count_trials": lambda tx, study, trials: tx.count_trials([study, study + 1]),
+    "insert_trials": lambda tx, study, trials: tx.insert_trials(
+        study, [replace(t, number=t.number + 1000) for t in trials]
+    ),
+    "update_trials": lambda tx, study, trials: tx.update_trials(study, trials),
+    "find_trials": lambda tx, study, trials: tx.find_trials(study, [t.number for t in trials]),
+    "trials_after": lambda tx, study, trials: tx.trials_after(study, 0),
+    "list_trials": lambda tx, study, trials: tx.list_trials(study, after=0, limit=99, states=(), worker_id=""),
+    "expired_trials": lambda tx, study, trials: tx.expired_trials(study),
+    "studies_with_expired_leases": lambda tx, study, trials: tx.studies_with_expired_leases(10),
+    "renew_leases": lambda tx, study, trials: tx.renew_leases(study, [t.lease.token for t in trials]),
+    "record_measurements": lambda tx, study, trials: tx.record_measurements(
+        study, 1, [Measurement(t.number, {"a": MetricValue(1.0), "b": MetricValue(2.0)}) for t in trials], now=THEN
+    ),
+    "list_measurements": lambda tx, study, trials: tx.list_measurements(study, 1),
+    "save_reply": lambda tx, study, trials: tx.save_reply(study, Request("ask", "r", "f"), b"", now=THEN),
+    "forget_old_replies": lambda tx, study, trials: tx.forget_old_replies(10),
+}
+
+
+async def test_each_method_is_one_statement_whatever_the_number_of_trials(store):
+    study_id = await create(store)
+    trials = [active(number, now=THEN) for number in range(1, 41)]
+    await insert(store, study_id, *trials)
+    counts = {}
+    for name, method in METHODS.items():
+        for given in (trials[:1], trials):
+
+            def step(tx, method=method, given=given):
+                method(tx, study_id, given)
+                raise RuntimeError("enough")  # Rolled back: each method meets the same database.
+
+            with statements() as sent, pytest.raises(RuntimeError, match="enough"):
+                await store.write(step)
+            counts[name, len(given)] = len(sent)
+    extra = {"update_study": 1}  # The step reads the study first.
+    assert counts == {(name, size): 1 + extra.get(name, 0) for name in METHODS for size in (1, 40)}
+
+
+async def test_locking_for_a_request_looks_for_its_reply_once_more_on_postgresql_alone(store):
+    await create(store)
+    with statements() as sent:
+        await store.write(lambda tx: tx.lock_study(NAME, changes=1, request=Request("ask", "r", "f")))
+    assert len(sent) == (2 if store.description.startswith("postgresql") else 1)

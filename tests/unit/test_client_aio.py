@@ -1,0 +1,213 @@
+"""The client for asyncio keeps the promises of the one for threads."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from contextlib import aclosing
+
+import pytest
+from tests.unit.client_fake import precondition, serving, unavailable
+
+from asktell import client as sync
+from asktell.client import aio as at
+from asktell.v1 import trial_service_pb2 as pb2
+
+STOP = (pb2.DIRECTIVE_STOP, "no longer promising")
+ABANDON = (pb2.DIRECTIVE_ABANDON, "leased to another worker")
+
+
+@pytest.fixture
+def service():
+    with serving() as service:
+        yield service
+
+
+@pytest.fixture
+async def client(service):
+    async with at.Client(service.target, retry_for=30) as client:
+        yield client
+
+
+@pytest.fixture
+async def study(client):
+    return await client.create_study("s", parameters=[at.Float("x", 0, 1)], objectives=[at.Minimize("y")], max_trials=3)
+
+
+def states(service):
+    return [trial.state for trial in service.trials["projects/default/studies/s"].values()]
+
+
+@pytest.mark.parametrize("name", ["Client", "Study", "Trial"])
+def test_the_twins_have_the_same_methods_with_the_same_parameters(name):
+    threads, loop = getattr(sync, name), getattr(at, name)
+    twins = [each for each in vars(threads) if not each.startswith("_")]
+    missing = {each for each in twins if not hasattr(loop, each)}
+    assert missing <= {"wait_for_stop"}
+    for each in set(twins) - missing:
+        if inspect.isfunction(vars(threads)[each]):
+            ours, theirs = inspect.signature(vars(threads)[each]), inspect.signature(vars(loop)[each])
+            assert list(ours.parameters.values()) == list(theirs.parameters.values()) or each == "optimize"
+
+
+def test_the_modules_export_the_same_names():
+    assert sync.__all__ == at.__all__
+
+
+async def test_ask_and_tell_are_one_call_each(service, study):
+    (trial,) = await study.ask(worker_id="w")
+    await trial.tell({"y": (0.5, 0.1)})
+    assert (trial.state, trial.value()) == (at.TrialState.SUCCEEDED, 0.5)
+    assert {method: len(calls) for method, calls in service.requests.items()} == {"CreateStudy": 1, "Ask": 1, "Tell": 1}
+
+
+async def test_a_retried_ask_repeats_its_request_id_and_yields_one_trial(service, study):
+    service.fail("Ask", *[unavailable()] * 9)
+    (trial,) = await study.ask()
+    assert len(service.requests["Ask"]) == 10
+    assert len({request.request_id for request in service.requests["Ask"]}) == 1
+    assert (trial.number, len(states(service))) == (1, 1)
+
+
+async def test_retries_end_when_the_patience_ends(service):
+    service.fail("GetStudy", *[unavailable()] * 1000)
+    async with at.Client(service.target, retry_for=0.5) as client:
+        with pytest.raises(at.Unavailable, match="restarting"):
+            await client.get_study("s")
+
+
+async def test_an_error_has_reason_and_code(client):
+    with pytest.raises(at.NotFound) as caught:
+        await client.get_study("nowhere")
+    assert caught.value.reason == "STUDY_NOT_FOUND"
+
+
+async def test_a_closed_client_says_so(client, study):
+    await client.close()
+    with pytest.raises(at.Cancelled, match="closed"):
+        await study.ask()
+
+
+async def test_closing_the_client_ends_a_call_as_closed_and_not_as_a_cancelled_task(service, client, study):
+    stuck, original = threading.Event(), service.study
+    service.study = lambda *args: stuck.wait(60) and original(*args)
+    try:
+        call = asyncio.create_task(study.ask())
+        await asyncio.to_thread(service.wait_for, "Ask", 1)
+        await client.close()
+        with pytest.raises(at.Cancelled, match="closed"):
+            await call
+    finally:
+        stuck.set()
+
+
+def test_a_client_is_for_one_event_loop(service):
+    client = at.Client(service.target)
+    assert asyncio.run(client.list_studies()) == []
+    with pytest.raises(at.FailedPrecondition, match="another event loop"):
+        asyncio.run(client.list_studies())
+
+
+async def test_trials_runs_until_the_study_is_closed(service, study):
+    service.waits.append(0.01)
+    async for trial in study.trials():
+        assert not (await trial.report(step=0, y=1)).should_stop
+        await trial.tell(y=trial.parameters["x"])
+    assert states(service) == [pb2.Trial.STATE_SUCCEEDED] * 3
+    assert (await study.best_trial()).number == 1
+    assert list((await study.to_dataframe())["number"]) == [1, 2, 3]
+
+
+async def test_leaving_the_loop_gives_the_trial_back(service, study):
+    async with aclosing(study.trials()) as trials:
+        async for _ in trials:
+            break
+    assert states(service) == [pb2.Trial.STATE_QUEUED]
+
+
+async def test_a_turn_that_tells_nothing_is_an_error_at_the_next(service, study):
+    with pytest.raises(at.FailedPrecondition, match="trial 1 was left without a result"):
+        async for _ in study.trials():
+            pass
+    assert states(service) == [pb2.Trial.STATE_QUEUED]
+
+
+async def test_an_exception_in_a_trial_is_told_as_a_failure(service, study):
+    async for trial in study.trials(on_error="continue"):
+        async with trial:
+            if trial.number == 2:
+                raise RuntimeError("odd")
+            await trial.tell(y=1)
+    assert states(service) == [pb2.Trial.STATE_SUCCEEDED, pb2.Trial.STATE_FAILED, pb2.Trial.STATE_SUCCEEDED]
+
+
+async def test_cancelling_a_task_gives_its_trial_back(service, study):
+    started = asyncio.Event()
+
+    async def objective(trial):
+        started.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(study.optimize(objective))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert states(service) == [pb2.Trial.STATE_QUEUED]
+
+
+async def test_optimize_evaluates_at_most_count_trials(service, study):
+    seen = []
+
+    async def objective(trial):
+        return trial.parameters["x"]
+
+    await study.optimize(objective, count=2, callbacks=[lambda study, trial: seen.append(trial.number)])
+    assert seen == [1, 2]
+    assert states(service) == [pb2.Trial.STATE_SUCCEEDED] * 2
+
+
+async def test_optimize_drops_a_result_that_comes_too_late(service, study):
+    service.fail("Tell", precondition("trial 1: the lease was lost", "LEASE_LOST"))
+
+    async def objective(trial):
+        return 1.0
+
+    await study.optimize(objective, on_error="raise")
+    assert states(service)[1:] == [pb2.Trial.STATE_SUCCEEDED] * 2
+
+
+async def test_a_trial_that_was_asked_to_stop_is_told_as_stopped(service, study):
+    service.directives[1] = STOP
+    (trial,) = await study.ask()
+    assert (await trial.report(step=1, y=0.9)).should_stop
+    await trial.tell(y=0.9)
+    assert (trial.state, trial.message) == (at.TrialState.STOPPED, "no longer promising")
+
+
+async def test_leases_are_renewed_in_the_background_until_lost(service, study):
+    service.fail("RenewLeases", *[unavailable()] * 5)
+    (trial,) = await study.ask(lease_duration=0.06)
+    async with trial.keep_alive():
+        await asyncio.to_thread(service.wait_for, "RenewLeases", 8)
+        assert not trial.lost
+        service.directives[1] = ABANDON
+        calls = len(service.requests["RenewLeases"])
+        await asyncio.to_thread(service.wait_for, "RenewLeases", calls + 1)
+        while not trial.lost:
+            await asyncio.sleep(0)
+    assert trial.message == "leased to another worker"
+
+
+async def test_lists_go_through_all_pages(study):
+    await study.ask(3)
+    assert [trial.number for trial in await study.list_trials()] == [1, 2, 3]
+
+
+async def test_a_watch_goes_on_where_it_broke(service, study):
+    await study.ask(3)
+    async with aclosing(study.watch()) as changes:
+        seen = [(await anext(changes)).sequence for _ in range(3)]
+    assert seen == [1, 2, 3]
+    assert [request.after_sequence for request in service.requests["WatchStudy"]] == [0, 2]

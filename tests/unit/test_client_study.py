@@ -1,0 +1,474 @@
+"""Studies and trials as a program drives them, against a service in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from datetime import timedelta
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2
+from tests.unit.client_fake import precondition, refusal, serving, unavailable
+
+from asktell import client as at
+from asktell.v1 import trial_service_pb2 as pb2
+
+STOP = (pb2.DIRECTIVE_STOP, "no longer promising")
+ABANDON = (pb2.DIRECTIVE_ABANDON, "leased to another worker")
+
+
+@pytest.fixture
+def service():
+    with serving() as service:
+        yield service
+
+
+@pytest.fixture
+def client(service):
+    with at.Client(service.target, retry_for=30) as client:
+        yield client
+
+
+@pytest.fixture
+def study(client):
+    return new_study(client)
+
+
+def new_study(client, **options):
+    defaults = {"parameters": [at.Float("x", 0, 1)], "objectives": [at.Minimize("y")], "max_trials": 3}
+    return client.create_study("s", **(defaults | options))
+
+
+def states(service):
+    return [trial.state for trial in service.trials["projects/default/studies/s"].values()]
+
+
+def test_a_study_is_created_with_all_that_was_asked(client):
+    study = new_study(
+        client,
+        objectives=[at.Maximize("accuracy"), at.Minimize("latency")],
+        policy="random",
+        seed=7,
+        max_duration=3600,
+        max_failures=2,
+        max_parallel=4,
+        lease_duration=timedelta(seconds=30),
+        max_attempts=5,
+        late_tells="refuse",
+        labels={"team": "vision"},
+    )
+    assert (study.id, study.name) == ("s", "projects/default/studies/s")
+    assert study.parameters == (at.Float("x", 0, 1),)
+    assert study.objectives == (at.Maximize("accuracy"), at.Minimize("latency"))
+    assert (study.policy, study.seed, study.labels) == ("random", 7, {"team": "vision"})
+    assert study.budget == at.Budget(max_trials=3, max_duration=timedelta(hours=1), max_failures=2, max_parallel=4)
+    assert study.lease_duration == timedelta(seconds=30)
+    assert (study.record.max_attempts, study.record.late_tells) == (5, at.LateTells.REFUSE)
+    assert study.state is at.StudyState.ACTIVE
+
+
+def test_ask_and_tell_are_one_call_each(service, study):
+    (trial,) = study.ask(worker_id="w")
+    assert (trial.number, trial.parameters, trial.worker_id, trial.attempt) == (1, {"x": 0.1}, "w", 1)
+    trial.tell({"y": (0.5, 0.1)}, metadata={"host": "a"})
+    assert (trial.state, trial.value(), trial.metrics["y"].standard_error) == (at.TrialState.SUCCEEDED, 0.5, 0.1)
+    assert trial.metadata == {"host": "a"}
+    assert {method: len(calls) for method, calls in service.requests.items()} == {"CreateStudy": 1, "Ask": 1, "Tell": 1}
+
+
+def test_a_retried_ask_repeats_its_request_id_and_yields_one_trial(service, study):
+    service.fail("Ask", *[unavailable()] * 9)
+    (trial,) = study.ask()
+    sent = service.requests["Ask"]
+    assert len(sent) == 10
+    assert len({request.request_id for request in sent}) == 1
+    assert sent[0].request_id
+    assert trial.number == 1
+    assert len(states(service)) == 1
+
+
+@pytest.mark.parametrize("method", ["Tell", "AddTrials"])
+def test_a_retried_tell_or_add_repeats_its_request_id(service, study, method):
+    (trial,) = study.ask()
+    service.fail(method, *[unavailable()] * 5)
+    trial.tell(y=1)
+    study.enqueue({"x": 0.5})
+    sent = service.requests[method]
+    assert len(sent) == 6
+    assert len({request.request_id for request in sent}) == 1
+
+
+def test_two_asks_have_two_request_ids(service, study):
+    study.ask()
+    study.ask()
+    assert len({request.request_id for request in service.requests["Ask"]}) == 2
+
+
+def test_retries_end_when_the_patience_ends(service):
+    service.fail("GetStudy", *[unavailable()] * 1000)
+    with at.Client(service.target, retry_for=0.5) as client, pytest.raises(at.Unavailable, match="restarting"):
+        client.get_study("s")
+    assert len(service.requests["GetStudy"]) > 4
+
+
+def test_a_busy_service_is_asked_again_when_it_says(service, study):
+    delay = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=1_000_000))
+    service.fail("Ask", refusal(code_pb2.RESOURCE_EXHAUSTED, "busy", delay))
+    (trial,) = study.ask()
+    assert trial.number == 1
+
+
+def test_a_message_that_is_too_large_is_not_sent_again(service, study):
+    service.fail("Ask", refusal(code_pb2.RESOURCE_EXHAUSTED, "too large"))
+    with pytest.raises(at.ResourceExhausted):
+        study.ask()
+    assert len(service.requests["Ask"]) == 1
+
+
+def test_each_call_has_a_deadline(service):
+    with at.Client(service.target, timeout=0.2, retry_for=0) as client:
+        study = new_study(client)
+        stuck = threading.Event()
+        original, service.study = service.study, lambda *args: stuck.wait(60) and original(*args)
+        try:
+            with pytest.raises(at.DeadlineExceeded):
+                study.ask()
+        finally:
+            stuck.set()
+
+
+def test_the_reason_for_no_trial_is_told(service, study):
+    answer = study.ask_once(5)
+    assert ([trial.number for trial in answer.trials], answer.closed) == ([1, 2, 3], True)
+    assert answer.reason is at.Reason.BUDGET_SPENT
+
+
+def test_a_trial_is_told_once(study):
+    (trial,) = study.ask()
+    trial.tell(1.0)
+    with pytest.raises(at.FailedPrecondition, match="trial 1 was ended here before: it is succeeded"):
+        trial.tell(1.0)
+
+
+def test_a_tell_that_was_refused_locally_can_be_mended(service, study):
+    (trial,) = study.ask()
+    with pytest.raises(at.InvalidArgument, match=r"metrics\[y\]"):
+        trial.tell(z=1)
+    assert not service.requests["Tell"]
+    trial.tell(y=1, z=2)
+    assert trial.state is at.TrialState.SUCCEEDED
+
+
+def test_a_trial_that_was_not_asked_for_cannot_be_told(study):
+    enqueued = study.enqueue({"x": 0.5})
+    with pytest.raises(at.FailedPrecondition, match="not asked for here"):
+        enqueued.tell(1.0)
+
+
+def test_a_queued_trial_is_cancelled_without_a_lease(study):
+    enqueued = study.enqueue({"x": 0.5})
+    enqueued.cancel()
+    assert enqueued.state is at.TrialState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [
+        (lambda trial: trial.fail("broke"), at.TrialState.FAILED),
+        (lambda trial: trial.infeasible("broke"), at.TrialState.INFEASIBLE),
+        (lambda trial: trial.stop({"y": 1}, message="broke"), at.TrialState.STOPPED),
+    ],
+)
+def test_a_trial_can_end_without_success(study, end, state):
+    (trial,) = study.ask()
+    end(trial)
+    assert (trial.state, trial.message, trial.ended) == (state, "broke", True)
+
+
+def test_a_released_trial_goes_to_the_next_worker_with_its_checkpoint(study):
+    (first,) = study.ask()
+    first.release(checkpoint_uri="file:///a")
+    (second,) = study.ask()
+    assert (second.number, second.attempt, second.checkpoint_uri) == (1, 2, "file:///a")
+
+
+def test_a_report_says_whether_to_go_on(service, study):
+    (trial,) = study.ask()
+    assert trial.report(step=1, y=0.9) == at.Report(should_stop=False, lost=False, message="")
+    service.directives[1] = STOP
+    assert trial.report({"y": 0.8}, step=2) == at.Report(should_stop=True, lost=False, message="no longer promising")
+    steps = [(entry.step, entry.metrics["y"].value) for entry in study.get_trial(1).measurements]
+    assert steps == [(1, 0.9), (2, 0.8)]
+
+
+def test_a_trial_that_was_asked_to_stop_is_told_as_stopped(service, study):
+    service.directives[1] = STOP
+    (trial,) = study.ask()
+    trial.report(step=1, y=0.9)
+    trial.tell(y=0.9)
+    assert (trial.state, trial.message, trial.value()) == (at.TrialState.STOPPED, "no longer promising", 0.9)
+
+
+def test_a_lost_lease_stops_the_trial_and_refuses_its_result(service, study):
+    (trial,) = study.ask()
+    service.directives[1] = ABANDON
+    assert trial.report(step=1, y=1) == at.Report(should_stop=True, lost=True, message="leased to another worker")
+    assert trial.report(step=2, y=1).lost
+    assert len(service.requests["Report"]) == 1
+    service.trials[study.name][1].lease.token = "another"
+    with pytest.raises(at.FailedPrecondition, match="lease was lost"):
+        trial.tell(y=1)
+
+
+def test_trials_runs_until_the_study_is_closed(service, study):
+    for trial in study.trials(worker_id="gpu-0"):
+        trial.tell(y=trial.parameters["x"])
+    assert states(service) == [pb2.Trial.STATE_SUCCEEDED] * 3
+    assert {request.worker_id for request in service.requests["Ask"]} == {"gpu-0"}
+
+
+def test_trials_waits_while_there_is_none_for_now(service, study):
+    service.waits.extend([0.01, 0.01])
+    numbers = []
+    for trial in study.trials():
+        numbers.append(trial.number)
+        trial.tell(y=1)
+    assert numbers == [1, 2, 3]
+    assert len(service.requests["Ask"]) == 6
+
+
+def test_closing_the_client_ends_the_wait_for_a_trial(service, client, study):
+    service.waits.append(3600)
+    closer = threading.Thread(target=lambda: service.wait_for("Ask", 1) and client.close())
+    closer.start()
+    with pytest.raises(at.Cancelled, match="closed"):
+        next(study.trials())
+    closer.join()
+
+
+def test_leaving_the_loop_gives_the_trial_back(service, study):
+    for _ in study.trials():
+        break
+    assert states(service) == [pb2.Trial.STATE_QUEUED]
+
+
+def test_a_turn_that_tells_nothing_is_an_error_at_the_next(service, study):
+    with pytest.raises(at.FailedPrecondition, match="trial 1 was left without a result"):
+        for _ in study.trials():
+            pass
+    assert states(service) == [pb2.Trial.STATE_QUEUED]
+
+
+def test_a_turn_that_only_stops_tells_the_trial_as_stopped(service, study):
+    service.directives[1] = STOP
+    for trial in study.trials():
+        if trial.report(step=0, y=1).should_stop:
+            continue
+        trial.tell(y=1)
+    assert states(service) == [pb2.Trial.STATE_STOPPED, *[pb2.Trial.STATE_SUCCEEDED] * 2]
+
+
+def test_a_turn_that_lost_its_trial_goes_on_with_the_next(service, study):
+    service.directives[1] = ABANDON
+    for trial in study.trials():
+        if not trial.report(step=0, y=1).lost:
+            trial.tell(y=1)
+    assert states(service)[1:] == [pb2.Trial.STATE_SUCCEEDED] * 2
+    assert not service.requests["ReleaseTrial"]
+
+
+def test_a_turn_whose_stop_comes_too_late_goes_on_with_the_next(service, study):
+    service.directives[1] = STOP
+    service.fail("Tell", precondition("trial 1 is cancelled, not active", "TRIAL_ENDED"))
+    for trial in study.trials():
+        if not trial.report(step=0, y=1).should_stop:
+            trial.tell(y=1)
+    assert states(service)[1:] == [pb2.Trial.STATE_SUCCEEDED] * 2
+
+
+def test_an_exception_in_a_trial_is_told_as_a_failure_and_raised(service, study):
+    def work():
+        for trial in study.trials():
+            with trial:
+                _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    (told,) = service.trials[study.name].values()
+    assert (told.state, told.message) == (pb2.Trial.STATE_FAILED, "ZeroDivisionError: division by zero")
+
+
+def test_with_continue_the_loop_survives_exceptions(service, study):
+    for trial in study.trials(on_error="continue"):
+        with trial:
+            if trial.number == 2:
+                raise RuntimeError("odd")
+            trial.tell(y=1)
+    assert states(service) == [pb2.Trial.STATE_SUCCEEDED, pb2.Trial.STATE_FAILED, pb2.Trial.STATE_SUCCEEDED]
+
+
+def test_an_exception_after_the_tell_leaves_the_result(service, study):
+    (trial,) = study.ask()
+
+    def work():
+        with trial:
+            trial.tell(y=1)
+            raise RuntimeError("late")
+
+    with pytest.raises(RuntimeError, match="late"):
+        work()
+    assert states(service) == [pb2.Trial.STATE_SUCCEEDED]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_gives_the_trial_back(service, study, interruption):
+    def interrupted(trial):
+        raise interruption
+
+    with pytest.raises(interruption):
+        study.optimize(interrupted)
+    assert states(service) == [pb2.Trial.STATE_QUEUED]
+
+
+def test_an_interruption_does_not_wait_for_a_service_that_is_away(service, study):
+    service.fail("ReleaseTrial", *[unavailable()] * 1000)
+    (trial,) = study.ask()
+    with pytest.raises(KeyboardInterrupt), trial:
+        raise KeyboardInterrupt
+    assert len(service.requests["ReleaseTrial"]) <= 4
+
+
+def test_optimize_evaluates_until_the_study_is_closed(service, study):
+    seen = []
+    study.optimize(lambda trial: trial.parameters["x"], callbacks=[lambda study, trial: seen.append(trial.value())])
+    assert seen == pytest.approx([0.1, 0.2, 0.3])
+    assert study.best_trial.number == 1
+
+
+def test_optimize_evaluates_at_most_count_trials(service, study):
+    study.optimize(lambda trial: {"y": 1}, count=2)
+    assert states(service) == [pb2.Trial.STATE_SUCCEEDED] * 2
+    assert len(service.requests["Ask"]) == 2
+
+
+def test_optimize_tells_exceptions_and_goes_on(service, study):
+    def objective(trial):
+        if trial.number == 1:
+            raise ValueError("bad luck")
+        return (1.0, 0.1)
+
+    study.optimize(objective)
+    assert states(service) == [pb2.Trial.STATE_FAILED, *[pb2.Trial.STATE_SUCCEEDED] * 2]
+    assert study.get_trial(1).message == "ValueError: bad luck"
+
+
+def test_optimize_raises_when_asked_to(service, study):
+    def objective(trial):
+        raise ValueError("bad luck")
+
+    with pytest.raises(ValueError, match="bad luck"):
+        study.optimize(objective, on_error="raise")
+    assert states(service) == [pb2.Trial.STATE_FAILED]
+
+
+def test_an_objective_that_forgets_its_result_fails_its_trials(service, study):
+    study.optimize(lambda trial: None)
+    assert states(service) == [pb2.Trial.STATE_FAILED] * 3
+    assert "returned None" in study.get_trial(1).message
+
+
+def test_an_objective_may_end_its_trial_itself(service, study):
+    study.optimize(lambda trial: trial.infeasible("no"))
+    assert states(service) == [pb2.Trial.STATE_INFEASIBLE] * 3
+
+
+def test_optimize_drops_a_result_that_comes_too_late(service, study):
+    service.fail("Tell", precondition("trial 1: the lease was lost", "LEASE_LOST"))
+    study.optimize(lambda trial: 1.0, on_error="raise")
+    assert states(service)[1:] == [pb2.Trial.STATE_SUCCEEDED] * 2
+
+
+def test_a_service_out_of_reach_is_not_the_trials_fault(service, study):
+    (trial,) = study.ask()
+    with pytest.raises(at.DeadlineExceeded), trial:
+        raise at.DeadlineExceeded("slow")
+    assert states(service) == [pb2.Trial.STATE_QUEUED]
+
+
+def test_lists_go_through_all_pages(service, client, study):
+    study.ask(3)[1].tell(y=1)
+    assert [trial.number for trial in study.list_trials()] == [1, 2, 3]
+    assert [trial.number for trial in study.list_trials([at.TrialState.ACTIVE])] == [1, 3]
+    client.create_study("t", parameters=[at.Bool("b")], objectives=[at.Maximize("z")])
+    assert [study.id for study in client.list_studies()] == ["s", "t"]
+
+
+def test_trials_of_ones_own_are_enqueued_and_imported(service, study):
+    assert study.enqueue({"x": 0.5}, metadata={"why": "hunch"}).state is at.TrialState.QUEUED
+    done = study.import_trials(at.FinishedTrial(parameters={"x": i / 2000}, metrics={"y": i}) for i in range(1500))
+    assert [len(request.trials) for request in service.requests["AddTrials"]] == [1, 1000, 500]
+    assert (done[-1].number, done[-1].value("y")) == (1501, 1499.0)
+    (first,) = study.ask()
+    assert (first.number, first.metadata) == (1, {"why": "hunch"})
+
+
+def test_there_is_no_best_trial_before_the_first_success(study):
+    assert study.best_trial is None
+    assert study.optimal_trials() == []
+
+
+def test_there_is_no_best_trial_of_several_objectives(client):
+    study = new_study(client, objectives=[at.Minimize("y"), at.Minimize("z")])
+    with pytest.raises(at.FailedPrecondition, match="optimal_trials"):
+        _ = study.best_trial
+
+
+def test_trials_make_a_table(study):
+    study.optimize(lambda trial: (trial.parameters["x"], 0.5))
+    table = study.to_dataframe()
+    assert list(table["number"]) == [1, 2, 3]
+    assert list(table["parameters.x"]) == pytest.approx(list(table["metrics.y"]))
+    assert set(table["metrics.y.standard_error"]) == {0.5}
+
+
+def test_a_study_is_paused_resumed_and_finished(study):
+    study.pause()
+    assert study.state is at.StudyState.PAUSED
+    study.resume()
+    assert study.state is at.StudyState.ACTIVE
+    study.finish()
+    assert study.state is at.StudyState.FINISHED
+
+
+def test_an_update_changes_only_what_is_given(client):
+    study = new_study(client, max_failures=2, labels={"a": "b"})
+    study.update(max_trials=None, max_duration=60)
+    assert study.budget == at.Budget(max_failures=2, max_duration=timedelta(minutes=1))
+    assert study.labels == {"a": "b"}
+    study.update(labels={"c": "d"})
+    assert (study.labels, study.budget.max_failures) == ({"c": "d"}, 2)
+
+
+def test_a_deleted_study_is_gone(client, study):
+    study.delete()
+    with pytest.raises(at.NotFound) as caught:
+        client.get_study("s")
+    assert caught.value.reason == "STUDY_NOT_FOUND"
+
+
+def test_a_watch_goes_on_where_it_broke(service, study):
+    study.ask(3)
+    with closing(study.watch()) as changes:
+        seen = [next(changes) for _ in range(3)]
+    assert [(change.sequence, change.trial.number) for change in seen] == [(1, 1), (2, 2), (3, 3)]
+    assert [request.after_sequence for request in service.requests["WatchStudy"]] == [0, 2]
+
+
+def test_importing_the_client_loads_nothing_heavy():
+    heavy = ["torch", "sqlalchemy", "pandas", "numpy", "structlog", "asktell.server"]
+    code = f"import asktell.client, asktell.client.aio, sys; print([m for m in {heavy!r} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
