@@ -1,0 +1,5 @@
+"""The command line: `asktell`."""
+
+from asktell.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,191 @@
+"""`asktell study create`: a study from a file, from options, or from both."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+from cyclopts.validators import Number
+
+from asktell.cli import archive, dials, specfile
+from asktell.cli.dials import Unreadable
+from asktell.cli.document import Draft
+from asktell.cli.failure import Refused
+from asktell.client import Client, InvalidArgument, Maximize, Minimize, Study
+from asktell.client.spec import Objective, ParameterSpec
+
+SPACE = Group("What is searched (each may be repeated)", sort_key=1)
+GOALS = Group("For what (each may be repeated)", sort_key=2)
+BUDGET = Group("With how much", sort_key=3)
+
+Texts = tuple[str, ...]
+Many = Parameter(negative=(), show_default=False)
+AtLeastOne = Parameter(validator=Number(gte=1))
+Positive = Parameter(validator=Number(gt=0))
+
+
+def _help(text: str) -> Parameter:
+    return Parameter(help=text)
+
+
+@Parameter(name="*", group=SPACE)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dials:
+    """The parameters."""
+
+    float_: Annotated[
+        Texts,
+        Many,
+        Parameter(name="--float"),
+        _help("Real numbers: `learning_rate=1e-5:1e-1:log`, `dropout=0:0.5:0.1` in steps."),
+    ] = ()
+    int_: Annotated[
+        Texts, Many, Parameter(name="--int"), _help("Whole numbers: `layers=1:4`, `width=16:1024:log`.")
+    ] = ()
+    ordinal: Annotated[Texts, Many, _help("Values in their order: `batch_size=16,32,64`.")] = ()
+    categorical: Annotated[
+        Texts,
+        Many,
+        _help("Choices: `optimizer=sgd,adam`. Numbers, true, false and null are such; in quotes they are text."),
+    ] = ()
+    bool_: Annotated[
+        Texts,
+        Many,
+        Parameter(name="--bool"),
+        _help(
+            "True or false: `nesterov`. Any of these may end in `when optimizer=sgd`, as `momentum=0:0.99 when optimizer=sgd`."
+        ),
+    ] = ()
+
+    def parameters(self) -> tuple[ParameterSpec, ...]:
+        """The parameters, or Unreadable."""
+        flags = {
+            "--float": self.float_,
+            "--int": self.int_,
+            "--ordinal": self.ordinal,
+            "--categorical": self.categorical,
+            "--bool": self.bool_,
+        }
+        return tuple(dials.read(flag, text) for flag, texts in flags.items() for text in texts)
+
+
+@Parameter(name="*", group=GOALS)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goals:
+    """The objectives."""
+
+    minimize: Annotated[Texts, Many, _help("A metric of which smaller is better.")] = ()
+    maximize: Annotated[Texts, Many, _help("A metric of which larger is better.")] = ()
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives, those to minimise first."""
+        return (*map(Minimize, self.minimize), *map(Maximize, self.maximize))
+
+
+@Parameter(name="*", group=BUDGET)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The budget."""
+
+    max_trials: Annotated[int | None, AtLeastOne, _help("Trials in all.")] = None
+    max_failures: Annotated[int | None, AtLeastOne, _help("Failed trials after which no more are handed out.")] = None
+    max_parallel: Annotated[int | None, AtLeastOne, _help("Trials at one time.")] = None
+    max_duration: Annotated[float | None, Positive, _help("Seconds after which no more trials are handed out.")] = None
+
+    def given(self) -> dict[str, Any]:
+        """The limits that were given."""
+        duration = None if self.max_duration is None else timedelta(seconds=self.max_duration)
+        return _given(
+            max_trials=self.max_trials,
+            max_failures=self.max_failures,
+            max_parallel=self.max_parallel,
+            max_duration=duration,
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All else about a study."""
+
+    seed: Annotated[int | None, _help("Makes the choice of candidates repeatable.")] = None
+    policy: Annotated[str | None, _help("What chooses candidates: `auto`, `gp`, `random`.")] = None
+    lease_duration: Annotated[float | None, Positive, _help("Seconds that a worker's claim lasts without renewal.")] = (
+        None
+    )
+    max_attempts: Annotated[
+        int | None, AtLeastOne, _help("How many workers may break on a trial before it has failed.")
+    ] = None
+    label: Annotated[Texts, Many, _help("A note, as `KEY=VALUE`. May be repeated.")] = ()
+
+    def given(self) -> dict[str, Any]:
+        """The settings that were given."""
+        return _given(
+            seed=self.seed, policy=self.policy, lease_duration=self.lease_duration, max_attempts=self.max_attempts
+        )
+
+    def labels(self) -> dict[str, str]:
+        """The notes, or Unreadable."""
+        return dict(map(_label, self.label))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What was typed."""
+
+    spec: Path | None
+    dials: Dials
+    goals: Goals
+    limits: Limits
+    settings: Settings
+
+    def draft(self) -> Draft:
+        """The study that was described; Unreadable or Malformed if none was."""
+        draft = Draft() if self.spec is None else specfile.read(self.spec)
+        return _complete(
+            replace(
+                draft,
+                parameters=(*draft.parameters, *self.dials.parameters()),
+                objectives=(*draft.objectives, *self.goals.objectives()),
+                budget=replace(draft.budget, **self.limits.given()),
+                labels={**draft.labels, **self.settings.labels()},
+                settings={**draft.settings, **self.settings.given()},
+            )
+        )
+
+
+def create(client: Client, draft: Draft, *, name: str) -> Study:
+    """Create the study; what the service finds wrong with a parameter is said with its name."""
+    try:
+        return archive.create(client, draft, name=name)
+    except InvalidArgument as error:
+        raise Refused(_named(str(error), [parameter.name for parameter in draft.parameters])) from error
+
+
+def _named(message: str, names: list[str]) -> str:
+    return re.sub(r"study\.spec\.parameters\[(\d+)\]", lambda match: f"parameter {names[int(match[1])]}", message)
+
+
+def _given(**options: object) -> dict[str, Any]:
+    return {name: option for name, option in options.items() if option is not None}
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, note = text.partition("=")
+    if not (key and equals):
+        raise Unreadable(f"--label {text!r}: expected KEY=VALUE, such as team=vision")
+    return key, note
+
+
+def _complete(draft: Draft) -> Draft:
+    if not draft.parameters:
+        raise Unreadable(
+            "a study has parameters: give --float, --int, --ordinal, --categorical or --bool, or --spec FILE"
+        )
+    if not draft.objectives:
+        raise Unreadable("a study has an objective: give --minimize METRIC or --maximize METRIC")
+    return draft

@@ -1,0 +1,277 @@
+"""Studies and trials as plain JSON: what `--json` prints, what files contain.
+
+Numbers that JSON lacks are the texts "NaN", "Infinity" and "-Infinity", durations are seconds, times ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from asktell.client import Bool, Categorical, Float, Int, Maximize, Minimize, Ordinal
+from asktell.client.spec import NO_DEFAULT, Objective, ParameterSpec
+from asktell.client.values import Budget, FinishedTrial, Measurement, MetricValue, StudyRecord, TrialRecord, TrialState
+
+Document = dict[str, Any]
+
+KINDS: Mapping[str, type[ParameterSpec]] = {
+    "float": Float,
+    "int": Int,
+    "categorical": Categorical,
+    "bool": Bool,
+    "ordinal": Ordinal,
+}
+_SETTINGS = ("policy", "seed", "lease_duration", "max_attempts", "late_tells")
+
+
+class Malformed(ValueError):
+    """A document that describes no study or trial; the message names the place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A study to be created. `settings` are those of `policy`, `seed`, `lease_duration`, `max_attempts`, `late_tells` that are given."""
+
+    name: str = ""
+    parameters: tuple[ParameterSpec, ...] = ()
+    objectives: tuple[Objective, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def of_study(record: StudyRecord) -> Document:
+    """The document of a study."""
+    budget = asdict(record.budget)
+    return {
+        "name": record.name.rpartition("/")[2],
+        "project": record.name.split("/")[1],
+        "state": record.state.value,
+        "parameters": [of_parameter(parameter) for parameter in record.parameters],
+        "objectives": [{"metric": objective.metric, "goal": objective.goal} for objective in record.objectives],
+        "policy": record.policy,
+        "seed": record.seed,
+        "lease_duration": _seconds(record.lease_duration),
+        "max_attempts": record.max_attempts,
+        "late_tells": None if record.late_tells is None else record.late_tells.value,
+        "budget": {**budget, "max_duration": _seconds(record.budget.max_duration)},
+        "labels": dict(record.labels),
+        "counts": asdict(record.counts),
+        "create_time": _time(record.create_time),
+        "update_time": _time(record.update_time),
+    }
+
+
+def of_parameter(parameter: ParameterSpec) -> Document:
+    """The document of a parameter: its kind, range, and what else differs from the plain case."""
+    document: Document = {"name": parameter.name, "kind": kind(parameter)}
+    match parameter:
+        case Float() | Int():
+            document |= {"low": parameter.low, "high": parameter.high, "log": parameter.log}
+            document |= {} if parameter.step is None else {"step": parameter.step}
+        case Categorical():
+            document["choices"] = list(parameter.choices)
+        case Ordinal():
+            document["values"] = list(parameter.values)
+    if parameter.default is not NO_DEFAULT:
+        document["default"] = parameter.default
+    if parameter.when is not None:
+        document["when"] = {"parent": parameter.when[0], "values": list(parameter.when[1])}
+    return document
+
+
+def kind(parameter: ParameterSpec) -> str:
+    """`float`, `int`, `categorical`, `bool` or `ordinal`."""
+    return type(parameter).__name__.lower()
+
+
+def of_trial(record: TrialRecord) -> Document:
+    """The document of a trial; `measurements` are there if the record has them."""
+    return {
+        "number": record.number,
+        "state": record.state.value,
+        "parameters": dict(record.parameters),
+        "metrics": _of_metrics(record.metrics),
+        "measurements": [
+            {"step": each.step, "metrics": _of_metrics(each.metrics), "create_time": _time(each.create_time)}
+            for each in record.measurements
+        ],
+        "message": record.message,
+        "metadata": dict(record.metadata),
+        "attempt": record.attempt,
+        "worker_id": record.lease.worker_id if record.lease else "",
+        "checkpoint_uri": record.checkpoint_uri,
+        "origin": {
+            "policy": record.origin.policy,
+            "method": record.origin.method,
+            "fallback": record.origin.fallback,
+            "predictions": {name: asdict(prediction) for name, prediction in record.origin.predictions.items()},
+            "acquisition": record.origin.acquisition,
+            "incumbent": record.origin.incumbent,
+            "compute_duration": _seconds(record.origin.compute_duration),
+        },
+        "create_time": _time(record.create_time),
+        "start_time": _time(record.start_time),
+        "end_time": _time(record.end_time),
+    }
+
+
+def _of_metrics(metrics: Mapping[str, MetricValue]) -> Document:
+    return {
+        name: {"value": number(metric.value), "standard_error": metric.standard_error}
+        for name, metric in metrics.items()
+    }
+
+
+def number(value: float) -> float | str:
+    """A number as JSON has it."""
+    if math.isnan(value):
+        return "NaN"
+    return value if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()
+
+
+def _time(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat().replace("+00:00", "Z")
+
+
+def draft(document: Any) -> Draft:
+    """Return the study that a document describes, or raise Malformed. What only the service sets is passed over."""
+    members = _members("the study", document)
+    known = {
+        "name",
+        "project",
+        "state",
+        "parameters",
+        "objectives",
+        "budget",
+        "labels",
+        "counts",
+        "create_time",
+        "update_time",
+    }
+    _no_others("the study", members, {*known, *_SETTINGS})
+    parameters = _list("parameters", members.get("parameters"))
+    objectives = _list("objectives", members.get("objectives"))
+    return Draft(
+        name=str(members.get("name", "")),
+        parameters=tuple(_at(f"parameters[{place}]", parameter, each) for place, each in enumerate(parameters)),
+        objectives=tuple(_at(f"objectives[{place}]", objective, each) for place, each in enumerate(objectives)),
+        budget=_at("budget", _budget, members.get("budget") or {}),
+        labels=_members("labels", members.get("labels") or {}),
+        settings={name: members[name] for name in _SETTINGS if members.get(name) is not None},
+    )
+
+
+def parameter(document: Any) -> ParameterSpec:
+    """Return the parameter that a document describes, or raise ValueError or TypeError."""
+    members = dict(_members("it", document))
+    name, kind_name, when = members.pop("name", None), members.pop("kind", None), members.pop("when", None)
+    if not isinstance(name, str):
+        raise ValueError("it has no name")
+    if kind_name not in KINDS:
+        raise ValueError(f"the kind of {name} is {kind_name!r}, not one of {', '.join(KINDS)}")
+    if when is not None:
+        members["when"] = _condition(when)
+    try:
+        return KINDS[kind_name](name, **members)
+    except TypeError as error:
+        raise ValueError(f"{name}: {_plain(error)}") from error
+
+
+def _plain(error: TypeError) -> str:
+    """What Python says of a call, as it looks from the document."""
+    lacks = re.search(r"missing \d+ required positional arguments?: (.*)", str(error))
+    if lacks:
+        return f"it lacks {lacks[1].replace(chr(39), '')}"
+    strange = re.search(r"unexpected keyword argument '(.*)'", str(error))
+    return f"it cannot have {strange[1]!r}" if strange else str(error)
+
+
+def _condition(document: Any) -> tuple[str, Sequence[Any]]:
+    members = _members("when", document)
+    _no_others("when", members, {"parent", "values"})
+    if not isinstance(members.get("parent"), str) or not isinstance(members.get("values"), list):
+        raise ValueError('when is written as {"parent": "optimizer", "values": ["sgd"]}')
+    return members["parent"], members["values"]
+
+
+def objective(document: Any) -> Objective:
+    """Return the objective that a document describes, or raise ValueError."""
+    members = _members("it", document)
+    _no_others("it", members, {"metric", "goal"})
+    goals: Mapping[str, type[Minimize | Maximize]] = {"minimize": Minimize, "maximize": Maximize}
+    if members.get("goal") not in goals or not isinstance(members.get("metric"), str):
+        raise ValueError('an objective is written as {"metric": "loss", "goal": "minimize"}, or "maximize"')
+    return goals[members["goal"]](members["metric"])
+
+
+def _budget(document: Any) -> Budget:
+    members = dict(_members("it", document))
+    _no_others("it", members, {"max_trials", "max_duration", "max_failures", "max_parallel"})
+    if members.get("max_duration") is not None:
+        members["max_duration"] = timedelta(seconds=members["max_duration"])
+    return Budget(**members)
+
+
+def finished_trial(document: Any) -> FinishedTrial:
+    """Return the trial that ended elsewhere, or raise ValueError."""
+    members = _members("it", document)
+    return FinishedTrial(
+        parameters=_members("parameters", members.get("parameters")),
+        metrics=_metrics(members.get("metrics") or {}),
+        state=trial_state(members),
+        measurements=tuple(
+            Measurement(int(each["step"]), _metrics(each["metrics"])) for each in members.get("measurements") or ()
+        ),
+        message=str(members.get("message") or ""),
+        metadata=_members("metadata", members.get("metadata") or {}),
+    )
+
+
+def trial_state(document: Mapping[str, Any]) -> TrialState:
+    """The state of a trial, or ValueError."""
+    return TrialState(document["state"])
+
+
+def _metrics(document: Any) -> dict[str, MetricValue]:
+    members = _members("metrics", document)
+    return {name: MetricValue(float(metric["value"]), metric.get("standard_error")) for name, metric in members.items()}
+
+
+def _at(place: str, build: Callable[[Any], Any], document: Any) -> Any:
+    try:
+        return build(document)
+    except (ValueError, TypeError, KeyError) as error:
+        raise Malformed(f"{place}: {error}") from error
+
+
+def at(place: str, build: Callable[[Any], Any], document: Any) -> Any:
+    """Build a value from a part of a document; raise Malformed that names the place."""
+    return _at(place, build, document)
+
+
+def _members(what: str, document: Any) -> Mapping[str, Any]:
+    if not isinstance(document, dict):
+        raise Malformed(f"{what} is not an object of names and values")
+    return document
+
+
+def _list(what: str, document: Any) -> Sequence[Any]:
+    if document is None:
+        return ()
+    if not isinstance(document, list):
+        raise Malformed(f"{what} is not a list")
+    return document
+
+
+def _no_others(what: str, members: Mapping[str, Any], known: set[str]) -> None:
+    if others := sorted(set(members) - known):
+        raise Malformed(f"{what} has {', '.join(others)}; known are {', '.join(sorted(known))}")

@@ -1,0 +1,52 @@
+"""Which service, which project: the options that every command about studies has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+from stamina.instrumentation import set_on_retry_hooks
+
+from asktell.client import Client, Study
+
+RETRY_SECONDS = 5.0
+"""How long a command tries to reach the service: a person waits."""
+
+Json = Annotated[
+    bool, Parameter(name="--json", negative=(), show_default=False, help="Print JSON for scripts, and nothing else.")
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Which service, which project.
+
+    Attributes:
+        target: Where the service listens.
+        project: The namespace of the study.
+    """
+
+    target: Annotated[str, Parameter(env_var="ASKTELL_TARGET", help="Where the service listens.")] = "localhost:50051"
+    project: Annotated[str, Parameter(env_var="ASKTELL_PROJECT", help="The namespace of studies.")] = "default"
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client, closed in the end."""
+        # Retries would be logged where the output is read by scripts; what comes of them is said in the end.
+        set_on_retry_hooks([])
+        with Client(self.target, project=self.project, retry_for=RETRY_SECONDS) as client:
+            yield client
+
+    @contextmanager
+    def study(self, name: str) -> Iterator[Study]:
+        """A study that exists; NotFound otherwise."""
+        with self.client() as client:
+            yield client.get_study(name)
+
+
+ANYWHERE = Service()
+"""What the options and the environment leave as it is."""

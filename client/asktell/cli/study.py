@@ -1,0 +1,337 @@
+"""`asktell study`: create, look at and change studies."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from rich.text import Text
+
+from asktell.cli import document, tables
+from asktell.cli.archive import Archive, Format
+from asktell.cli.create import Dials, Goals, Limits, Order, Settings
+from asktell.cli.create import create as create_study
+from asktell.cli.failure import Refused
+from asktell.cli.service import ANYWHERE, Json, Service
+from asktell.client import Study, StudyRecord, Trial, TrialState
+
+LATEST = 10
+NO_DIALS, NO_GOALS, NO_LIMITS, NO_SETTINGS = Dials(), Goals(), Limits(), Settings()
+
+HELP = """Create, look at and change studies.
+
+For example: `asktell study list`
+"""
+
+app = App(name="study", help=HELP, help_format="markdown")
+
+
+@app.command
+def create(
+    name: str,
+    /,
+    *,
+    spec: Path | None = None,
+    dials: Dials = NO_DIALS,
+    goals: Goals = NO_GOALS,
+    limits: Limits = NO_LIMITS,
+    settings: Settings = NO_SETTINGS,
+    service: Service = ANYWHERE,
+    as_json: Json = False,
+) -> None:
+    """Create a study.
+
+    From a file, from options, or from both: the options add to the file's parameters and objectives, and stand in place of its other
+    settings. The same study again is left as it is; one of the same name that differs is an error.
+
+    For example:
+
+    `asktell study create digits --float "learning_rate=1e-5:1e-1:log" --categorical "optimizer=sgd,adam"
+    --float "momentum=0:0.99 when optimizer=sgd" --maximize accuracy --max-trials 50 --seed 0`
+
+    `asktell study create digits --spec digits.toml`
+
+    Parameters
+    ----------
+    name
+        The study's name: letters, digits and `_ . -`.
+    spec
+        TOML or JSON, with the names that `asktell study show --json` prints.
+    """
+    draft = Order(spec=spec, dials=dials, goals=goals, limits=limits, settings=settings).draft()
+    with service.client() as client:
+        study = create_study(client, draft, name=name)
+    _print_study(study, as_json=as_json, done="is there")
+
+
+@app.command(name="list")
+def list_(*, service: Service = ANYWHERE, as_json: Json = False) -> None:
+    """List the studies of the project.
+
+    For example: `asktell study list --project default`
+    """
+    with service.client() as client:
+        records = [study.record for study in client.list_studies()]
+    if as_json:
+        _print_json([document.of_study(record) for record in records])
+    elif records:
+        tables.show(tables.studies(records))
+    else:
+        tables.show(f"project {service.project} has no studies: asktell study create --help")
+
+
+@app.command
+def show(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) -> None:
+    """Show a study: what is searched, how it stands, the best so far, and the latest trials.
+
+    With `--json`, the study without its trials, as `--spec` takes it.
+
+    For example: `asktell study show digits`
+
+    Parameters
+    ----------
+    name
+        The study.
+    """
+    with service.study(name) as study:
+        if as_json:
+            _print_json(document.of_study(study.record))
+            return
+        optimal, trials = study.optimal_trials(), study.list_trials()
+    listed = {"best so far": _records(optimal), "latest trials": _records(trials[-LATEST:])}
+    tables.show(
+        tables.heading(study.record),
+        tables.space(study.parameters),
+        *(tables.trials(records, study.record, title=title) for title, records in listed.items() if records),
+    )
+
+
+@app.command
+def best(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) -> None:
+    """Show the best trial, or the Pareto front of several objectives.
+
+    With `--json`, a list of trials: empty while none has succeeded, one with one objective.
+
+    For example: `asktell study best digits --json | jq '.[0].parameters'`
+
+    Parameters
+    ----------
+    name
+        The study.
+    """
+    with service.study(name) as study:
+        optimal = _records(study.optimal_trials())
+    if as_json:
+        _print_json([document.of_trial(record) for record in optimal])
+    elif not optimal:
+        raise Refused(f"no trial of {name} has succeeded yet")
+    elif len(study.objectives) == 1:
+        tables.show(tables.best(optimal[0], study.record))
+    else:
+        tables.show(tables.trials(optimal, study.record, title="Pareto front"))
+
+
+@app.command
+def trials(
+    name: str,
+    /,
+    *,
+    state: Annotated[tuple[TrialState, ...], Parameter(negative=(), show_default=False)] = (),
+    worker: Annotated[str, Parameter(show_default=False)] = "",
+    service: Service = ANYWHERE,
+    as_json: Json = False,
+) -> None:
+    """List the trials of a study. `asktell study export` has their measurements too.
+
+    For example: `asktell study trials digits --state failed`
+
+    Parameters
+    ----------
+    name
+        The study.
+    state
+        Only trials in this state. May be repeated.
+    worker
+        Only trials that this worker holds or held last.
+    """
+    with service.study(name) as study:
+        records = _records(study.list_trials(state, worker_id=worker))
+    if as_json:
+        _print_json([document.of_trial(record) for record in records])
+    elif records:
+        tables.show(tables.trials(records, study.record))
+    else:
+        tables.show(f"{name} has no such trials" if state or worker else f"{name} has no trials yet")
+
+
+@app.command
+def export(
+    name: str,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    format_: Annotated[Format, Parameter(name="--format")] = "jsonl",
+    service: Service = ANYWHERE,
+) -> None:
+    """Write a study with all its trials and measurements to a file, or to standard output.
+
+    Not kept by `asktell study import`: times, leases, attempts, origins, checkpoints, and trials that were cancelled.
+
+    For example: `asktell study export digits --output digits.jsonl`
+
+    Parameters
+    ----------
+    name
+        The study.
+    output
+        The file to write; standard output if absent.
+    format_
+        `jsonl` or `json` to be imported again, `csv` for a spreadsheet.
+    """
+    with service.study(name) as study:
+        archive = Archive.of(study)
+    if output is None:
+        archive.write(sys.stdout, format_)
+        return
+    with output.open("w", encoding="utf-8", newline="") as file:
+        archive.write(file, format_)
+    print(f"{name}: {len(archive.trials)} trials in {output}", file=sys.stderr)
+
+
+@app.command(name="import")
+def import_(
+    file: Path,
+    /,
+    *,
+    name: str | None = None,
+    service: Service = ANYWHERE,
+    as_json: Json = False,
+) -> None:
+    """Create a study from a file of `asktell study export`, with its trials.
+
+    Finished trials keep their state, metrics and measurements; queued and active ones are queued for workers.
+
+    For example: `asktell study import digits.jsonl --name digits-2`
+
+    Parameters
+    ----------
+    file
+        The file, as jsonl or json.
+    name
+        The new study's name; that of the file if absent.
+    """
+    archive = Archive.read(file)
+    with service.client() as client:
+        new = name or str(archive.study.get("name", ""))
+        _require_new(client.list_studies(), new)
+        study = archive.restore(client, new)
+    _print_study(study, as_json=as_json, done="is there")
+
+
+def _require_new(studies: Iterable[Study], name: str) -> None:
+    """Importing into a study that is there would double its trials."""
+    if any(study.id == name for study in studies):
+        raise Refused(f"study {name} exists: give the imported one another name with --name")
+
+
+@app.command
+def delete(
+    name: str,
+    /,
+    *,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative=(), show_default=False)] = False,
+    service: Service = ANYWHERE,
+) -> None:
+    """Remove a study with all its trials, for good.
+
+    For example: `asktell study delete digits --yes`
+
+    Parameters
+    ----------
+    name
+        The study.
+    yes
+        Do not ask.
+    """
+    with service.client() as client:
+        study = client.get_study(name)
+        if not yes:
+            _confirm(f"Remove {study.name} with {sum(asdict(study.counts).values())} trials for good?")
+        client.delete_study(name)
+    print(f"{name} is removed", file=sys.stderr)
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise Refused("nothing was removed: there is nobody to ask, say --yes")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise Refused("nothing was removed")
+
+
+@app.command
+def pause(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) -> None:
+    """Hand out no trials for now; running ones go on.
+
+    For example: `asktell study pause digits`
+
+    Parameters
+    ----------
+    name
+        The study.
+    """
+    with service.study(name) as study:
+        study.pause()
+    _print_study(study, as_json=as_json)
+
+
+@app.command
+def resume(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) -> None:
+    """Hand out trials again, also of a finished study.
+
+    For example: `asktell study resume digits`
+
+    Parameters
+    ----------
+    name
+        The study.
+    """
+    with service.study(name) as study:
+        study.resume()
+    _print_study(study, as_json=as_json)
+
+
+@app.command
+def finish(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) -> None:
+    """Hand out no trials any more; running ones may still be told.
+
+    For example: `asktell study finish digits`
+
+    Parameters
+    ----------
+    name
+        The study.
+    """
+    with service.study(name) as study:
+        study.finish()
+    _print_study(study, as_json=as_json)
+
+
+def _print_study(study: Study, *, as_json: bool, done: str = "is") -> None:
+    record: StudyRecord = study.record
+    if as_json:
+        _print_json(document.of_study(record))
+    else:
+        tables.show(Text(f"{study.name} {done}: {record.state.value}, trials: {tables.counted(record.counts)}"))
+
+
+def _records(trials: Sequence[Trial]) -> list[Any]:
+    return [trial.record for trial in trials]
+
+
+def _print_json(content: object) -> None:
+    print(json.dumps(content, ensure_ascii=False, indent=2))

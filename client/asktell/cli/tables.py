@@ -1,0 +1,229 @@
+"""Studies and trials as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from asktell.client import Categorical, Float, Int, MetricValue, Ordinal, StudyRecord, TrialRecord, TrialState
+from asktell.client.spec import NO_DEFAULT, ParameterSpec, ParameterValue
+from asktell.client.values import TrialCounts
+
+STYLES = {
+    TrialState.SUCCEEDED: "green",
+    TrialState.ACTIVE: "cyan",
+    TrialState.FAILED: "red",
+    TrialState.INFEASIBLE: "yellow",
+    TrialState.STOPPED: "yellow",
+}
+NONE = "–"
+
+
+def show(*parts: RenderableType) -> None:
+    """Print to standard output, with an empty line between the parts."""
+    console = Console(highlight=False)
+    for place, part in enumerate(parts):
+        if place:
+            console.print()
+        console.print(part)
+
+
+def studies(records: Sequence[StudyRecord]) -> Table:
+    """One row a study."""
+    table = _table("study", "state", "objectives", "succeeded", "active", "failed", "budget", "changed")
+    for record in records:
+        counts = record.counts
+        table.add_row(
+            record.name.rpartition("/")[2],
+            record.state.value,
+            objectives(record),
+            *map(str, (counts.succeeded, counts.active, counts.failed)),
+            _limit(record.budget.max_trials),
+            _time(record.update_time),
+        )
+    _right(table, 3, 4, 5, 6)
+    return table
+
+
+def objectives(record: StudyRecord) -> str:
+    """Such as `maximize accuracy, minimize latency`."""
+    return ", ".join(f"{objective.goal} {objective.metric}" for objective in record.objectives)
+
+
+def heading(record: StudyRecord) -> Table:
+    """What a study is, in pairs of word and value."""
+    budget = record.budget
+    limits = {
+        "trials": budget.max_trials,
+        "failures": budget.max_failures,
+        "at one time": budget.max_parallel,
+        "duration": budget.max_duration,
+    }
+    pairs = {
+        "study": record.name,
+        "state": record.state.value,
+        "objectives": objectives(record),
+        "policy": f"{record.policy}, seed {record.seed}",
+        "budget": ", ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None) or "unlimited",
+        "trials": counted(record.counts),
+        "leases": f"{_span(record.lease_duration)}, {record.max_attempts} attempts",
+        "labels": ", ".join(f"{key}={text}" for key, text in record.labels.items()),
+        "created": _time(record.create_time),
+    }
+    table = Table.grid(padding=(0, 2))
+    for word, text in pairs.items():
+        if text:
+            table.add_row(Text(word, style="bold"), Text(text))
+    return table
+
+
+def counted(counts: TrialCounts) -> str:
+    """Such as `12 succeeded, 1 failed`."""
+    states = ("succeeded", "active", "queued", "stopped", "infeasible", "failed", "cancelled")
+    return ", ".join(f"{count} {state}" for state in states if (count := getattr(counts, state))) or "none yet"
+
+
+def space(parameters: Sequence[ParameterSpec]) -> Table:
+    """One row a parameter."""
+    table = _table("parameter", "kind", "range", "default", "when")
+    for parameter in parameters:
+        table.add_row(
+            Text(parameter.name, style="bold"),
+            type(parameter).__name__.lower(),
+            Text(_range(parameter)),
+            Text(NONE if parameter.default is NO_DEFAULT else value(parameter.default)),
+            Text(_condition(parameter)),
+        )
+    return table
+
+
+def _range(parameter: ParameterSpec) -> str:
+    match parameter:
+        case Float() | Int():
+            spacing = ", log" if parameter.log else "" if parameter.step is None else f", step {value(parameter.step)}"
+            return f"{value(parameter.low)} to {value(parameter.high)}{spacing}"
+        case Categorical():
+            return " | ".join(map(value, parameter.choices))
+        case Ordinal():
+            return " < ".join(map(value, parameter.values))
+    return "true | false"
+
+
+def _condition(parameter: ParameterSpec) -> str:
+    if parameter.when is None:
+        return ""
+    parent, values = parameter.when
+    return f"{parent} is {' or '.join(map(value, values))}"
+
+
+def trials(
+    records: Sequence[TrialRecord], study: StudyRecord, *, width: int | None = None, title: str | None = None
+) -> RenderableType:
+    """One row a trial, with a column a parameter if that fits, else with all parameters in one."""
+    console = Console(width=width)
+    wide = _trials(records, study, title=title, folded=False)
+    if console.measure(wide, options=console.options.update(max_width=10_000)).maximum <= console.width:
+        return wide
+    return _trials(records, study, title=title, folded=True)
+
+
+def _trials(records: Sequence[TrialRecord], study: StudyRecord, *, title: str | None, folded: bool) -> Table:
+    parameters = [parameter.name for parameter in study.parameters]
+    metrics = _metric_names(records, study)
+    messages = not folded and any(record.message for record in records)
+    last = ["parameters"] if folded else [*parameters, *(["message"] if messages else [])]
+    table = _table("trial", "state", *metrics, *last)
+    table.title = title
+    table.title_justify = "left"
+    for record in records:
+        table.add_row(
+            str(record.number),
+            Text(record.state.value, style=STYLES.get(record.state, "")),
+            *(metric(record.metrics.get(name)) for name in metrics),
+            *([_folded(record, parameters)] if folded else _unfolded(record, parameters, messages=messages)),
+        )
+    _right(table, 0, *range(2, 2 + len(metrics)))
+    table.columns[1].no_wrap = True
+    return table
+
+
+def _unfolded(record: TrialRecord, names: Sequence[str], *, messages: bool) -> list[Text]:
+    values = [Text(value(record.parameters[name]) if name in record.parameters else NONE) for name in names]
+    return [*values, *([Text(_last_line(record.message))] if messages else [])]
+
+
+def _folded(record: TrialRecord, names: Sequence[str]) -> Text:
+    """All parameters, and below them the message if there is one."""
+    text = Text(", ".join(f"{name}={value(record.parameters[name])}" for name in names if name in record.parameters))
+    return text.append(f"\n{_last_line(record.message)}", style="red") if record.message else text
+
+
+def _metric_names(records: Iterable[TrialRecord], study: StudyRecord) -> list[str]:
+    wanted = [objective.metric for objective in study.objectives]
+    others = {name for record in records for name in record.metrics} - set(wanted)
+    return [*wanted, *sorted(others)]
+
+
+def best(record: TrialRecord, study: StudyRecord) -> RenderableType:
+    """The best trial: its metrics, then its parameters one a row."""
+    table = _table("parameter", "value")
+    for parameter in study.parameters:
+        if parameter.name in record.parameters:
+            table.add_row(parameter.name, Text(value(record.parameters[parameter.name])))
+    numbers = ", ".join(f"{name} = {metric(each)}" for name, each in record.metrics.items())
+    return Group(Text(f"trial {record.number}: {numbers}", style="bold"), table)
+
+
+def metric(value: MetricValue | None) -> str:
+    """A metric's value in six digits, with its standard error in two."""
+    if value is None:
+        return NONE
+    error = "" if value.standard_error is None else f" ± {value.standard_error:.2g}"
+    return f"{value.value:.6g}{error}"
+
+
+def value(value: ParameterValue | Sequence[ParameterValue]) -> str:
+    """A parameter's value; numbers in six digits."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:.6g}"
+        case None:
+            return "null"
+    return str(value)
+
+
+def _last_line(message: str) -> str:
+    lines = message.strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _right(table: Table, *columns: int) -> None:
+    for column in columns:
+        table.columns[column].justify = "right"
+        table.columns[column].no_wrap = True
+
+
+def _limit(limit: int | None) -> str:
+    return NONE if limit is None else str(limit)
+
+
+def _span(duration: timedelta | None) -> str:
+    return NONE if duration is None else f"{duration.total_seconds():g} s"
+
+
+def _time(time: datetime | None) -> str:
+    return NONE if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,297 @@
+"""`asktell study` against a real server."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import pty
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.processes import ASKTELL, Processes, Server
+
+from asktell.cli import main
+from asktell.client import Client, FinishedTrial, Float, Maximize, Measurement, MetricValue, Minimize, Study, TrialState
+
+SPACE = ["--float", "rate=1e-5:1e-1:log", "--categorical", "opt=sgd,adam", "--float", "momentum=0:0.99 when opt=sgd"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("cli")
+    with Processes(directory) as processes:
+        yield processes.serve(str(directory / "asktell.db"))
+
+
+@pytest.fixture
+def client(server: Server, request: pytest.FixtureRequest) -> Iterator[Client]:
+    """A client with a project of the test's own, which the commands get from the environment."""
+    with Client(server.target, project=re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")) as client:
+        yield client
+
+
+@pytest.fixture
+def study(client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """`asktell study` in this process: what it writes to standard output, or to standard error if it is to fail."""
+    monkeypatch.setenv("ASKTELL_TARGET", client.target)
+    monkeypatch.setenv("ASKTELL_PROJECT", client.project)
+
+    def run(*arguments: str, status: int = 0, columns: int = 120) -> str:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit) as exited:
+            main(["study", *arguments])
+        written = capsys.readouterr()
+        assert exited.value.code == status, written.err
+        assert status == 0 or written.out == ""
+        return written.out if status == 0 else written.err
+
+    return run
+
+
+def populate(client: Client, name: str = "full") -> Study:
+    """A study with a trial in every state, and awkward values."""
+    study = client.create_study(
+        name,
+        parameters=[Float("x", -1, 1)],
+        objectives=[Minimize("loss")],
+        policy="random",
+        max_trials=20,
+        labels={"team": "vision"},
+    )
+    study.import_trials(
+        [
+            FinishedTrial(
+                parameters={"x": 0.5},
+                metrics={"loss": (0.25, 0.01), "time": 3},
+                measurements=[
+                    Measurement(0, {"loss": MetricValue(1.0)}),
+                    Measurement(5, {"loss": MetricValue(0.5, 0.1)}),
+                ],
+                metadata={"host": "gpu-0"},
+            ),
+            FinishedTrial(parameters={"x": 0.25}, metrics={"loss": math.nan}),
+            FinishedTrial(
+                parameters={"x": -0.5}, metrics={"loss": math.inf}, state=TrialState.STOPPED, message="enough"
+            ),
+            FinishedTrial(parameters={"x": -1.0}, state=TrialState.INFEASIBLE, message="no memory"),
+            FinishedTrial(
+                parameters={"x": 1.0}, state=TrialState.FAILED, message='Traceback\n "x", ü\nValueError: odd'
+            ),
+        ]
+    )
+    study.enqueue({"x": 0.125}, metadata={"why": "a guess"})
+    return study
+
+
+def test_a_study_is_created_from_options_and_shown_as_json(study) -> None:
+    created = json.loads(
+        study("create", "digits", *SPACE, "--maximize", "accuracy", "--max-trials", "50", "--seed", "0", "--json")
+    )
+    shown = json.loads(study("show", "digits", "--json"))
+    assert shown == created
+    assert {parameter["name"]: parameter["kind"] for parameter in shown["parameters"]} == {
+        "rate": "float",
+        "opt": "categorical",
+        "momentum": "float",
+    }
+    assert shown["objectives"] == [{"metric": "accuracy", "goal": "maximize"}]
+    assert (shown["state"], shown["seed"], shown["budget"]["max_trials"]) == ("active", 0, 50)
+
+
+def test_what_show_prints_as_json_makes_the_same_study_again(study, tmp_path: Path) -> None:
+    study("create", "one", *SPACE, "--minimize", "loss", "--max-duration", "60", "--label", "a=b")
+    spec = tmp_path / "spec.json"
+    spec.write_text(study("show", "one", "--json"))
+    study("create", "two", "--spec", str(spec))
+    first, second = (json.loads(study("show", name, "--json")) for name in ("one", "two"))
+    for document in (first, second):
+        for changing in ("name", "create_time", "update_time"):
+            del document[changing]
+    assert first == second
+
+
+def test_the_same_study_again_is_left_as_it_is_and_another_is_refused(study) -> None:
+    study("create", "digits", *SPACE, "--maximize", "accuracy")
+    study("create", "digits", *SPACE, "--maximize", "accuracy")
+    error = study("create", "digits", "--bool", "a", "--maximize", "accuracy", status=1)
+    assert error == "asktell: study 'digits' exists with other parameters\n"
+
+
+def test_what_the_service_refuses_of_a_parameter_is_said_with_its_name(study) -> None:
+    error = study("create", "digits", "--bool", "a", "--float", "rate=1:0", "--maximize", "accuracy", status=1)
+    assert error.startswith("asktell: parameter rate.float_spec.low: ")
+
+
+def test_export_and_import_and_export_give_the_same(client: Client, study, tmp_path: Path) -> None:
+    populate(client)
+    paths = [tmp_path / "1.jsonl", tmp_path / "2.jsonl"]
+    study("export", "full", "--output", str(paths[0]))
+    study("import", str(paths[0]), "--name", "again")
+    study("export", "again", "--output", str(paths[1]))
+    first, second = (list(map(json.loads, path.read_text().splitlines())) for path in paths)
+    assert len(first) == 7
+    assert [_kept(line) for line in first] == [_kept(line) for line in second]
+    assert first[1]["trial"]["measurements"][1]["metrics"] == {"loss": {"value": 0.5, "standard_error": 0.1}}
+    assert first[2]["trial"]["metrics"]["loss"]["value"] == "NaN"
+
+
+def _kept(line: dict) -> dict:
+    """A line without what an import does not keep."""
+    if "study" in line:
+        return {key: line["study"][key] for key in line["study"].keys() - {"name", "create_time", "update_time"}}
+    measurements = [{**each, "create_time": None} for each in line["trial"]["measurements"]]
+    times = {"create_time", "start_time", "end_time", "origin"}
+    return {**{key: line["trial"][key] for key in line["trial"].keys() - times}, "measurements": measurements}
+
+
+def test_an_active_trial_is_imported_as_a_queued_one_and_a_cancelled_one_not_at_all(
+    client: Client, study, tmp_path: Path
+) -> None:
+    full = populate(client)
+    full.enqueue({"x": 0.75}).cancel()
+    (active,) = full.ask()
+    path = tmp_path / "full.json"
+    study("export", "full", "--format", "json", "--output", str(path))
+    full.finish()
+    study("import", str(path), "--name", "again")
+    states = [trial.state.value for trial in client.get_study("again").list_trials()]
+    assert states == ["succeeded", "succeeded", "stopped", "infeasible", "failed", "queued"]
+    active.release()
+
+
+def test_a_finished_study_is_imported_as_a_finished_one(client: Client, study, tmp_path: Path) -> None:
+    populate(client).finish()
+    path = tmp_path / "full.jsonl"
+    study("export", "full", "--output", str(path))
+    study("import", str(path), "--name", "again")
+    assert client.get_study("again").state.value == "finished"
+
+
+def test_an_import_into_a_study_that_exists_is_refused(client: Client, study, tmp_path: Path) -> None:
+    populate(client)
+    path = tmp_path / "full.jsonl"
+    study("export", "full", "--output", str(path))
+    assert "study full exists: give the imported one another name with --name" in study("import", str(path), status=1)
+    assert client.get_study("full").counts.succeeded == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("hello", "holds no JSON"),
+        ("{}", "holds 0 studies"),
+        ('{"study": 3}', "the study is not an object"),
+        ('{"study": {"parameters": [{"name": "x"}]}}', "parameters[0]: the kind of x is None"),
+    ],
+)
+def test_a_file_that_is_no_archive_is_refused(study, tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "odd.jsonl"
+    path.write_text(text)
+    assert why in study("import", str(path), "--name", "odd", status=2)
+    assert json.loads(study("list", "--json")) == []
+
+
+def test_csv_has_a_row_for_each_trial(client: Client, study) -> None:
+    populate(client)
+    rows = list(csv.DictReader(io.StringIO(study("export", "full", "--format", "csv"))))
+    assert [row["state"] for row in rows] == ["succeeded", "succeeded", "stopped", "infeasible", "failed", "queued"]
+    assert (rows[0]["x"], rows[0]["loss"], rows[0]["loss standard error"]) == ("0.5", "0.25", "0.01")
+    assert rows[4]["message"] == 'Traceback\n "x", ü\nValueError: odd'
+
+
+def test_every_json_output_is_strict_json_and_nothing_else(client: Client, study) -> None:
+    populate(client)
+    for command in (
+        ["list"],
+        ["show", "full"],
+        ["best", "full"],
+        ["trials", "full"],
+        ["pause", "full"],
+        ["finish", "full"],
+    ):
+        json.loads(study(*command, "--json"), parse_constant=pytest.fail)
+    assert [trial["number"] for trial in json.loads(study("best", "full", "--json"))] == [1]
+    assert [trial["number"] for trial in json.loads(study("trials", "full", "--state", "failed", "--json"))] == [5]
+
+
+def test_the_best_of_a_study_without_success_is_an_empty_list_or_an_error(study) -> None:
+    study("create", "new", "--bool", "a", "--minimize", "loss")
+    assert json.loads(study("best", "new", "--json")) == []
+    assert study("best", "new", status=1) == "asktell: no trial of new has succeeded yet\n"
+
+
+def test_a_pareto_front_is_shown_as_a_table(client: Client, study) -> None:
+    front = client.create_study(
+        "front", parameters=[Float("x", 0, 1)], objectives=[Minimize("latency"), Maximize("accuracy")]
+    )
+    points = [(1, 0.1), (2, 0.2), (3, 0.15)]
+    front.import_trials(
+        [FinishedTrial(parameters={"x": x / 4}, metrics={"latency": x, "accuracy": a}) for x, a in points]
+    )
+    rows = [line.split() for line in study("best", "front").splitlines() if "succeeded" in line]
+    assert rows == [["1", "succeeded", "1", "0.1", "0.25"], ["2", "succeeded", "2", "0.2", "0.5"]]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_tables_fit_the_terminal(client: Client, study, columns: int) -> None:
+    wide = client.create_study(
+        "wide",
+        parameters=[Float(f"a_long_parameter_name_{number}", 0, 1) for number in range(9)],
+        objectives=[Minimize("loss")],
+        policy="random",
+    )
+    for trial in wide.ask(3):
+        trial.fail("ValueError: " + "long " * 40)
+    for command in (["list"], ["show", "wide"], ["trials", "wide"]):
+        lines = study(*command, columns=columns).splitlines()
+        assert max(map(len, lines)) <= columns
+        assert lines[0].split()[0] in ("study", "trial")
+    assert "a_long_parameter_name_8=" in study("trials", "wide", columns=columns).replace("\n", "")
+
+
+def test_pause_resume_and_finish_say_how_the_study_stands(study) -> None:
+    study("create", "digits", "--bool", "a", "--minimize", "loss")
+    for command, state in (("pause", "paused"), ("resume", "active"), ("finish", "finished"), ("resume", "active")):
+        assert f"digits is: {state}, trials: none yet" in study(command, "digits")
+
+
+def test_delete_asks_first(client: Client, study) -> None:
+    populate(client)
+    assert "nobody to ask, say --yes" in study("delete", "full", status=1)
+    assert len(client.list_studies()) == 1
+    study("delete", "full", "--yes")
+    assert client.list_studies() == []
+
+
+@pytest.mark.parametrize(("answer", "left"), [(b"y\n", 0), (b"\n", 1), (b"no\n", 1)])
+def test_delete_takes_only_yes_for_an_answer(client: Client, answer: bytes, left: int) -> None:
+    populate(client, "asked")
+    ours, theirs = pty.openpty()
+    command = [ASKTELL, "study", "delete", "asked", "--target", client.target, "--project", client.project]
+    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        os.write(ours, answer)
+        out, _ = process.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert b"with 6 trials for good? [y/N]" in out
+    assert len(client.list_studies()) == left
+
+
+def test_a_service_that_is_away_is_one_line_and_status_1() -> None:
+    command = [ASKTELL, "study", "list", "--json", "--target", "127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("asktell: the service could not be reached: ")
+
+
+def test_a_study_that_is_not_there_is_one_line_and_status_1(study) -> None:
+    for command in ("show", "best", "trials", "export", "pause", "delete"):
+        (line,) = study(command, "nope", status=1).splitlines()
+        assert line.startswith("asktell: there is no study ")

@@ -1,0 +1,121 @@
+"""A study in memory that hands out trials and takes what is told of them, and stops, loses or refuses them on demand."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from asktell.client import Answer, AskTellError, Reason, Study, Trial, TrialState
+
+
+@dataclass
+class FakeTrial:
+    number: int
+    study: FakeStudy
+    parameters: dict = field(default_factory=lambda: {"x": 0.5})
+    attempt: int = 1
+    checkpoint_uri: str = ""
+    state: TrialState = TrialState.ACTIVE
+    should_stop: bool = False
+    lost: bool = False
+    message: str = ""
+    reports: list = field(default_factory=list)
+    said: tuple = ()
+    kept: bool = False
+
+    def report(self, metrics, *, step):
+        assert self.kept, "nobody keeps the lease"
+        if self.study.deaf:
+            raise self.study.deaf.pop(0)
+        self.reports.append((step, dict(metrics)))
+        if self.number in self.study.stops:
+            self.should_stop, self.message = True, "no longer promising"
+        if self.number in self.study.losses:
+            self.should_stop, self.lost, self.message = True, True, "another has it"
+        return SimpleNamespace(should_stop=self.should_stop, lost=self.lost, message=self.message)
+
+    def tell(self, metrics):
+        self._end("succeeded", dict(metrics), TrialState.SUCCEEDED)
+
+    def fail(self, message, *, retry=False):
+        self._end("failed", (message, retry), TrialState.FAILED)
+
+    def infeasible(self, message):
+        self._end("infeasible", message, TrialState.INFEASIBLE)
+
+    def stop(self, metrics=None, *, message=""):
+        self._end("stopped", (dict(metrics or {}), message), TrialState.STOPPED)
+
+    def release(self):
+        self._end("released", None, TrialState.QUEUED)
+
+    def give_back(self):
+        with suppress(AskTellError):
+            self.release()
+
+    def _end(self, what, content, state):
+        if self.study.refusals:
+            raise self.study.refusals.pop(0)
+        assert not self.said, f"trial {self.number} was told twice: {self.said}, then {what}"
+        self.said, self.state = (what, content), state
+
+    @contextmanager
+    def keep_alive(self) -> Iterator[FakeTrial]:
+        self.kept = True
+        try:
+            yield self
+        finally:
+            self.kept = False
+
+
+@dataclass
+class FakeStudy:
+    """`budget` trials, then closed. `refusals` meet the next tells, `deaf` the next reports, `away` the next asks."""
+
+    budget: int = 1
+    metrics: tuple[str, ...] = ("loss",)
+    id: str = "fake"
+    trials: list[FakeTrial] = field(default_factory=list)
+    stops: set[int] = field(default_factory=set)
+    losses: set[int] = field(default_factory=set)
+    refusals: list[AskTellError] = field(default_factory=list)
+    deaf: list[AskTellError] = field(default_factory=list)
+    away: list[AskTellError | Reason] = field(default_factory=list)
+    asked: list[dict] = field(default_factory=list)
+    parameters: dict = field(default_factory=lambda: {"x": 0.5})
+
+    def ask_once(self, **how) -> Answer:
+        self.asked.append(how)
+        if self.away:
+            first = self.away.pop(0)
+            if isinstance(first, Exception):
+                raise first
+            return Answer([], closed=False, reason=first, retry_after=timedelta(0))
+        if len(self.trials) >= self.budget:
+            return Answer([], closed=True, reason=Reason.BUDGET_SPENT, retry_after=None)
+        self.trials.append(FakeTrial(len(self.trials) + 1, self, dict(self.parameters)))
+        return Answer(self.trials[-1:], closed=False, reason=Reason.NONE, retry_after=None)
+
+    @property
+    def said(self) -> list[tuple]:
+        return [trial.said for trial in self.trials]
+
+
+@pytest.mark.parametrize(("fake", "real"), [(FakeTrial, Trial), (FakeStudy, Study)])
+def test_the_fakes_take_what_the_real_ones_take(fake: type, real: type) -> None:
+    shared = [name for name, method in vars(fake).items() if inspect.isfunction(method) and not name.startswith("_")]
+    assert shared
+    for name in shared:
+        wanted = inspect.signature(getattr(real, name)).parameters
+        taken = [
+            each
+            for each in inspect.signature(getattr(fake, name)).parameters.values()
+            if each.kind is not each.VAR_KEYWORD
+        ]
+        assert {each.name for each in taken} <= set(wanted), f"{real.__name__}.{name} has no such parameters"

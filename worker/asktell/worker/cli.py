@@ -1,0 +1,198 @@
+"""The command line of the worker: `asktell work`, or `python -m asktell.worker`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
+from stamina.instrumentation import set_on_retry_hooks
+
+from asktell.client import AskTellError, Client, Study
+from asktell.worker.command import Template, TemplateError
+from asktell.worker.evaluation import Evaluator, Limits, Unusable
+from asktell.worker.interruption import Interruption
+from asktell.worker.loop import Options, Undelivered, Worker
+from asktell.worker.objective import Objective
+from asktell.worker.program import Program
+
+RETRY_SECONDS = 5.0
+"""How long one call is repeated while the service is away; beyond that the loop goes on trying, where a signal can end it."""
+
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+Positive = Parameter(validator=Number(gt=0))
+NotNegative = Parameter(validator=Number(gte=0))
+
+
+def _help(text: str) -> Parameter:
+    return Parameter(help=text)
+
+
+class Misused(Exception):
+    """The command line makes no sense for this study."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Which study, and where."""
+
+    study: Annotated[str, Parameter(help="The study to work on.")]
+    target: Annotated[str, Parameter(env_var="ASKTELL_TARGET", help="Where the service listens.")] = "localhost:50051"
+    project: Annotated[str, Parameter(env_var="ASKTELL_PROJECT", help="The namespace of the study.")] = "default"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How to work."""
+
+    worker_id: Annotated[str | None, _help("The name of this worker; by default host and process id.")] = None
+    lease_duration: Annotated[
+        float | None,
+        Positive,
+        _help("Seconds of silence after which the service gives the trial to another worker; by default the study's."),
+    ] = None
+    max_trials: Annotated[
+        int | None, Parameter(validator=Number(gte=1)), _help("Trials after which this worker ends.")
+    ] = None
+    on_error: Annotated[Literal["continue", "stop"], _help("Whether to go on after a failed trial.")] = "continue"
+    retry_failed: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False),
+        _help("Let another worker try a failed trial again, while it has attempts left."),
+    ] = False
+    metrics_file: Annotated[
+        str | None, _help("Where the command leaves its metrics as JSON, with fields as in the command line.")
+    ] = None
+    timeout: Annotated[float | None, Positive, _help("Seconds that a trial may run; a longer one fails.")] = None
+    grace: Annotated[float, NotNegative, _help("Seconds between SIGTERM and SIGKILL when a trial has to end.")] = 10.0
+    patience: Annotated[float, NotNegative, _help("Seconds to go on trying while the service is away.")] = 86_400.0
+
+    @property
+    def limits(self) -> Limits:
+        """How long a trial may run, and how long it may take to end."""
+        return Limits(timeout=self.timeout, grace=self.grace)
+
+    @property
+    def options(self) -> Options:
+        """What the loop goes by."""
+        return Options(
+            worker_id=self.worker_id or f"{socket.gethostname()}-{os.getpid()}",
+            lease_duration=self.lease_duration,
+            max_trials=self.max_trials,
+            on_error=self.on_error,
+            retry_failed=self.retry_failed,
+            patience=self.patience,
+            farewell=self.grace,
+        )
+
+
+AS_USUAL = Manner()
+
+
+def work(*objective: str, place: Place, manner: Manner = AS_USUAL) -> int:
+    """Work on a study: ask for a trial, evaluate it, tell the result, until the study hands out no more.
+
+    OBJECTIVE is a Python function as `module:function`, or a command line of any language after `--`.
+
+    For example:
+
+    `asktell work --study digits train:objective`
+
+    `asktell work --study digits -- python train.py --lr {learning_rate} '[--momentum {momentum}]'`
+
+    The function is called as `objective(parameters, trial)`. It returns a number, a mapping of metrics to numbers or to pairs of value and
+    standard error, or None after `trial.tell`; `trial.report(step=3, accuracy=0.9).should_stop` says whether to end early.
+
+    In a command line `{name}` is a parameter, `{trial.number}` the trial's number, `{metrics_file}` a file for the metrics; brackets
+    are left out when a parameter in them is inactive. The command prints JSON: `{"step": 3, "accuracy": 0.9}` on the way,
+    `{"accuracy": 0.93}` in the end. It finds the same in ASKTELL_PARAMETERS (JSON), ASKTELL_PARAM_LEARNING_RATE and so on,
+    ASKTELL_TRIAL and ASKTELL_METRICS_FILE. It exits with 0, or the trial has failed.
+
+    SIGTERM or Ctrl-C ends the trial and gives it back; a second Ctrl-C ends the worker at once.
+
+    Parameters
+    ----------
+    objective
+        `module:function`, or a command line after `--`.
+    """
+    _log_to_stderr()
+    # The worker says itself when the service is away, once and on standard error.
+    set_on_retry_hooks([])
+    interruption = Interruption()
+    with interruption.on_signals(), Client(place.target, project=place.project, retry_for=RETRY_SECONDS) as client:
+        try:
+            study = client.get_study(place.study)
+            evaluator = _evaluator(study, objective, manner=manner, interruption=interruption)
+            summary = Worker(study, evaluator, options=manner.options, interruption=interruption).run()
+        except (Misused, TemplateError) as error:
+            return _complain(error, 2)
+        except (AskTellError, Unusable, Undelivered) as error:
+            return _complain(error, 1)
+    logging.getLogger("asktell.worker").info("done: %s", summary)
+    if interruption.wished:
+        return 130 if interruption.by_keyboard else 0
+    return 1 if summary.stopped_by_failure else 0
+
+
+def _evaluator(study: Study, objective: Sequence[str], *, manner: Manner, interruption: Interruption) -> Evaluator:
+    if not objective:
+        raise Misused("name an objective: module:function, or a command line after --")
+    if len(objective) == 1 and _FUNCTION.fullmatch(objective[0]):
+        if manner.metrics_file is not None:
+            raise Misused(f"--metrics-file is for command lines; {objective[0]} is a function and returns its metrics")
+        return Objective(objective[0], objectives=study.metrics, limits=manner.limits, interruption=interruption)
+    template = Template.parse(objective)
+    _check(template, study)
+    if manner.metrics_file is not None:
+        _check(Template.parse([manner.metrics_file]), study)
+    return Program(
+        template,
+        objectives=study.metrics,
+        limits=manner.limits,
+        interruption=interruption,
+        study=study.id,
+        metrics_file=manner.metrics_file,
+    )
+
+
+def _check(template: Template, study: Study) -> None:
+    conditions = {
+        parameter.name: f"{parameter.when[0]} is {' or '.join(map(str, parameter.when[1]))}"
+        for parameter in study.parameters
+        if parameter.when is not None
+    }
+    always = [parameter.name for parameter in study.parameters if parameter.name not in conditions]
+    template.check(always=always, sometimes=conditions)
+
+
+def _complain(error: Exception, status: int) -> int:
+    print(f"asktell work: {error}", file=sys.stderr)
+    return status
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("asktell").setLevel(logging.INFO)
+
+
+app = App(name="asktell-worker", help_format="markdown")
+app.default(work)
+
+
+def main() -> NoReturn:
+    """`python -m asktell.worker`."""
+    try:
+        status = app(sys.argv[1:], print_error=False, exit_on_error=False, result_action="return_value")
+    except CycloptsError as error:
+        status = _complain(error, 2)
+    sys.exit(status)

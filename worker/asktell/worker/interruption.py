@@ -1,0 +1,57 @@
+"""A wish, from a signal, that the worker end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from types import FrameType
+
+
+class Interruption:
+    """Set once, by a signal handler or a test; never unset."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        # A queue whose put may run in a signal handler, whatever the main thread holds; a threading.Event could lock itself out.
+        self._wakeup: SimpleQueue[None] = SimpleQueue()
+
+    @property
+    def wished(self) -> bool:
+        """Whether the worker shall end."""
+        return self.signal != 0
+
+    @property
+    def by_keyboard(self) -> bool:
+        """Whether it came from Ctrl-C."""
+        return self.signal == signal.SIGINT
+
+    def interrupt(self, number: int = signal.SIGTERM) -> None:
+        """Wish that the worker end, as by signal `number`."""
+        self.signal = self.signal or number
+        self._wakeup.put(None)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but not beyond the interruption; return whether there is one."""
+        if not self.wished:
+            with suppress(Empty):
+                self._wakeup.get(timeout=max(seconds, 0))
+        return self.wished
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT interrupt; a second SIGINT ends the process at once. For the main thread."""
+        old = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal == number == signal.SIGINT:
+            # The guard ends the training, since this process holds its lifeline no more.
+            os._exit(128 + signal.SIGINT)
+        self.interrupt(number)

@@ -1,0 +1,239 @@
+"""Ask, evaluate, tell, until the study hands out no more trials."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from asktell.client import (
+    Answer,
+    AskTellError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    Study,
+    Trial,
+    Unavailable,
+)
+from asktell.worker.evaluation import Evaluator
+from asktell.worker.interruption import Interruption
+from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
+from asktell.worker.output import Metric
+
+MAX_MESSAGE = 65_536
+"""Characters of a message that the service keeps."""
+WAIT_SECONDS = 5.0
+"""How long to wait before asking again where the service does not say."""
+AWAY_SECONDS = 2.0
+"""How long to wait before trying again while the service is away."""
+
+T = TypeVar("T")
+
+logger = logging.getLogger("asktell.worker")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a worker works.
+
+    Attributes:
+        worker_id: Who asks; one id for each worker.
+        lease_duration: Seconds that a claim lasts without renewal; the study's if None.
+        max_trials: Trials after which this worker ends; None for no end.
+        on_error: Whether a failed trial ends the worker.
+        retry_failed: Whether another worker may try a failed trial, while it has attempts left.
+        patience: Seconds to go on trying while the service is away.
+        farewell: Seconds to go on trying once the worker was told to end.
+    """
+
+    worker_id: str
+    lease_duration: float | None = None
+    max_trials: int | None = None
+    on_error: Literal["continue", "stop"] = "continue"
+    retry_failed: bool = False
+    patience: float = 86_400.0
+    farewell: float = 10.0
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a worker did, and why it ended."""
+
+    reason: str = ""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    stopped_by_failure: bool = False
+
+    def __str__(self) -> str:
+        done = ", ".join(f"{count} {name}" for name, count in self.outcomes.items())
+        return f"{self.reason}; {done or 'no trials'}"
+
+
+class Undelivered(Exception):
+    """A result that the service did not take, as the message says it; the worker ends."""
+
+
+class Worker:
+    """Works on a study, one trial at a time."""
+
+    def __init__(self, study: Study, evaluator: Evaluator, *, options: Options, interruption: Interruption) -> None:
+        self._study = study
+        self._evaluator = evaluator
+        self._options = options
+        self._interruption = interruption
+        self._waiting = ""
+        self.summary = Summary()
+
+    def run(self) -> Summary:
+        """Work until the study is closed, `max_trials` are done, a trial fails where that is the end, or a signal comes.
+
+        Raises:
+            AskTellError: The study is gone, or the service is away for longer than the client retries.
+            Unusable: The objective cannot be imported, or the program is not there.
+            Undelivered: The service was away for too long to take a result; it is in the message.
+        """
+        try:
+            while not self._ended():
+                self._evaluator.prepare()
+                trial = None if self._interruption.wished else self._ask()
+                if trial is not None:
+                    self._work(trial)
+        finally:
+            self._evaluator.close()
+        return self.summary
+
+    def _ended(self) -> bool:
+        if self._interruption.wished:
+            self.summary.reason = "interrupted"
+        elif self._options.max_trials is not None and self.summary.outcomes.total() >= self._options.max_trials:
+            self.summary.reason = f"{self._options.max_trials} trials done, as many as were wanted here"
+        elif self._options.on_error == "stop" and self.summary.outcomes["failed"]:
+            self.summary.reason = "a trial failed"
+            self.summary.stopped_by_failure = True
+        return bool(self.summary.reason)
+
+    def _ask(self) -> Trial | None:
+        """Ask for a trial; wait a while if there is none now, and end if there will be none."""
+        answer = self._patiently("asking", self._ask_once)
+        if answer.trials:
+            self._waiting = ""
+            return answer.trials[0]
+        reason = answer.reason.value.replace("_", " ") or "no trial to hand out"
+        if answer.closed:
+            self.summary.reason = f"the study hands out no more trials: {reason}"
+            return None
+        self._wait(reason, WAIT_SECONDS if answer.retry_after is None else answer.retry_after.total_seconds())
+        return None
+
+    def _ask_once(self) -> Answer[Trial]:
+        return self._study.ask_once(worker_id=self._options.worker_id, lease_duration=self._options.lease_duration)
+
+    def _patiently(self, what: str, call: Callable[[], T]) -> T:
+        """Carry out a call again and again while the service is away; a signal leaves it a short time to come back."""
+        start, told = time.monotonic(), False
+        while True:
+            try:
+                return call()
+            except (Unavailable, DeadlineExceeded) as error:
+                if self._out_of_patience(time.monotonic() - start):
+                    raise
+                if not told:
+                    logger.warning("%s: the service is away, trying on: %s", what, error)
+                    told = True
+                self._pause()
+
+    def _out_of_patience(self, waited: float) -> bool:
+        return waited > (self._options.farewell if self._interruption.wished else self._options.patience)
+
+    def _pause(self) -> None:
+        if self._interruption.wait(AWAY_SECONDS):
+            time.sleep(AWAY_SECONDS / 10)
+
+    def _wait(self, reason: str, seconds: float) -> None:
+        if reason != self._waiting:
+            logger.info("no trial for now (%s): asking again every %.3g s", reason, seconds)
+            self._waiting = reason
+        self._interruption.wait(seconds)
+
+    def _work(self, trial: Trial) -> None:
+        start = time.monotonic()
+        try:
+            with trial.keep_alive():
+                outcome = self._evaluator.evaluate(trial)
+                name = self._tell(trial, outcome)
+        except Undelivered:
+            # The lease runs out; whoever has read the metrics may still tell them.
+            raise
+        except BaseException:
+            trial.give_back()
+            raise
+        self.summary.outcomes[name] += 1
+        _log(trial, outcome, name=name, seconds=time.monotonic() - start)
+
+    def _tell(self, trial: Trial, outcome: Outcome) -> str:
+        """Tell the outcome; return what became of it here, for the log."""
+        try:
+            return self._patiently(f"telling trial {trial.number}", lambda: self._deliver(trial, outcome))
+        except FailedPrecondition as error:
+            logger.warning("trial %d: the service did not take the result: %s", trial.number, error)
+            return "refused"
+        except AskTellError as error:
+            said = _numbers(outcome.metrics) if isinstance(outcome, Succeeded | Stopped) else ""
+            raise Undelivered(
+                f"trial {trial.number} {_name(outcome)} but could not be told: {error}{'; its metrics: ' + said if said else ''}"
+            ) from error
+
+    def _deliver(self, trial: Trial, outcome: Outcome) -> str:
+        match outcome:
+            case Succeeded(metrics):
+                return self._succeed(trial, metrics)
+            case Stopped(message, metrics):
+                trial.stop(metrics, message=_clean(message))
+            case Failed(message):
+                trial.fail(_clean(message), retry=self._options.retry_failed)
+            case Infeasible(message):
+                trial.infeasible(_clean(message))
+            case Released():
+                trial.release()
+            case Lost():
+                # It is another's, or nobody's: there is nobody to tell.
+                pass
+        return _name(outcome)
+
+    def _succeed(self, trial: Trial, metrics: Mapping[str, Metric]) -> str:
+        try:
+            trial.tell(metrics)
+        except InvalidArgument as error:
+            # Told as a failure at once, lest the trial stay active until its lease ends and be tried again to no avail.
+            trial.fail(_clean(f"the service refused the metrics {_numbers(metrics)}: {error}"))
+        return trial.state.value
+
+
+def _clean(message: str) -> str:
+    """The message as the service keeps it: its end, where the reason is, and no character that a database refuses."""
+    return message.replace("\0", "\\0").encode("utf-8", "replace").decode()[-MAX_MESSAGE:]
+
+
+def _name(outcome: Outcome) -> str:
+    return type(outcome).__name__.lower()
+
+
+def _numbers(metrics: Mapping[str, Metric]) -> str:
+    return ", ".join(f"{name}={_number(metric)}" for name, metric in metrics.items())
+
+
+def _number(metric: Metric) -> str:
+    return f"{metric[0]:.6g}±{metric[1]:.2g}" if isinstance(metric, tuple) else f"{metric:.6g}"
+
+
+def _log(trial: Trial, outcome: Outcome, *, name: str, seconds: float) -> None:
+    parts = [f"trial {trial.number} {name} in {seconds:.1f} s"]
+    if isinstance(outcome, Succeeded | Stopped) and outcome.metrics:
+        parts.append(_numbers(outcome.metrics))
+    if isinstance(outcome, Failed | Infeasible | Stopped | Lost) and outcome.message:
+        parts.append(outcome.message.strip())
+    level = logging.WARNING if name in ("failed", "lost", "refused") else logging.INFO
+    logger.log(level, "%s", ": ".join(parts))

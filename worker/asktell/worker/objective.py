@@ -1,0 +1,186 @@
+"""Evaluates trials by a Python function, in a process of its own: the lease is kept whatever the function does with the interpreter."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from asktell.client import Trial
+from asktell.worker.evaluation import POLL, Evaluation, Limits, Tail, Unusable
+from asktell.worker.interruption import Interruption
+from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
+from asktell.worker.process import Event, Exited, Line, Message, Process
+
+
+class ObjectiveProcess(Process):
+    """The process that the function runs in, trial after trial."""
+
+    def __init__(self, target: str, *, grace: float) -> None:
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            super().__init__(
+                [sys.executable, "-m", "asktell.worker.child", target, str(theirs.fileno())],
+                environment={"PYTHONUNBUFFERED": "1", **os.environ},
+                grace=grace,
+                channel=theirs.fileno(),
+            )
+
+    def readers(self) -> list[threading.Thread]:
+        """The threads that turn what the process says into events."""
+        return [*super().readers(), threading.Thread(target=self._listen, daemon=True)]
+
+    def _listen(self) -> None:
+        with self._channel, self._channel.makefile("r", encoding="utf-8", newline="\n") as lines, suppress(OSError):
+            for line in lines:
+                self.events.put(Message(line))
+
+    def send(self, **message: object) -> None:
+        """Send a message; a process that has ended gets none, and `Exited` says so."""
+        with suppress(OSError):
+            self._channel.sendall(json.dumps(message).encode() + b"\n")
+
+
+class ObjectiveEvaluation(Evaluation):
+    """A function at work on a trial."""
+
+    process: ObjectiveProcess
+
+    def __init__(self, trial: Trial, process: ObjectiveProcess, *, limits: Limits, interruption: Interruption) -> None:
+        super().__init__(trial, process, limits=limits, interruption=interruption)
+        self._patience: float | None = None
+
+    def end_early(self) -> None:
+        """A function that was told to stop may return by itself within the grace; else, and otherwise, its process ends."""
+        if isinstance(self.cause, Stopped | Lost):
+            self._patience = time.monotonic() + self.limits.grace
+        else:
+            self.process.end()
+
+    def _watch(self) -> None:
+        super()._watch()
+        if self._patience is not None and (self.interruption.wished or time.monotonic() > self._patience):
+            self.process.end()
+
+    def on_line(self, line: Line) -> None:
+        """Pass on what the function prints."""
+        self.tail.pass_on(line)
+
+    def take(self, event: Event) -> Outcome | None:
+        """Take in an event, messages of the function among them."""
+        return self._hear(event) if isinstance(event, Message) else super().take(event)
+
+    def _hear(self, message: Message) -> Outcome | None:
+        content = json.loads(message.text)
+        match content["kind"]:
+            case "report":
+                self._answer(content)
+                return None
+            case "result":
+                return self._result(_metrics(content))
+            case "infeasible":
+                return self.cause or Infeasible(content["message"])
+            case _:
+                return self.cause or Failed(content["message"])
+
+    def _answer(self, content: Mapping[str, Any]) -> None:
+        if self.cause is None:
+            self.report(content["step"], _metrics(content))
+        stop = self.cause is not None or self.trial.should_stop
+        self.process.send(should_stop=stop, message=getattr(self.cause, "message", "") or self.trial.message)
+
+    def _result(self, metrics: Mapping[str, Any]) -> Outcome:
+        match self.cause:
+            case Stopped(message):
+                return Stopped(message, metrics)
+            case Lost():
+                return self.cause
+            case _:
+                # It was complete before the end that was asked for.
+                return Succeeded(metrics)
+
+    def on_exit(self, exited: Exited) -> Outcome:
+        """The process ended in the midst of a trial."""
+        return self.cause or self.broken(exited)
+
+
+def _metrics(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(metric) if isinstance(metric, list) else metric for name, metric in content["metrics"].items()}
+
+
+class Objective:
+    """A Python function that evaluates trials, named `module:function`. Its process serves many trials; a new one follows a failure."""
+
+    def __init__(self, target: str, *, objectives: tuple[str, ...], limits: Limits, interruption: Interruption) -> None:
+        self._target = target
+        self._objectives = objectives
+        self._limits = limits
+        self._interruption = interruption
+        self._process: ObjectiveProcess | None = None
+
+    def prepare(self) -> None:
+        """See to it that the process runs and has imported the function; raise Unusable if that fails."""
+        if self._process is not None and self._idle(self._process):
+            return
+        self.close()
+        self._process = ObjectiveProcess(self._target, grace=self._limits.grace)
+        while not self._interruption.wished and not self._ready(self._process.next_event(POLL)):
+            pass
+
+    def _ready(self, event: Event | None) -> bool:
+        match event:
+            case Message(text):
+                self._check(json.loads(text))
+                return True
+            case Exited():
+                raise Unusable(f"the objective {self._target} could not be imported: {event}")
+            case Line():
+                Tail().pass_on(event)
+        return False
+
+    def _check(self, answer: Mapping[str, Any]) -> None:
+        if answer["kind"] == "broken":
+            raise Unusable(f"the objective {self._target} cannot be used: {answer['message']}")
+
+    def _idle(self, process: ObjectiveProcess) -> bool:
+        """Pass on what the process wrote between trials; return whether it still runs."""
+        while (event := process.next_event(0)) is not None:
+            if isinstance(event, Exited):
+                return False
+            if isinstance(event, Line):
+                Tail().pass_on(event)
+        return True
+
+    def evaluate(self, trial: Trial) -> Outcome:
+        """Call the function for one trial."""
+        if self._process is None:
+            self.prepare()
+        process = self._process
+        if process is None or self._interruption.wished:
+            return Released()
+        process.send(
+            number=trial.number,
+            parameters=dict(trial.parameters),
+            objectives=self._objectives,
+            attempt=trial.attempt,
+            checkpoint_uri=trial.checkpoint_uri,
+        )
+        evaluation = ObjectiveEvaluation(trial, process, limits=self._limits, interruption=self._interruption)
+        outcome = evaluation.run()
+        if evaluation.cause is not None or isinstance(outcome, Failed):
+            # A failure may leave the process unfit, as after an error of CUDA; one that was told to end is ending.
+            self.close()
+        return outcome
+
+    def close(self) -> None:
+        """End the process; the next trial starts another."""
+        if self._process is not None:
+            self._process.end()
+            self._process.wait()
+            self._process = None

@@ -1,0 +1,52 @@
+"""What became of a trial here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from asktell.worker.output import Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """It was evaluated."""
+
+    metrics: Mapping[str, Metric]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It broke; `message` says how, for a person to read."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Infeasible:
+    """These parameters cannot work."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """It was ended early because the service said so; `metrics` may be empty."""
+
+    message: str
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """It is no longer this worker's: there is nothing to tell."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The worker was told to end: another one shall have it."""
+
+
+Outcome = Succeeded | Failed | Infeasible | Stopped | Lost | Released
