@@ -143,11 +143,9 @@ class Demo:
             time.sleep(GLANCE)
 
     def _history(self, study: Study) -> History:
-        names = [worker.name for worker in self.workers]
-        holders = {trial.number: name for name in names for trial in study.list_trials(worker_id=name)}
         ended = [(trial.end_time, trial) for trial in study.list_trials() if trial.end_time and trial.state.terminal]
         ended.sort(key=lambda pair: (pair[0], pair[1].number))
-        return History(tuple(_result(trial, holders.get(trial.number, "-")) for _, trial in ended))
+        return History(tuple(_result(trial) for _, trial in ended))
 
     def _look_after(self, server: Process, shown: Screen, missed: set[str]) -> None:
         if not server.is_alive:
@@ -160,11 +158,11 @@ class Demo:
                 shown.note(f"{worker.name} was killed; its trial goes to another worker within {LEASE} s.")
 
 
-def _result(trial: Trial, worker: str) -> Result:
+def _result(trial: Trial) -> Result:
     metric = trial.metrics.get(OBJECTIVE.metric) if trial.state is TrialState.SUCCEEDED else None
     return Result(
         number=trial.number,
-        worker=worker,
+        worker=trial.worker_id,
         parameters=trial.parameters,
         accuracy=None if metric is None else round(metric.value, DECIMALS),
         attempt=trial.attempt,

@@ -107,7 +107,7 @@ class Service:
         trial.state = Trial.STATE_ACTIVE
         trial.attempt += 1
         trial.lease.token = f"token-{trial.number}-{trial.attempt}"
-        trial.lease.worker_id = request.worker_id
+        trial.lease.worker_id = trial.worker_id = request.worker_id
         trial.lease.expire_time.GetCurrentTime()
         spec = self.studies[request.parent].spec
         duration = request.lease_duration if request.HasField("lease_duration") else spec.lease_duration

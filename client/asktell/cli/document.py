@@ -103,7 +103,7 @@ def of_trial(record: TrialRecord) -> Document:
         "message": record.message,
         "metadata": dict(record.metadata),
         "attempt": record.attempt,
-        "worker_id": record.lease.worker_id if record.lease else "",
+        "worker_id": record.worker_id,
         "checkpoint_uri": record.checkpoint_uri,
         "origin": {
             "policy": record.origin.policy,

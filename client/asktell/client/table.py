@@ -38,6 +38,7 @@ def row(trial: TrialRecord) -> dict[str, Any]:
         **metrics,
         **spreads,
         "policy": trial.origin.policy,
+        "worker_id": trial.worker_id,
         "attempt": trial.attempt,
         "message": trial.message,
         "create_time": trial.create_time,

@@ -256,6 +256,7 @@ class TrialRecord:
     create_time: datetime | None
     start_time: datetime | None
     end_time: datetime | None
+    worker_id: str
 
 
 @dataclass(frozen=True, slots=True)

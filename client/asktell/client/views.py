@@ -226,8 +226,8 @@ class TrialView:
 
     @property
     def worker_id(self) -> str:
-        """Who holds the trial; empty if nobody does."""
-        return self._record.lease.worker_id if self._record.lease else ""
+        """Who holds the trial, or held it last; empty if nobody did."""
+        return self._record.worker_id
 
     @property
     def checkpoint_uri(self) -> str:

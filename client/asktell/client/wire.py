@@ -319,6 +319,7 @@ def unpack_trial(message: trial_service_pb2.Trial) -> TrialRecord:
         create_time=_time(message, "create_time"),
         start_time=_time(message, "start_time"),
         end_time=_time(message, "end_time"),
+        worker_id=message.worker_id,
     )
 
 

@@ -200,6 +200,7 @@ def trial_message(study: StudyName, trial: Trial, *, token: bool = False) -> pb.
         create_time=timestamp(trial.create_time),
         start_time=timestamp(trial.start_time),
         end_time=timestamp(trial.end_time),
+        worker_id=trial.worker_id,
     )
 
 
