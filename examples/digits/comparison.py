@@ -3,9 +3,10 @@
 import statistics
 from dataclasses import dataclass
 
+from rich.table import Table
+
 from examples.digits.history import History
 from examples.digits.random_search import RandomSearch
-from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)

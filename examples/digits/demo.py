@@ -11,6 +11,9 @@ from typing import Annotated, Any
 
 import cyclopts
 from cyclopts import Parameter, validators
+from rich.console import Console
+
+from asktell.client import AskTellError, Client, Study, Trial, TrialState
 from examples.digits import picture
 from examples.digits.comparison import compare, table
 from examples.digits.history import History, Result
@@ -19,9 +22,6 @@ from examples.digits.random_search import DECIMALS, recorded
 from examples.digits.record_random import accuracy
 from examples.digits.screen import Screen, parameters_table, screen
 from examples.digits.space import DEFAULTS, DEFAULTS_IN_WORDS, OBJECTIVE, PARAMETERS, STUDY
-from rich.console import Console
-
-from asktell.client import AskTellError, Client, Study, Trial, TrialState
 
 WORKERS = 2
 LEASE = 15

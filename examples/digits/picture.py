@@ -7,11 +7,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from examples.digits.history import History
-from examples.digits.random_search import RandomSearch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+from examples.digits.history import History
+from examples.digits.random_search import RandomSearch
 
 INK, BLUE, ORANGE, GREY = "#1f2933", "#1f6feb", "#d9730d", "#6b7785"
 TICKS = (0.1, 0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99)

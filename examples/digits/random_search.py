@@ -9,9 +9,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from examples.digits.space import PARAMETERS
-
 from asktell.client import Categorical, Float, Int, Ordinal, ParameterSpec
+from examples.digits.space import PARAMETERS
 
 RECORD = Path(__file__).with_name("random_search.json")
 DECIMALS = 6

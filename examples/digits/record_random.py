@@ -12,10 +12,11 @@ from typing import Any
 
 import sklearn
 import torch
+from rich.progress import track
+
 from examples.digits import objective
 from examples.digits.random_search import DECIMALS, RECORD, configurations
 from examples.digits.space import DEFAULTS
-from rich.progress import track
 
 SEEDS = range(5)
 TRIALS = 40

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from examples.digits.history import History, Result
-from examples.digits.processes import Process
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from examples.digits.history import History, Result
+from examples.digits.processes import Process
 
 ROWS = 8
 KEY_PARAMETERS = (

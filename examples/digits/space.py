@@ -1,8 +1,7 @@
 """The search space of the demo, and what a practitioner would start from without tuning."""
 
-from examples.digits.objective import ACTIVATIONS
-
 from asktell.client import Categorical, Float, Int, Maximize, Ordinal, ParameterSpec
+from examples.digits.objective import ACTIVATIONS
 
 STUDY = "digits"
 

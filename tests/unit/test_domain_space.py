@@ -44,6 +44,7 @@ def space(*specs: ParameterSpec) -> SearchSpace:
         ((Float(name="x", low=0, high=1, log=True),), "parameters[0].float_spec.low"),
         ((Float(name="x", low=0, high=1, step=2),), "parameters[0].float_spec.step"),
         ((Float(name="x", low=0, high=1, step=-1),), "parameters[0].float_spec.step"),
+        ((Float(name="x", low=0, high=1e308, step=1e-10),), "parameters[0].float_spec.step"),
         ((Float(name="x", low=1, high=9, step=2, log=True),), "parameters[0].float_spec.step"),
         ((Float(name="x", low=0, high=1, default=2.0, has_default=True),), "parameters[0].default_value"),
         ((Int(name="x", low=-(2**63), high=0),), "parameters[0].int_spec.low"),

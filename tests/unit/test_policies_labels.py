@@ -37,6 +37,11 @@ def test_a_divergence_costs_no_resolution_among_good_losses():
     assert warped[4] - warped[0] > 0.05
 
 
+def test_a_crowd_of_bad_accuracies_costs_no_resolution_among_good_ones():
+    _, warped = Warp.fitted(-np.array([0.1, 0.12, 0.4, 0.55, 0.95, 0.96, 0.97, 0.975, 0.98]))
+    assert np.ptp(warped[-5:]) > 0.2
+
+
 @given(st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=30, unique=True))
 def test_the_way_back_from_a_warped_loss_below_the_cap_leads_to_the_loss(losses):
     warp, warped = Warp.fitted(np.array(losses))
@@ -52,7 +57,8 @@ def test_values_come_back_in_the_metrics_own_unit_and_sign():
     prediction = labels.prediction(float(labels.values[1]), 1.0)
     assert prediction is not None
     assert prediction.mean == pytest.approx(30.0)
-    assert prediction.standard_deviation == pytest.approx(np.std([10, 20, 30]))
+    spread = math.sqrt(50)  # of the better half, 30 and 20, about the median
+    assert prediction.standard_deviation == pytest.approx(np.std([30, 20, 20 - spread * math.log1p(10 / spread)]))
 
 
 def test_what_failed_is_worse_than_the_worst():

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
-from asktell.server.policies.engine import ProcessPoolEngine
 
 from asktell.server.application.ask import Desk
 from asktell.server.application.history import History
@@ -21,6 +20,7 @@ from asktell.server.persistence.address import UnusableDatabase
 from asktell.server.persistence.exclusive import DatabaseInUse
 from asktell.server.persistence.migration import NotMigrated, check_migrated, migrate
 from asktell.server.persistence.store import SqlStore, open_store
+from asktell.server.policies.engine import ProcessPoolEngine
 from asktell.server.rpc.server import RpcServer, build_server
 from asktell.server.settings import Settings
 

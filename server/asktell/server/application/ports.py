@@ -67,7 +67,10 @@ class NewStudy:
 
 
 class Transaction(Protocol):
-    """One database transaction. Each method is one statement, but for a replay looked up under the lock. Every change of a trial but a lease's renewal happens under the study's lock."""
+    """One database transaction. Each method is one statement, but for a replay looked up under the lock.
+
+    Every change of a trial but a lease's renewal happens under the study's lock.
+    """
 
     def insert_study(self, new: NewStudy) -> Study | None:
         """Create an active study at sequence 1, stamped with the database's clock; None if the name is taken."""

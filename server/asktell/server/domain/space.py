@@ -17,6 +17,7 @@ MAX_PARAMETERS = 500
 MAX_CHOICES = 1_000
 MAX_INTEGER = 2**53
 MAX_STRING = 1_024
+MAX_DEPTH = 64
 
 
 def same(left: ParameterValue, right: ParameterValue) -> bool:
@@ -249,6 +250,8 @@ class SearchSpace:
                 cycle = " -> ".join([*visited, condition.parent])
                 raise InvalidArgument(f"{field}.parent", f"conditions form a cycle: {cycle}")
             visited[condition.parent] = None
+            if len(visited) > MAX_DEPTH:
+                raise InvalidArgument(f"{field}.parent", f"conditions nest more than {MAX_DEPTH} deep")
             condition = names[condition.parent].when
 
     def parents_first(self) -> Sequence[ParameterSpec]:
@@ -368,6 +371,8 @@ def _step(field: str, step: float, span: float, *, on_log: bool) -> None:
         raise InvalidArgument(field, "a step excludes a log scale; use ordinal values")
     if not 0 < step <= span:
         raise InvalidArgument(field, f"must be above 0 and at most high - low = {span!r}, not {step!r}")
+    if span > step * MAX_INTEGER:
+        raise InvalidArgument(field, f"{step!r} makes more than 2^53 values of {span!r}")
     if span / step > MAX_INTEGER:
         raise InvalidArgument(field, f"{step!r} makes more than 2^53 values of [low, high]")
 

@@ -13,8 +13,8 @@ from asktell.server.domain.trial import Prediction, TrialState, finite
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.encoding import Mask, Matrix
 
-_FENCE = 3.0
-"""Interquartile ranges above the upper quartile from which losses are compressed, and at most which they may still rise."""
+_TALLEST = 3.0
+"""Spreads of the better half that losses of the worse half may rise at most."""
 _FAILURE = 1.1
 """The label of a failure, where 0 is the best loss and 1 the worst."""
 _AUGMENTATION = 0.05
@@ -24,9 +24,10 @@ _LARGEST = np.finfo(np.float64).max
 
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """A soft Tukey fence: losses are themselves up to the fence and logarithmic beyond, then scaled so that 0 is the best and 1 the worst.
+    """Losses are themselves up to the median and logarithmic beyond, in units of the better half's spread; then 0 is the best and 1 the worst.
 
-    A divergence, say a loss of 1e300 among ones near 1, then costs the model no resolution where it matters.
+    Whatever the worse half is like, accuracies of 10 % or a loss of 1e300, costs the model no resolution where it matters. It is a soft
+    form of the half-rank warping of Vizier's Gaussian process bandit (Song et al. 2024) that keeps distances and has an inverse.
     """
 
     magnitude: float
@@ -40,12 +41,14 @@ class Warp:
         """The warp for some finite losses (`n`), and the losses warped."""
         magnitude = float(np.abs(losses).max()) or 1.0
         scaled = losses / magnitude
-        lower, upper = np.quantile(scaled, [0.25, 0.75])
-        width = float(upper - lower) or 1e-3 * float(np.ptp(scaled)) or 1.0
-        fence = float(upper) + _FENCE * width
+        fence = float(np.median(scaled))
+        gains = fence - scaled[scaled <= fence]
+        # Their squares may underflow, where a divergence made the magnitude.
+        spread = float(gains.max() * np.sqrt(np.mean((gains / (gains.max() or 1.0)) ** 2)))
+        width = spread or 1e-3 * float(np.ptp(scaled)) or 1.0
         with np.errstate(over="ignore"):
             beyond = np.log1p(np.maximum(scaled - fence, 0.0) / width)
-        fenced = np.where(scaled > fence, fence + width * np.minimum(beyond, _FENCE), scaled)
+        fenced = np.where(scaled > fence, fence + width * np.minimum(beyond, _TALLEST), scaled)
         best, span = float(fenced.min()), float(np.ptp(fenced)) or 1.0
         return cls(magnitude, fence, width, best, span), (fenced - best) / span
 
@@ -63,7 +66,7 @@ class Warp:
         return self.fence + self.width * float(np.expm1(self._excess(warped))) if value > self.fence else value
 
     def _excess(self, warped: float) -> float:
-        return float(np.clip((self.best + warped * self.span - self.fence) / self.width, 0.0, _FENCE))
+        return float(np.clip((self.best + warped * self.span - self.fence) / self.width, 0.0, _TALLEST))
 
 
 @dataclass(frozen=True, slots=True)

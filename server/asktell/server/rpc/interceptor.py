@@ -10,13 +10,15 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
-from asktell.server.domain.errors import DomainError
+from asktell.server.domain.errors import DomainError, InvalidArgument
 from asktell.server.rpc.errors import abort
 
 log = structlog.get_logger("asktell.rpc")
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
+Read = Callable[[bytes], Any]
 
 
 class Boundary(grpc.aio.ServerInterceptor):
@@ -33,17 +35,16 @@ class Boundary(grpc.aio.ServerInterceptor):
         if handler is None or not method.startswith("/asktell.") or handler.unary_unary is None:
             return handler
         return grpc.unary_unary_rpc_method_handler(
-            _guarded(method.rpartition("/")[2], handler.unary_unary),
-            request_deserializer=handler.request_deserializer,
+            _guarded(method.rpartition("/")[2], handler.unary_unary, handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
 
-def _guarded(method: str, handle: Handler) -> Handler:
-    async def call(request: Any, context: Any) -> Any:
+def _guarded(method: str, handle: Handler, read: Read | None) -> Handler:
+    async def call(payload: bytes, context: Any) -> Any:
         started = time.perf_counter()
         try:
-            reply = await handle(request, context)
+            reply = await handle(_read(payload, read), context)
         except DomainError as error:
             log.info("rpc_refused", method=method, reason=error.reason, message=str(error)[:500])
             await abort(context, error)
@@ -58,3 +59,11 @@ def _guarded(method: str, handle: Handler) -> Handler:
             return reply
 
     return call
+
+
+def _read(payload: bytes, read: Read | None) -> Any:
+    """The request. Left to gRPC, bytes that are none would be UNKNOWN, as if the server were at fault."""
+    try:
+        return payload if read is None else read(payload)
+    except DecodeError as error:
+        raise InvalidArgument("", f"the request is not a message of this method: {error}") from error

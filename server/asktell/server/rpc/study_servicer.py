@@ -13,7 +13,7 @@ from asktell.server.application import studies
 from asktell.server.application.ports import Engine, Store
 from asktell.server.domain.errors import InvalidArgument, Unsupported
 from asktell.server.domain.study import StudyName
-from asktell.server.rpc.convert.page import page_token, read_after_name, read_page_size
+from asktell.server.rpc.convert.page import fitting, page_token, read_after_name, read_page_size
 from asktell.server.rpc.convert.study import read_create, read_project, read_update, study_message
 from asktell.server.rpc.errors import abort
 from asktell.v1 import study_service_pb2 as pb
@@ -43,8 +43,9 @@ class StudyServicer(StudyServiceServicer):
         project = read_project("parent", request.parent)
         size, after = read_page_size(request.page_size), read_after_name(request.page_token)
         found = await self.store.read(lambda tx: studies.list_studies(tx, project=project, after=after, limit=size + 1))
-        token = page_token(found[size - 1].study.name.study) if len(found) > size else ""
-        return pb.ListStudiesResponse(studies=[study_message(item) for item in found[:size]], next_page_token=token)
+        page = fitting([study_message(item) for item in found[:size]])
+        token = page_token(found[len(page) - 1].study.name.study) if len(found) > len(page) else ""
+        return pb.ListStudiesResponse(studies=page, next_page_token=token)
 
     async def UpdateStudy(self, request: pb.UpdateStudyRequest, context: Any) -> pb.Study:
         command = read_update(request)

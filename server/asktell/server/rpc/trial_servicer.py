@@ -13,7 +13,7 @@ from asktell.server.application.tell import tell
 from asktell.server.domain.study import StudyName
 from asktell.server.domain.trial import Trial, TrialName
 from asktell.server.rpc.convert import trial as convert
-from asktell.server.rpc.convert.page import page_token
+from asktell.server.rpc.convert.page import fitting, page_token
 from asktell.v1 import trial_service_pb2 as pb
 from asktell.v1.trial_service_pb2_grpc import TrialServiceServicer
 
@@ -76,8 +76,8 @@ class TrialServicer(TrialServiceServicer):
         command = convert.read_list(request)
         size = command.limit - 1
         found = await self.desk.store.read(lambda tx: trials.list_trials(tx, command))
-        token = page_token(found[size - 1].number) if len(found) > size else ""
-        page = convert.trial_messages(command.study, found[:size])
+        page = fitting(convert.trial_messages(command.study, found[:size]))
+        token = page_token(page[-1].number) if len(found) > len(page) else ""
         return pb.ListTrialsResponse(trials=page, next_page_token=token)
 
     async def ListOptimalTrials(

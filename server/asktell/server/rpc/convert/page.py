@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.text import check_identifier, excerpt
 
 MAX_PAGE = 1_000
 DEFAULT_PAGE = 100
+MAX_PAGE_BYTES = 3 * 1024 * 1024
+
+M = TypeVar("M", bound=Message)
 
 
 def read_page_size(size: int) -> int:
@@ -16,6 +23,16 @@ def read_page_size(size: int) -> int:
     if not 0 <= size <= MAX_PAGE:
         raise InvalidArgument("page_size", f"must be from 0 to {MAX_PAGE:,}, not {size}")
     return size or DEFAULT_PAGE
+
+
+def fitting(messages: Sequence[M]) -> Sequence[M]:
+    """As many of the messages as fit a reply that a client with gRPC's own limit of 4 MiB can receive; at least one if there is any."""
+    total = 0
+    for count, message in enumerate(messages):
+        total += message.ByteSize()
+        if total > MAX_PAGE_BYTES and count:
+            return messages[:count]
+    return messages
 
 
 def page_token(last: str | int) -> str:

@@ -1,0 +1,346 @@
+"""What every policy promises, run over all of them."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.policy import Observation, SuggestRequest
+from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace, key
+from asktell.server.domain.trial import TrialState
+from asktell.server.policies import registry
+
+COST = Objective("cost", Goal.MINIMIZE)
+GAIN = Objective("gain", Goal.MAXIMIZE)
+
+MIXED = SearchSpace(
+    (
+        Float(name="rate", low=1e-5, high=1e-1, log=True),
+        Float(name="dropout", low=0.0, high=0.5, step=0.1),
+        Int(name="width", low=4, high=128, log=True),
+        Int(name="depth", low=1, high=3),
+        Ordinal(name="batch", values=(16, 32, 64)),
+        Categorical(name="optimizer", choices=("sgd", "adam", None)),
+        Float(name="momentum", low=0.0, high=0.99, when=Condition("optimizer", ("sgd",))),
+        Bool(name="nesterov", when=Condition("optimizer", ("sgd",))),
+    )
+)
+FINITE = SearchSpace(
+    (
+        Int(name="i", low=0, high=3),
+        Categorical(name="c", choices=("a", "b")),
+        Bool(name="b", when=Condition("c", ("a",))),
+    )
+)
+FINITE_SIZE = 4 * 3
+
+
+@pytest.fixture(params=sorted(registry.POLICIES))
+def policy(request):
+    return request.param
+
+
+def ask(space, policy, **changes):
+    usual = {"objectives": (COST,), "seed": 3, "count": 1, "next_number": 1}
+    return registry.suggest(SuggestRequest(**{"space": space, "policy": policy, **usual, **changes})).candidates
+
+
+def cost(parameters):
+    numbers = [value for value in parameters.values() if isinstance(value, float | int)]
+    return math.fsum(math.log1p(abs(value)) for value in numbers) + 0.1 * len(parameters)
+
+
+def history(space, count, *, policy="random", function=cost):
+    """Observations of a random study, every fourth of them no success."""
+    candidates = ask(space, policy, count=count)
+    states = [TrialState.SUCCEEDED, TrialState.STOPPED, TrialState.FAILED, TrialState.SUCCEEDED]
+    return tuple(
+        Observation(number, states[number % 4], c.parameters, told(states[number % 4], function(c.parameters)))
+        for number, c in enumerate(candidates, 1)
+    )
+
+
+def told(state, value):
+    return {} if state is TrialState.FAILED else {"cost": MetricValue(value), "gain": MetricValue(2 - value)}
+
+
+def modelled(policy, **changes):
+    """A request in the midst of a study: 14 observations, 2 pending."""
+    observations = history(MIXED, 14)
+    pending = tuple(c.parameters for c in ask(MIXED, "random", count=2, next_number=15))
+    return ask(MIXED, policy, **{"observations": observations, "pending": pending, "next_number": 17, **changes})
+
+
+def parameters(candidates):
+    return [candidate.parameters for candidate in candidates]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_candidates_are_in_the_space_and_active_exactly_where_they_should_be(policy, count):
+    candidates = [*modelled(policy, count=count), *ask(MIXED, policy, count=count)]
+    assert len(candidates) == 2 * count
+    for candidate in candidates:
+        checked = MIXED.check(candidate.parameters)
+        assert key(checked) == key(candidate.parameters)
+        assert not candidate.origin.fallback
+
+
+def test_the_order_of_observations_and_pending_trials_does_not_matter(policy):
+    observations = history(MIXED, 14)
+    pending = tuple(parameters(ask(MIXED, "random", count=3, next_number=15)))
+    usual = ask(MIXED, policy, observations=observations, pending=pending, next_number=18, count=2)
+    turned = ask(MIXED, policy, observations=observations[::-1], pending=pending[::-1], next_number=18, count=2)
+    assert parameters(usual) == parameters(turned)
+    assert [c.origin.acquisition for c in usual] == [c.origin.acquisition for c in turned]
+
+
+def test_the_seed_matters(policy):
+    assert parameters(modelled(policy, count=2)) != parameters(modelled(policy, count=2, seed=4))
+
+
+def test_a_decision_leaves_the_global_random_numbers_alone(policy):
+    np.random.seed(5)
+    before = np.random.get_state()[1].tolist()
+    first = parameters(modelled(policy))
+    assert np.random.get_state()[1].tolist() == before
+    np.random.seed(6)
+    assert parameters(modelled(policy)) == first
+
+
+def test_another_process_gives_the_same_bits(policy, tmp_path):
+    code = """
+import pickle, sys
+from asktell.server.policies import registry
+request = pickle.load(open(sys.argv[1], "rb"))
+print([(c.parameters, c.origin.acquisition) for c in registry.suggest(request).candidates])
+"""
+    request = SuggestRequest(
+        space=MIXED,
+        objectives=(COST,),
+        policy=policy,
+        seed=3,
+        count=2,
+        next_number=15,
+        observations=history(MIXED, 14),
+    )
+    path = tmp_path / "request"
+    path.write_bytes(pickle.dumps(request))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True, timeout=120
+    )
+    here = [(c.parameters, c.origin.acquisition) for c in registry.suggest(request).candidates]
+    assert done.stdout.strip() == str(here)
+
+
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        {"depth": 2},
+        {"optimizer": "adam", "rate": 0.001},
+        {"momentum": 0.123456789},
+        {"optimizer": None, "dropout": 0.30000000000000004, "batch": 64},
+    ],
+    ids=repr,
+)
+def test_fixed_parameters_are_exactly_so(policy, fixed):
+    fixed = MIXED.check_fixed(fixed)
+    for candidate in [*modelled(policy, fixed=fixed, count=2), *ask(MIXED, policy, fixed=fixed, count=3)]:
+        assert {name: candidate.parameters[name] for name in fixed} == fixed
+        assert not candidate.origin.fallback
+
+
+def test_contradicting_fixed_parameters_have_no_candidates(policy):
+    assert ask(MIXED, policy, fixed={"optimizer": "adam", "momentum": 0.5}) == ()
+
+
+@pytest.mark.parametrize("max_trials", [None, 8, 100])
+def test_a_finite_space_is_exhausted_exactly(policy, max_trials):
+    observations: list[Observation] = []
+    for number in range(1, FINITE_SIZE + 1):
+        (candidate,) = ask(FINITE, policy, observations=tuple(observations), next_number=number, max_trials=max_trials)
+        observations.append(
+            Observation(number, TrialState.SUCCEEDED, candidate.parameters, told(None, cost(candidate.parameters)))
+        )
+    assert len({key(seen.parameters) for seen in observations}) == FINITE_SIZE
+    after = FINITE_SIZE + 1
+    assert ask(FINITE, policy, observations=tuple(observations), next_number=after, max_trials=max_trials) == ()
+
+
+def test_an_ask_for_more_than_there_is_gets_all_there_is(policy):
+    pending = tuple(parameters(ask(FINITE, policy, count=5)))
+    rest = ask(FINITE, policy, count=50, pending=pending, next_number=6)
+    assert len({key(p) for p in [*pending, *parameters(rest)]}) == FINITE_SIZE
+    assert len(rest) == FINITE_SIZE - 5
+    assert len(ask(FINITE, policy, count=50, pending=pending, next_number=6, fixed={"i": 1})) == 3 - sum(
+        p["i"] == 1 for p in pending
+    )
+
+
+def test_nothing_is_offered_twice_in_a_study(policy):
+    observations: tuple[Observation, ...] = ()
+    for number in range(1, 16, 3):
+        candidates = ask(MIXED, policy, observations=observations, next_number=number, count=3)
+        observations += tuple(
+            Observation(
+                number + index, TrialState.INFEASIBLE if index else TrialState.SUCCEEDED, c.parameters, told(None, 1.0)
+            )
+            for index, c in enumerate(candidates)
+        )
+    assert len({key(seen.parameters) for seen in observations}) == 15
+
+
+@pytest.mark.parametrize("objectives", [(COST,), (GAIN,), (COST, GAIN)], ids=len)
+def test_several_objectives_and_both_goals_are_served(policy, objectives):
+    (candidate,) = modelled(policy, objectives=objectives)
+    assert not candidate.origin.fallback
+    assert MIXED.check(candidate.parameters)
+
+
+def test_random_draws_depend_on_the_trials_own_number_alone():
+    together = parameters(ask(MIXED, "random", count=5, next_number=4))
+    apart = [parameters(ask(MIXED, "random", next_number=number))[0] for number in range(4, 9)]
+    assert together == apart
+
+
+def test_auto_is_gp_where_gp_can_bear_it_and_says_why_where_not():
+    assert modelled("auto")[0].origin.policy == "gp"
+    wide = SearchSpace(tuple(Float(name=f"x{index}", low=0.0, high=1.0) for index in range(101)))
+    (candidate,) = ask(wide, "auto")
+    assert candidate.origin.policy == "random"
+    assert "101 parameters" in candidate.origin.fallback
+
+
+def test_the_origin_says_what_was_expected_in_the_metrics_own_unit():
+    (candidate,) = modelled("gp", objectives=(GAIN,))
+    origin = candidate.origin
+    assert (origin.policy, origin.method) == ("gp", "acquisition")
+    gains = [seen.metrics["gain"].value for seen in history(MIXED, 14) if seen.metrics]
+    spread = max(gains) - min(gains)
+    assert min(gains) - spread < origin.predictions["gain"].mean < max(gains) + spread
+    assert 0 < origin.predictions["gain"].standard_deviation < 2 * spread
+    assert origin.incumbent == pytest.approx(max(gains), abs=0.5 * spread)
+    assert origin.compute_duration.total_seconds() > 0
+
+
+# Studies as they should not be: none may raise, repeat itself or leave the space.
+
+VALUES = st.one_of(
+    st.floats(),
+    st.sampled_from([0.0, -0.0, 1e300, -1e300, 1.7e308, -1.7e308, 5e-324, math.nan, math.inf, -math.inf]),
+    st.just(1.0),
+)
+STATES = st.sampled_from([TrialState.SUCCEEDED, TrialState.STOPPED, TrialState.INFEASIBLE, TrialState.FAILED])
+
+
+SPECS = st.one_of(
+    st.builds(
+        Float, name=st.just("p"), low=st.sampled_from([-8e307, -1.0, 0.0, 1e-300]), high=st.sampled_from([1.0, 8e307])
+    ),
+    st.builds(
+        Float,
+        name=st.just("p"),
+        low=st.sampled_from([1e-300, 1e-5]),
+        high=st.sampled_from([1.0, 1e300]),
+        log=st.just(True),
+    ),
+    st.just(Float(name="p", low=-0.3, high=0.7, step=0.1)),
+    st.just(Float(name="p", low=2.0, high=2.0)),
+    st.builds(Int, name=st.just("p"), low=st.just(1), high=st.sampled_from([1, 2, 7, 2**53]), log=st.booleans()),
+    st.builds(Categorical, name=st.just("p"), choices=st.sampled_from([(1,), (1, 1.0), (1, 1.0, "1", True, None)])),
+    st.just(Bool(name="p")),
+    st.builds(Ordinal, name=st.just("p"), values=st.sampled_from([(16,), (16, 32, 64)])),
+)
+
+
+@st.composite
+def spaces(draw):
+    chosen = [
+        replace(spec, name=f"p{index}") for index, spec in enumerate(draw(st.lists(SPECS, min_size=1, max_size=5)))
+    ]
+    for parent, child in pairwise(range(len(chosen))):
+        if isinstance(chosen[parent], Bool | Categorical) and draw(st.booleans()):
+            values = (True, False) if isinstance(chosen[parent], Bool) else chosen[parent].choices
+            chosen[child] = replace(chosen[child], when=Condition(f"p{parent}", values[:1]))
+    return SearchSpace(tuple(chosen))
+
+
+@st.composite
+def requests(draw, policy):
+    space = draw(spaces())
+    space.validate()
+    objectives = draw(st.sampled_from([(COST,), (GAIN,), (COST, GAIN)]))
+    drawn = parameters(
+        ask(space, "random", count=draw(st.integers(0, 12)), seed=draw(st.integers(-(2**63), 2**63 - 1)))
+    )
+    if drawn and draw(st.booleans()):
+        drawn += drawn[:3]
+    told = st.builds(MetricValue, VALUES)
+    observations = tuple(
+        Observation(number, draw(STATES), p, {"cost": draw(told), "gain": draw(told)})
+        for number, p in enumerate(drawn, 1)
+    )
+    return SuggestRequest(
+        space=space,
+        objectives=objectives,
+        policy=policy,
+        seed=draw(st.integers(-(2**63), 2**63 - 1)),
+        count=draw(st.integers(1, 3)),
+        next_number=len(observations) + 1,
+        observations=observations,
+        pending=tuple(drawn[:2]) if draw(st.booleans()) else (),
+        max_trials=draw(st.sampled_from([None, 1, 30])),
+    )
+
+
+def check_any_request(request):
+    candidates = registry.suggest(request).candidates
+    seen = {key(o.parameters) for o in request.observations} | {key(p) for p in request.pending}
+    for candidate in candidates:
+        assert key(request.space.check(candidate.parameters)) == key(candidate.parameters)
+        assert not any(word in candidate.origin.fallback for word in ("Error", "Exception")), candidate.origin
+        for prediction in candidate.origin.predictions.values():
+            assert math.isfinite(prediction.mean)
+            assert prediction.standard_deviation >= 0
+    if request.space.size is not None:
+        keys = [key(candidate.parameters) for candidate in candidates]
+        assert len(set(keys) - seen) == len(keys)
+    else:
+        assert len(candidates) == request.count
+
+
+FUZZ = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+}
+
+
+@given(requests("random"))
+@settings(max_examples=150, **FUZZ)
+def test_no_study_is_too_strange_for_random(request):
+    check_any_request(request)
+
+
+@pytest.mark.timeout(600)
+@given(requests("gp"))
+@settings(max_examples=60, **FUZZ)
+def test_no_study_is_too_strange_for_gp(request):
+    check_any_request(request)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3_600)
+@given(requests("gp"))
+@settings(max_examples=3_000, **{**FUZZ, "derandomize": False})
+def test_no_study_of_thousands_is_too_strange_for_gp(request):
+    check_any_request(request)

@@ -1,0 +1,180 @@
+"""The engine's processes: killed, stuck, busy, and the answers that come all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.policy import Decision, Observation, SuggestRequest
+from asktell.server.domain.space import Float, SearchSpace
+from asktell.server.domain.trial import TrialState
+from asktell.server.policies import registry
+from asktell.server.policies.engine import ProcessPoolEngine
+
+SPACE = SearchSpace((Float(name="x", low=0.0, high=1.0), Float(name="y", low=0.0, high=1.0)))
+FIRST = SuggestRequest(
+    space=SPACE, objectives=(Objective("cost", Goal.MINIMIZE),), policy="auto", seed=1, count=1, next_number=1
+)
+LATER = replace(
+    FIRST,
+    next_number=9,
+    observations=tuple(
+        Observation(number, TrialState.SUCCEEDED, {"x": number / 9, "y": 0.5}, {"cost": MetricValue(number % 5)})
+        for number in range(1, 9)
+    ),
+)
+DOOMED = replace(LATER, seed=666)
+
+
+@asynccontextmanager
+async def engine(compute=registry.suggest, **options):
+    made = ProcessPoolEngine(compute=compute, **{"workers": 1, **options})
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def hanging(fifo: Path, *, times: int):
+    """A computation that, for a doomed request, tells its process id through the fifo and then never ends, the first `times` times."""
+    count = fifo.with_suffix(".count")
+    count.write_text("0")
+
+    def compute(request: SuggestRequest) -> Decision:
+        if request.seed == 666:
+            hung = int(count.read_text())
+            if hung < times:
+                count.write_text(str(hung + 1))
+                fifo.write_text(f"{os.getpid()}\n")
+                signal.pause()
+        return registry.suggest(request)
+
+    return compute
+
+
+@pytest.fixture
+def fifo(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+async def told_pid(fifo: Path) -> int:
+    return int(await asyncio.to_thread(fifo.read_text))
+
+
+def only(decision: Decision):
+    (candidate,) = decision.candidates
+    return candidate
+
+
+async def test_the_first_ask_starts_no_process_and_warms_one_up_for_later():
+    async with engine() as running:
+        first = only(await running.suggest(FIRST))
+        assert first.parameters == {"x": 0.5, "y": 0.5}
+        await running.warm_up()
+        later = only(await running.suggest(LATER))
+        assert later.origin.method == "acquisition"
+        assert not later.origin.fallback
+        assert later.parameters == only(registry.suggest(LATER)).parameters
+    assert "auto" in running.policies()
+
+
+async def test_the_event_loop_goes_on_while_a_process_starts_and_computes():
+    async with engine() as running:
+        asked = asyncio.create_task(running.suggest(LATER))
+        turns = 0
+        while not asked.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert not only(await asked).origin.fallback
+        assert turns > 1_000
+
+
+async def test_a_process_killed_in_the_midst_is_replaced_and_the_ask_repeated(fifo):
+    async with engine(hanging(fifo, times=1)) as running:
+        asked = asyncio.create_task(running.suggest(DOOMED))
+        os.kill(await told_pid(fifo), signal.SIGKILL)
+        candidate = only(await asked)
+        assert candidate.origin.method == "acquisition"
+        assert not candidate.origin.fallback
+
+
+async def test_a_request_that_kills_twice_is_answered_by_chance(fifo):
+    async with engine(hanging(fifo, times=2)) as running:
+        asked = asyncio.create_task(running.suggest(DOOMED))
+        for _ in range(2):
+            os.kill(await told_pid(fifo), signal.SIGKILL)
+        candidate = only(await asked)
+        assert (candidate.origin.policy, candidate.origin.method) == ("gp", "random")
+        assert "died 2 times" in candidate.origin.fallback
+        assert SPACE.check(candidate.parameters)
+        assert not only(await running.suggest(LATER)).origin.fallback
+
+
+async def test_a_stuck_computation_is_given_up_and_its_process_ended(fifo):
+    async with engine(hanging(fifo, times=1), grace=0.2) as running:
+        await running.warm_up()
+        asked = asyncio.create_task(running.suggest(replace(DOOMED, time_limit=1.0)))
+        stuck = psutil.Process(await told_pid(fifo))
+        candidate = only(await asked)
+        assert candidate.origin.method == "random"
+        assert candidate.origin.fallback == "the computation did not end within 1 s"
+        await asyncio.to_thread(stuck.wait, 10)
+        assert not only(await running.suggest(LATER)).origin.fallback
+
+
+async def test_an_ask_behind_a_long_computation_gets_an_answer_in_its_own_time(fifo):
+    async with engine(hanging(fifo, times=1), grace=0.2) as running:
+        await running.warm_up()
+        hung = asyncio.create_task(running.suggest(replace(DOOMED, time_limit=3.0)))
+        await told_pid(fifo)
+        candidate = only(await running.suggest(replace(LATER, time_limit=0.2)))
+        assert not hung.done()
+        assert candidate.origin.fallback == "none of 1 processes was free within 0.2 s"
+        await hung
+
+
+async def test_an_asker_that_goes_away_leaves_no_process_in_use(fifo):
+    async with engine() as running:
+        await running.warm_up()
+        gone = asyncio.create_task(running.suggest(LATER))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert gone.cancelled()
+        assert not only(await running.suggest(LATER)).origin.fallback
+
+
+async def test_a_process_that_cannot_start_costs_a_random_answer_and_no_error():
+    def compute(request: SuggestRequest) -> Decision:
+        os._exit(3)
+
+    async with engine(compute) as running:
+        candidate = only(await running.suggest(LATER))
+        assert candidate.origin.method == "random"
+        assert "died 2 times" in candidate.origin.fallback
+
+
+async def test_no_time_at_all_still_gives_a_candidate():
+    async with engine() as running:
+        candidate = only(await running.suggest(replace(LATER, time_limit=0.0)))
+        assert candidate.origin.method == "random"
+        assert candidate.origin.fallback
+
+
+async def test_closing_leaves_no_process_behind():
+    async with engine() as running:
+        await running.warm_up()
+        workers = [child for child in psutil.Process().children() if "popen_loky_posix" in " ".join(child.cmdline())]
+        assert workers
+    gone, alive = await asyncio.to_thread(psutil.wait_procs, workers, 10)
+    assert (len(gone), alive) == (len(workers), [])
