@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
 from tests.postgres import Postgres
 
 # How long an example takes says more about the machine than about the code.

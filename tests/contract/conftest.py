@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from tests.postgres import Postgres
 
 from asktell.server.persistence.migration import migrate
 from asktell.server.persistence.store import SqlStore, open_store
+from tests.postgres import Postgres
 
 
 @pytest.fixture(scope="session")

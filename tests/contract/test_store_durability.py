@@ -83,5 +83,5 @@ async def test_no_acknowledged_write_is_lost_when_its_server_is_killed(address):
         acknowledged |= acknowledged_until_killed(address)
         missing = acknowledged - await stored(address)
         assert missing == set()
-    print(f"{len(acknowledged)} writes acknowledged, {KILLS} kills, 0 missing")  # noqa: T201 - what it found, beside that it passed
+    print(f"{len(acknowledged)} writes acknowledged, {KILLS} kills, 0 missing")
     assert len(acknowledged) >= KILLS * ACKNOWLEDGED_BEFORE_THE_KILL

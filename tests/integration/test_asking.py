@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from asktell.server.application import leases, studies, trials
 from asktell.server.application.ask import Answer, Ask, Desk, Reason, ask
 from asktell.server.application.history import History

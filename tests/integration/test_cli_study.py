@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.processes import ASKTELL, Processes, Server
 
 from asktell.cli import main
 from asktell.client import Client, FinishedTrial, Float, Maximize, Measurement, MetricValue, Minimize, Study, TrialState
+from tests.processes import ASKTELL, Processes, Server
 
 SPACE = ["--float", "rate=1e-5:1e-1:log", "--categorical", "opt=sgd,adam", "--float", "momentum=0:0.99 when opt=sgd"]
 

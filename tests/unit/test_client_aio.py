@@ -8,11 +8,11 @@ import threading
 from contextlib import aclosing
 
 import pytest
-from tests.unit.client_fake import precondition, serving, unavailable
 
 from asktell import client as sync
 from asktell.client import aio as at
 from asktell.v1 import trial_service_pb2 as pb2
+from tests.unit.client_fake import precondition, serving, unavailable
 
 STOP = (pb2.DIRECTIVE_STOP, "no longer promising")
 ABANDON = (pb2.DIRECTIVE_ABANDON, "leased to another worker")

@@ -7,10 +7,10 @@ import pickle
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2
-from tests.unit.client_fake import refusal, serving
 
 from asktell import client as at
 from asktell.client import errors
+from tests.unit.client_fake import refusal, serving
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.unit.client_fake import precondition, serving, unavailable
 
 from asktell import client as at
 from asktell.client.claim import Claim
@@ -14,6 +13,7 @@ from asktell.client.errors import NotFound, Unavailable
 from asktell.client.leases import LeaseBook, renewal_timeout
 from asktell.client.values import Directive, Lease, Verdict
 from asktell.v1 import trial_service_pb2 as pb2
+from tests.unit.client_fake import precondition, serving, unavailable
 
 
 class Clock:

@@ -11,10 +11,10 @@ from datetime import timedelta
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2
-from tests.unit.client_fake import precondition, refusal, serving, unavailable
 
 from asktell import client as at
 from asktell.v1 import trial_service_pb2 as pb2
+from tests.unit.client_fake import precondition, refusal, serving, unavailable
 
 STOP = (pb2.DIRECTIVE_STOP, "no longer promising")
 ABANDON = (pb2.DIRECTIVE_ABANDON, "leased to another worker")

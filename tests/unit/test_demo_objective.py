@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+
 from examples.digits import objective
 from examples.digits.random_search import RECORD, configurations, recorded
 from examples.digits.record_random import SEEDS, TRIALS, accuracy

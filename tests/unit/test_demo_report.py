@@ -8,13 +8,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
+
 from examples.digits import picture
 from examples.digits.comparison import compare, table
 from examples.digits.history import History, Result
 from examples.digits.processes import Process, fleet, start
 from examples.digits.random_search import RandomSearch
 from examples.digits.screen import PlainScreen, screen
-from rich.console import Console
 
 RANDOM_SEARCH = RandomSearch(runs=((0.5, 0.9, 0.7), (0.6, 0.6, 0.8), (0.2, 0.3, 0.95)))
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.processes import until
-from tests.unit.test_worker_fake import FakeStudy
 
 from asktell.client import Unavailable
 from asktell.worker.command import Template
@@ -20,6 +18,8 @@ from asktell.worker.interruption import Interruption
 from asktell.worker.loop import Options, Worker
 from asktell.worker.objective import Objective
 from asktell.worker.program import Program
+from tests.processes import until
+from tests.unit.test_worker_fake import FakeStudy
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the worker needs process groups")
 

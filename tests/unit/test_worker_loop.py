@@ -6,13 +6,13 @@ import logging
 import signal
 
 import pytest
-from tests.unit.test_worker_fake import FakeStudy
 
 from asktell.client import FailedPrecondition, InvalidArgument, NotFound, Reason, Unavailable
 from asktell.worker import loop
 from asktell.worker.interruption import Interruption
 from asktell.worker.loop import Options, Undelivered, Worker
 from asktell.worker.outcome import Failed, Infeasible, Lost, Released, Stopped, Succeeded
+from tests.unit.test_worker_fake import FakeStudy
 
 
 class Evaluator:
