@@ -31,6 +31,11 @@ _FITTED = 250
 _SWEPT = 2_000
 """Finite scopes up to this size are scored whole."""
 _LEADERS = 5
+_STAGNANT = -3.5
+"""The search is stagnant when no point promises more than this log expected improvement, of standardised labels."""
+_AMBITION = 0.5
+"""How much more than the incumbent, in standard deviations of the labels, a stagnant search asks for: it then explores."""
+_EXPLORES = "the search was stagnant, so this trial explores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,13 @@ class Chooser:
         if fresh is not None:
             return self._best_listed(fresh, learned, acquisition)
         optima = self._search(number, learned, acquisition)
-        return self._first_new(optima, learned, acquisition, pending=pending, seen=seen)
+        # Every other trial of a stagnant search explores, lest it stays with the first categories that were any good.
+        explores = number % 2 == 0 and optima.values[0] < _STAGNANT
+        if explores:
+            acquisition = LogExpectedImprovement(posterior, incumbent - _AMBITION)
+            optima = self._search(number, learned, acquisition)
+        why = _EXPLORES if explores else ""
+        return self._first_new(optima, learned, acquisition, pending=pending, seen=seen, why=why)
 
     def _learn(self, number: int) -> Learned:
         if self._learned is not None and len(self._request.objectives) == 1:
@@ -156,6 +167,7 @@ class Chooser:
         *,
         pending: Sequence[Parameters],
         seen: Collection[Key],
+        why: str,
     ) -> Choice | None:
         taken = np.concatenate([self._tried, self._whole.encode(pending)])
         settled = self._encoder.settle(optima.rows)
@@ -164,7 +176,8 @@ class Chooser:
             if key(parameters) in seen or self._whole.near(row, taken).any():
                 continue
             value = float(optima.values[rank])
-            return self._choice(parameters, value, learned, acquisition, fallback=_why(self._request, optima, rank))
+            reasons = _reasons(self._request, optima, rank, why)
+            return self._choice(parameters, value, learned, acquisition, fallback=reasons)
         return None
 
     def _choice(
@@ -233,8 +246,8 @@ def _order(parameters: Parameters) -> str:
     return repr(key(parameters))
 
 
-def _why(request: SuggestRequest, optima: Optima, rank: int) -> str:
-    reasons = []
+def _reasons(request: SuggestRequest, optima: Optima, rank: int, why: str) -> str:
+    reasons = [why] if why else []
     if optima.early:
         reasons.append(f"the time limit of {request.time_limit:g} s ended the search early")
     if rank:
