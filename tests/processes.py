@@ -69,6 +69,11 @@ class Process:
         """What is left of standard output, once the process has ended."""
         return self.popen.communicate(timeout=PATIENCE)[0]
 
+    def say(self, line: str) -> None:
+        """Give it a line on standard input."""
+        assert self.popen.stdin is not None
+        print(line, file=self.popen.stdin, flush=True)
+
     def errors(self) -> str:
         """What it wrote to standard error so far."""
         return self.log.read_text()
@@ -82,8 +87,9 @@ class Process:
         except ProcessLookupError:
             pass
         self.popen.wait(PATIENCE)
-        if self.popen.stdout is not None:
-            self.popen.stdout.close()
+        for pipe in (self.popen.stdin, self.popen.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 @dataclass(slots=True)
@@ -122,17 +128,20 @@ class Processes:
         """Start a server where one was, on the same database and port."""
         return self.serve(server.database, listen=server.target)
 
-    def start(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Process:
+    def start(
+        self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> Process:
         """Start any process, without waiting for it."""
         log = self.logs / f"{len(self.started)}.log"
         with log.open("w") as errors:
             popen = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
                 start_new_session=True,
+                cwd=cwd,
                 env={**os.environ, **(environment or {})},
             )
         process = Process(popen, log)

@@ -39,7 +39,8 @@ class RpcServer:
     port: int
 
     async def start(self) -> None:
-        """Begin to answer."""
+        """Begin to answer, and to say NOT_SERVING until `set_serving` knows better: without that, NOT_FOUND."""
+        await self.set_serving(serving=False)
         await self.server.start()
 
     async def set_serving(self, *, serving: bool) -> None:

@@ -1,0 +1,135 @@
+"""A call with a request id happens once, however often, wherever and whenever it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from google.protobuf.message import Message
+from grpc import StatusCode
+
+from asktell.v1 import trial_service_pb2 as trials
+from tests.processes import Processes, migrate
+from tests.wire import Wire, real, refusal, small_study, tell_request
+
+COPIES = 4
+IDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Repeatable:
+    """A method, a request without an id, and another one that the same id must not cover."""
+
+    method: str
+    request: Message
+    other: Message
+
+    def payload(self, request_id: str) -> bytes:
+        """The request under an id."""
+        return _under(self.request, request_id)
+
+
+def _under(request: Message, request_id: str) -> bytes:
+    copy = type(request)()
+    copy.CopyFrom(request)
+    copy.request_id = request_id
+    return copy.SerializeToString()
+
+
+def calls(wire: Wire, study: str) -> list[Repeatable]:
+    """One of each method that takes a request id."""
+    asked = wire.one(study)
+    new = [[trials.NewTrial(parameters={"x": real(value)})] for value in (0.25, 0.75)]
+    return [
+        Repeatable(
+            "Ask",
+            trials.AskRequest(parent=study, worker_id="w", count=2),
+            trials.AskRequest(parent=study, worker_id="w", count=3),
+        ),
+        Repeatable("Tell", tell_request(asked, 1), tell_request(asked, 2)),
+        Repeatable(
+            "AddTrials",
+            trials.AddTrialsRequest(parent=study, trials=new[0]),
+            trials.AddTrialsRequest(parent=study, trials=new[1]),
+        ),
+    ]
+
+
+def at_once(wires: Sequence[Wire], call: Repeatable, request_id: str) -> list[bytes]:
+    """The replies to copies that are sent together, to one server after the other in turn."""
+    with ThreadPoolExecutor(COPIES) as pool:
+        sent = [
+            pool.submit(wires[index % len(wires)].send, call.method, call.payload(request_id))
+            for index in range(COPIES)
+        ]
+        return [future.result() for future in sent]
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    with Processes(tmp_path) as started:
+        yield started
+
+
+def test_a_repeated_call_happens_once_and_gets_equal_bytes_also_after_a_restart(
+    processes: Processes, tmp_path: Path
+) -> None:
+    server = processes.serve(str(tmp_path / "asktell.db"))
+    with Wire(server.target) as wire:
+        study = wire.create("once", small_study()).name
+        repeatable = calls(wire, study)
+        first = {call.method: wire.send(call.method, call.payload("id")) for call in repeatable}
+        stored = wire.all_trials(study)
+        counted = wire.study(study)
+        for call in repeatable:
+            assert wire.send(call.method, call.payload("id")) == first[call.method]
+            reused = refusal(lambda call=call: wire.send(call.method, _under(call.other, "id")))
+            assert (reused.code, reused.reason) == (StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+        assert (wire.all_trials(study), wire.study(study)) == (stored, counted)
+    server.kill()
+    back = processes.again(server)
+    with Wire(back.target) as wire:
+        assert {call.method: wire.send(call.method, call.payload("id")) for call in repeatable} == first
+        assert (wire.all_trials(study), wire.study(study)) == (stored, counted)
+
+
+def test_copies_sent_at_once_through_two_servers_happen_once(processes: Processes, postgres_url: str) -> None:
+    migrate(postgres_url)
+    servers = [processes.serve(postgres_url) for _ in range(2)]
+    with Wire(servers[0].target) as one, Wire(servers[1].target) as two:
+        study = one.create("once", small_study()).name
+        for turn in range(IDS):
+            for call in calls(one, study):
+                replies = at_once([one, two], call, f"id-{turn}")
+                assert len(set(replies)) == 1, f"{call.method} gave {len(set(replies))} different replies"
+        stored = [trial.number for trial in two.all_trials(study)]
+        counts = two.study(study).trial_counts
+        # Each turn hands out three, of which the first was added by the turn before, and adds one.
+        assert stored == list(range(1, 3 * IDS + 2))
+        assert (counts.succeeded, counts.active + counts.queued) == (IDS, 2 * IDS + 1)
+        assert one.study(study) == two.study(study)
+
+
+def test_an_id_of_one_study_or_method_says_nothing_of_another(processes: Processes, tmp_path: Path) -> None:
+    server = processes.serve(str(tmp_path / "asktell.db"))
+    with Wire(server.target) as wire:
+        names = [wire.create(study, small_study(seed=seed)).name for seed, study in enumerate(("one", "two"))]
+        replies = [wire.send(call.method, call.payload("id")) for name in names for call in calls(wire, name)]
+        assert len(set(replies)) == 6
+        assert [len(wire.all_trials(name)) for name in names] == [4, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_thousand_ids_through_two_servers_happen_once_each(processes: Processes, postgres_url: str) -> None:
+    migrate(postgres_url)
+    servers = [processes.serve(postgres_url) for _ in range(2)]
+    with Wire(servers[0].target) as one, Wire(servers[1].target) as two:
+        study = one.create("once", small_study()).name
+        for turn in range(250):
+            for call in calls(one, study):
+                assert len(set(at_once([one, two], call, f"id-{turn}"))) == 1
+        assert len(two.all_trials(study)) == 751
