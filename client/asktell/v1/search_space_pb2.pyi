@@ -147,7 +147,7 @@ class ParameterSpec(_message.Message):
 
     @_builtins.property
     def when(self) -> Global___Condition:
-        """Optional. The parameter exists only under this condition; without it, always."""
+        """Optional. The parameter exists only under this condition; without it, always. Conditions nest at most 64 deep."""
 
     def __init__(
         self,

@@ -336,7 +336,7 @@ class Origin(_message.Message):
     policy: _builtins.str
     """`user` for an added trial, else the policy that chose."""
     method: _builtins.str
-    """What in the policy chose, such as `initial-design`, `acquisition`, `sobol`."""
+    """What in the policy chose, such as `initial-design`, `acquisition`, `exploration`, `random`."""
     fallback: _builtins.str
     """Why the policy did not do what it usually does, for a person to read; empty if it did."""
     acquisition: _builtins.float

@@ -128,7 +128,7 @@ class _Course:
         several = len(self._request.objectives) > 1
         return Origin(
             policy=NAME,
-            method="acquisition (ParEGO)" if several else "acquisition",
+            method=f"{choice.method} (ParEGO)" if several else choice.method,
             fallback=choice.fallback,
             predictions=choice.predictions,
             acquisition=choice.acquisition,

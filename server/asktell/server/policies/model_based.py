@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ _STAGNANT = -3.5
 """The search is stagnant when no point promises more than this log expected improvement, of standardised labels."""
 _AMBITION = 0.5
 """How much more than the incumbent, in standard deviations of the labels, a stagnant search asks for: it then explores."""
-_EXPLORES = "the search was stagnant, so this trial explores"
+EXPLOITATION, EXPLORATION = "acquisition", "exploration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Choice:
     predictions: dict[str, Prediction]
     acquisition: float
     incumbent: float | None
+    method: str = EXPLOITATION
     fallback: str = ""
 
 
@@ -102,8 +103,8 @@ class Chooser:
         if explores:
             acquisition = LogExpectedImprovement(posterior, incumbent - _AMBITION)
             optima = self._search(number, learned, acquisition)
-        why = _EXPLORES if explores else ""
-        return self._first_new(optima, learned, acquisition, pending=pending, seen=seen, why=why)
+        choice = self._first_new(optima, learned, acquisition, pending=pending, seen=seen)
+        return replace(choice, method=EXPLORATION) if choice and explores else choice
 
     def _learn(self, number: int) -> Learned:
         if self._learned is not None and len(self._request.objectives) == 1:
@@ -167,7 +168,6 @@ class Chooser:
         *,
         pending: Sequence[Parameters],
         seen: Collection[Key],
-        why: str,
     ) -> Choice | None:
         taken = np.concatenate([self._tried, self._whole.encode(pending)])
         settled = self._encoder.settle(optima.rows)
@@ -176,8 +176,7 @@ class Chooser:
             if key(parameters) in seen or self._whole.near(row, taken).any():
                 continue
             value = float(optima.values[rank])
-            reasons = _reasons(self._request, optima, rank, why)
-            return self._choice(parameters, value, learned, acquisition, fallback=reasons)
+            return self._choice(parameters, value, learned, acquisition, fallback=_why(self._request, optima, rank))
         return None
 
     def _choice(
@@ -193,7 +192,7 @@ class Chooser:
             mean, deviation = acquisition.posterior(self._tensor([parameters]))
         prediction = learned.labels.prediction(float(mean[0]), float(deviation[0]))
         predictions = {} if prediction is None else {learned.labels.objective.metric: prediction}
-        return Choice(parameters, predictions, value, learned.labels.value(acquisition.incumbent), fallback)
+        return Choice(parameters, predictions, value, learned.labels.value(acquisition.incumbent), fallback=fallback)
 
 
 def subset(observations: Sequence[Observation], request: SuggestRequest, encoder: Encoder) -> tuple[Observation, ...]:
@@ -246,8 +245,8 @@ def _order(parameters: Parameters) -> str:
     return repr(key(parameters))
 
 
-def _reasons(request: SuggestRequest, optima: Optima, rank: int, why: str) -> str:
-    reasons = [why] if why else []
+def _why(request: SuggestRequest, optima: Optima, rank: int) -> str:
+    reasons = []
     if optima.early:
         reasons.append(f"the time limit of {request.time_limit:g} s ended the search early")
     if rank:
