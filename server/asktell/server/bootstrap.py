@@ -32,7 +32,9 @@ class StartError(Exception):
 
 
 FORGET_INTERVAL = 600.0
-FORGET_AT_ONCE = 10_000
+FORGET_AT_ONCE = 2_000
+PROBE_INTERVAL = 0.5
+PROBE_LIMIT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         service = Service(rpc, store, settings)
         await rpc.start()
         stack.push_async_callback(rpc.stop, grace=settings.drain)
+        await stack.enter_async_context(_background(_probe(service), "probe-database"))
         await stack.enter_async_context(_background(_expire(service), "expire-leases"))
         await stack.enter_async_context(_background(_forget(store), "forget-replies"))
         log.info("serving", listen=service.target, database=store.description)
@@ -111,24 +114,37 @@ async def _background(work: Coroutine[None, None, None], name: str) -> AsyncIter
 
 
 async def _expire(service: Service) -> None:
-    """Return the trials of dead workers to the queue. Whether this works is also whether the database is there: readiness follows it."""
-    serving: bool | None = None
+    """Return the trials of dead workers to the queue."""
     while True:
         try:
             expired = await expire_leases(service.store)
-            reached = True
             if expired:
                 log.info("leases_expired", trials=expired)
         except Unavailable as error:
+            log.warning("leases_not_expired", error=str(error))
+        except Exception:
+            log.exception("expire_leases_broken")
+        await asyncio.sleep(service.settings.lease_check_interval)
+
+
+async def _probe(service: Service) -> None:
+    """Tell load balancers whether the database answers. A call that hangs counts as no answer."""
+    serving: bool | None = None
+    while True:
+        try:
+            async with asyncio.timeout(PROBE_LIMIT):
+                await service.store.read(lambda tx: tx.studies_with_expired_leases(1))
+            reached = True
+        except (Unavailable, TimeoutError) as error:
             reached = False
-            log.warning("database_unavailable", error=str(error))
+            log.warning("database_unavailable", error=str(error) or f"no answer within {PROBE_LIMIT:g} s")
         except Exception:
             reached = False
-            log.exception("expire_leases_broken")
+            log.exception("probe_broken")
         if reached is not serving:
             serving = reached
             await service.rpc.set_serving(serving=reached)
-        await asyncio.sleep(service.settings.lease_check_interval)
+        await asyncio.sleep(PROBE_INTERVAL)
 
 
 async def _forget(store: SqlStore) -> None:
@@ -136,7 +152,8 @@ async def _forget(store: SqlStore) -> None:
     while True:
         await asyncio.sleep(FORGET_INTERVAL)
         try:
-            await store.write(lambda tx: tx.forget_old_replies(FORGET_AT_ONCE))
+            while await store.write(lambda tx: tx.forget_old_replies(FORGET_AT_ONCE)) == FORGET_AT_ONCE:
+                pass
         except Exception:
             log.exception("forget_replies_broken")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from dataclasses import dataclass, field
 
@@ -62,4 +63,7 @@ def start(database: str) -> EmbeddedServer:
     """A running server on the database (a path or URL). Raises what kept it from starting."""
     if not structlog.is_configured():
         route_logs()
-    return EmbeddedServer(database).start()
+    server = EmbeddedServer(database).start()
+    # At exit Python shuts its thread pools down before it calls what atexit knows, and the server needs them to end well.
+    getattr(threading, "_register_atexit", atexit.register)(server.close)
+    return server

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from asktell.server.application.ports import Found, Replay, Request, Store, Transaction
@@ -25,8 +25,15 @@ class Snapshot:
 
 @dataclass(slots=True)
 class _Known:
-    sequence: int
-    trials: dict[int, Trial]
+    name: StudyName
+    parameters: int
+    sequence: int = 0
+    trials: dict[int, Trial] = field(default_factory=dict)
+
+    @property
+    def values(self) -> int:
+        """How many parameter values are kept, which is what memory goes by."""
+        return len(self.trials) * self.parameters
 
     def learn(self, trials: Iterable[Trial], sequence: int) -> None:
         """Take in changed trials. Reads may end in another order than they began, so an older row never replaces a newer one."""
@@ -38,32 +45,51 @@ class _Known:
 
 
 class History:
-    """Reads studies with all their trials, fetching only what changed since the last time. Used from the event loop alone."""
+    """Reads studies with all their trials, fetching only what changed since the last time. Used from the event loop alone.
 
-    def __init__(self, store: Store, *, max_studies: int = 256) -> None:
+    The studies read last are remembered: at most `max_studies`, and of more than one at most `max_values` parameter values in all
+    (a million take about 160 MB).
+    """
+
+    def __init__(self, store: Store, *, max_studies: int = 256, max_values: int = 1_000_000) -> None:
         self._store = store
-        self._max_studies = max_studies
+        self._max_studies, self._max_values = max_studies, max_values
         self._known: OrderedDict[int, _Known] = OrderedDict()
 
     async def read(self, name: StudyName, *, request: Request | None = None) -> Snapshot:
         """The study as it stands; NotFound if there is none."""
-        known = dict(self._known)
+        sequences = {study_id: known.sequence for study_id, known in self._known.items()}
 
-        def step(tx: Transaction) -> tuple[Found, list[Trial]]:
+        def step(tx: Transaction) -> tuple[Found, int, list[Trial]]:
             found = tx.find_study(name, request=request)
             if found is None:
                 raise missing_study(name)
-            since = known[found.study.id].sequence if found.study.id in known else 0
-            return found, tx.trials_after(found.study.id, since)
+            since = sequences.get(found.study.id, 0)
+            return found, since, tx.trials_after(found.study.id, since)
 
-        found, changed = await self._store.read(step)
-        current = self._remember(found.study, changed)
-        return Snapshot(found.study, found.now, found.replay, current.trials)
+        found, since, changed = await self._store.read(step)
+        known = self._remember(found.study, since, changed)
+        if known is None:
+            return await self.read(name, request=request)
+        return Snapshot(found.study, found.now, found.replay, known.trials)
 
-    def _remember(self, study: Study, changed: Iterable[Trial]) -> _Known:
-        known = self._known.setdefault(study.id, _Known(0, {}))
+    def forget(self, name: StudyName) -> None:
+        """Drop what is known of a study, as when it was deleted."""
+        for study_id in [study_id for study_id, known in self._known.items() if known.name == name]:
+            del self._known[study_id]
+
+    def _remember(self, study: Study, since: int, changed: Iterable[Trial]) -> _Known | None:
+        """What is known now; None if what the changes build on was dropped while they were read."""
+        if since and study.id not in self._known:
+            return None
+        known = self._known.setdefault(study.id, _Known(study.name, len(study.spec.space)))
         known.learn(changed, study.sequence)
         self._known.move_to_end(study.id)
-        if len(self._known) > self._max_studies:
-            self._known.popitem(last=False)
+        self._shrink()
         return known
+
+    def _shrink(self) -> None:
+        values = sum(known.values for known in self._known.values())
+        while len(self._known) > 1 and (len(self._known) > self._max_studies or values > self._max_values):
+            _, dropped = self._known.popitem(last=False)
+            values -= dropped.values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -153,7 +154,8 @@ def list_trials(tx: Transaction, command: ListTrials) -> list[Trial]:
 async def list_optimal_trials(history: History, name: StudyName) -> list[Trial]:
     """The best succeeded trial, or, with several objectives, the Pareto front."""
     snapshot = await history.read(name)
-    return optimal(snapshot.trials.values(), snapshot.study.spec.objectives)
+    # With many objectives and trials this takes seconds, which other callers must not wait for.
+    return await asyncio.to_thread(optimal, list(snapshot.trials.values()), snapshot.study.spec.objectives)
 
 
 def cancel_trial(tx: Transaction, name: TrialName) -> Trial:

@@ -24,9 +24,24 @@ def optimal(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Tr
 
 def _front(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
     """Trials that no other dominates. Sorted by losses, a trial can only be dominated by one before it."""
+    ordered = sorted(
+        ((losses(trial, objectives), trial) for trial in trials), key=lambda pair: (pair[0], pair[1].number)
+    )
+    return _front_of_two(ordered) if len(objectives) == 2 else _front_of_many(ordered)
+
+
+def _front_of_two(ordered: Sequence[tuple[tuple[float, ...], Trial]]) -> list[Trial]:
+    """One sweep: the first loss only rises, so the second has to fall."""
     front: list[tuple[tuple[float, ...], Trial]] = []
-    for trial in sorted(trials, key=lambda trial: (losses(trial, objectives), trial.number)):
-        own = losses(trial, objectives)
+    for own, trial in ordered:
+        if not front or own[1] < front[-1][0][1] or own == front[-1][0]:
+            front.append((own, trial))
+    return [trial for _, trial in front]
+
+
+def _front_of_many(ordered: Sequence[tuple[tuple[float, ...], Trial]]) -> list[Trial]:
+    front: list[tuple[tuple[float, ...], Trial]] = []
+    for own, trial in ordered:
         if not any(dominates(other, own) for other, _ in front):
             front.append((own, trial))
     return [trial for _, trial in front]

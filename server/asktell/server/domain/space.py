@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.text import check_text, check_variable, excerpt
 
 ParameterValue = float | int | str | bool | None
 Parameters = Mapping[str, ParameterValue]
+Members = frozenset[tuple[type, ParameterValue]]
 
 MAX_PARAMETERS = 500
 MAX_CHOICES = 1_000
@@ -25,6 +26,11 @@ def same(left: ParameterValue, right: ParameterValue) -> bool:
     return type(left) is type(right) and left == right
 
 
+def kinds(values: Iterable[ParameterValue]) -> Members:
+    """The values with their kinds, to look one up in; Python alone holds 1, 1.0 and True for equal."""
+    return frozenset((type(value), value) for value in values)
+
+
 def key(parameters: Parameters) -> tuple[tuple[str, str, ParameterValue], ...]:
     """A hashable form of parameters; equal exactly for equal parameters, kinds included. -0.0 counts as 0.0."""
     return tuple((name, type(value).__name__, value) for name, value in sorted(parameters.items()))
@@ -36,10 +42,14 @@ class Condition:
 
     parent: str
     values: tuple[ParameterValue, ...]
+    members: Members = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "members", kinds(self.values))
 
     def holds(self, parameters: Parameters) -> bool:
         """Whether `parameters` meet the condition; an inactive parent is absent and meets none."""
-        return self.parent in parameters and any(same(parameters[self.parent], value) for value in self.values)
+        return self.parent in parameters and (type(parameters[self.parent]), parameters[self.parent]) in self.members
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +132,9 @@ class Int(_Spec):
         return value
 
     def validate(self) -> None:
-        for field, bound in (("int_spec.low", self.low), ("int_spec.high", self.high)):
+        for path, bound in (("int_spec.low", self.low), ("int_spec.high", self.high)):
             if abs(bound) > MAX_INTEGER:
-                raise InvalidArgument(field, f"{bound} is more than 2^53 away from zero")
+                raise InvalidArgument(path, f"{bound} is more than 2^53 away from zero")
         _ordered("int_spec", self.low, self.high)
         if self.log and self.low < 1:
             raise InvalidArgument("int_spec.low", f"must be at least 1 on a log scale, not {self.low}")
@@ -141,9 +151,13 @@ class Categorical(_Spec):
     """Choices with no order."""
 
     choices: tuple[ParameterValue, ...]
+    members: Members = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "members", kinds(self.choices))
 
     def check(self, value: ParameterValue) -> ParameterValue:
-        return _member(value, self.choices)
+        return _member(value, self.members, self.choices)
 
     def validate(self) -> None:
         _validate_choices("categorical_spec.choices", self.choices)
@@ -175,9 +189,13 @@ class Ordinal(_Spec):
     """Values with an order, such as 16, 32, 64; neighbours are equally far apart."""
 
     values: tuple[ParameterValue, ...]
+    members: Members = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "members", kinds(self.values))
 
     def check(self, value: ParameterValue) -> ParameterValue:
-        return _member(value, self.values)
+        return _member(value, self.members, self.values)
 
     def validate(self) -> None:
         _validate_choices("ordinal_spec.values", self.values)
@@ -348,10 +366,9 @@ def describe(value: ParameterValue) -> str:
     return f"{type(value).__name__} {value!r}"
 
 
-def _member(value: ParameterValue, values: Sequence[ParameterValue]) -> ParameterValue:
-    for member in values:
-        if same(member, value):
-            return member
+def _member(value: ParameterValue, members: Members, values: Sequence[ParameterValue]) -> ParameterValue:
+    if (type(value), value) in members:
+        return value
     shown = ", ".join(describe(member) for member in values[:10])
     raise ValueError(f"{describe(value)} is none of: {shown}{', ...' if len(values) > 10 else ''}")
 

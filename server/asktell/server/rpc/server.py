@@ -63,7 +63,7 @@ def build_server(desk: Desk, *, listen: str, ask_time_limit: float, max_connecti
     """
     options = [*_OPTIONS, ("grpc.max_connection_age_ms", int(max_connection_age * 1000))]
     server = grpc.aio.server(interceptors=[Boundary()], options=options)
-    add_StudyServiceServicer_to_server(StudyServicer(desk.store, desk.engine), server)
+    add_StudyServiceServicer_to_server(StudyServicer(desk.store, desk.engine, desk.history), server)
     add_TrialServiceServicer_to_server(TrialServicer(desk, ask_time_limit), server)
     add_SurrogateServiceServicer_to_server(SurrogateServicer(), server)
     checks = health.aio.HealthServicer()

@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 
 from asktell.server.application import studies
+from asktell.server.application.history import History
 from asktell.server.application.ports import Engine, Store
 from asktell.server.domain.errors import InvalidArgument, Unsupported
 from asktell.server.domain.study import StudyName
@@ -26,6 +27,7 @@ class StudyServicer(StudyServiceServicer):
 
     store: Store
     engine: Engine
+    history: History
 
     async def CreateStudy(self, request: pb.CreateStudyRequest, context: Any) -> pb.Study:
         command = read_create(request, drawn_seed=secrets.randbits(31))
@@ -43,7 +45,7 @@ class StudyServicer(StudyServiceServicer):
         project = read_project("parent", request.parent)
         size, after = read_page_size(request.page_size), read_after_name(request.page_token)
         found = await self.store.read(lambda tx: studies.list_studies(tx, project=project, after=after, limit=size + 1))
-        page = fitting([study_message(item) for item in found[:size]])
+        page = fitting(study_message(item) for item in found[:size])
         token = page_token(found[len(page) - 1].study.name.study) if len(found) > len(page) else ""
         return pb.ListStudiesResponse(studies=page, next_page_token=token)
 
@@ -58,6 +60,7 @@ class StudyServicer(StudyServiceServicer):
     async def DeleteStudy(self, request: pb.DeleteStudyRequest, context: Any) -> Empty:
         name = StudyName.parse(request.name, path="name")
         await self.store.write(lambda tx: studies.delete_study(tx, name))
+        self.history.forget(name)
         return Empty()
 
     async def WatchStudy(self, request: pb.WatchStudyRequest, context: Any) -> AsyncIterator[pb.WatchStudyResponse]:

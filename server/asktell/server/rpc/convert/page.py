@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -25,14 +25,18 @@ def read_page_size(size: int) -> int:
     return size or DEFAULT_PAGE
 
 
-def fitting(messages: Sequence[M]) -> Sequence[M]:
-    """As many of the messages as fit a reply that a client with gRPC's own limit of 4 MiB can receive; at least one if there is any."""
-    total = 0
-    for count, message in enumerate(messages):
+def fitting(messages: Iterable[M]) -> list[M]:
+    """As many of the messages as fit a reply that a client with gRPC's own limit of 4 MiB can receive; at least one if there is any.
+
+    No more messages are made than that, for a message may be large.
+    """
+    page, total = list[M](), 0
+    for message in messages:
         total += message.ByteSize()
-        if total > MAX_PAGE_BYTES and count:
-            return messages[:count]
-    return messages
+        if total > MAX_PAGE_BYTES and page:
+            break
+        page.append(message)
+    return page
 
 
 def page_token(last: str | int) -> str:
