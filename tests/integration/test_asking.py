@@ -280,3 +280,34 @@ async def test_an_expired_lease_is_resumed_by_its_holder_if_nobody_took_the_tria
         trial = await home.store.read(lambda tx: trials.get_trial(tx, TrialName(NAME, 1)))
         assert (trial.state, trial.spent_attempts) == (TrialState.ACTIVE, 0)
         assert numbers(await home.ask()) == [2]
+
+
+async def test_the_cache_drops_what_was_read_longest_ago_and_reads_it_again(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.ask(count=5)
+        other = StudyName("p", "other")
+        spec = StudySpec(
+            space=SearchSpace((Int(name="x", low=0, high=9),)), objectives=(Objective("y", Goal.MINIMIZE),)
+        )
+        command = studies.CreateStudy(name=other, spec=spec, budget=Budget(), drawn_seed=0)
+        await home.store.write(lambda tx: studies.create_study(tx, command))
+        small = History(home.store, max_values=4)
+        assert len((await small.read(NAME)).trials) == 5, "one study is remembered however large it is"
+        assert len((await small.read(other)).trials) == 0
+        assert len((await small.read(NAME)).trials) == 5
+
+
+async def test_a_study_made_anew_knows_nothing_of_the_deleted_one(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.ask(count=3)
+        await home.store.write(lambda tx: studies.delete_study(tx, NAME))
+        home.desk.history.forget(NAME)
+        with pytest.raises(NotFound):
+            await home.ask()
+        spec = StudySpec(
+            space=SearchSpace((Int(name="x", low=0, high=9),)), objectives=(Objective("y", Goal.MINIMIZE),)
+        )
+        command = studies.CreateStudy(name=NAME, spec=spec, budget=Budget(), drawn_seed=0)
+        await home.store.write(lambda tx: studies.create_study(tx, command))
+        answer = await home.ask()
+        assert (numbers(answer), answer.trials[0].parameters) == ([1], {"x": 0})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asktell.server.domain.errors import FailedPrecondition, InvalidArgument
 from asktell.server.domain.metric import Goal, MetricValue, Objective
@@ -161,3 +163,15 @@ def test_notes_add_up_and_a_checkpoint_stays_until_replaced() -> None:
     noted = leased().noted(metadata={"a": "1"}, checkpoint_uri="file:///c").noted(metadata={"b": "2"})
     assert noted.metadata == {"a": "1", "b": "2"}
     assert noted.checkpoint_uri == "file:///c"
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=30))
+def test_the_sweep_over_two_objectives_finds_what_comparing_all_pairs_does(points: list[tuple[int, int]]) -> None:
+    both = [Objective("a", Goal.MINIMIZE), Objective("b", Goal.MAXIMIZE)]
+    trials = [succeeded(number, a=a, b=b) for number, (a, b) in enumerate(points, 1)]
+    expected = [
+        number
+        for number, (a, b) in enumerate(points, 1)
+        if not any(c <= a and d >= b and (c, d) != (a, b) for c, d in points)
+    ]
+    assert [trial.number for trial in optimal(trials, both)] == expected
