@@ -240,3 +240,16 @@ async def test_asyncio_has_the_same(client):
         assert len(await study.list_trials([at.TrialState.SUCCEEDED])) == 5
         with pytest.raises(at.NotFound):
             await asynchronous.get_study("nowhere")
+
+
+def test_a_notebook_cell_that_runs_twice_gets_the_server_that_is_there(tmp_path):
+    first = at.Client.local(tmp_path / "a.db")
+    second = at.Client.local(tmp_path / "a.db")
+    study = second.create_study("s", parameters=[at.Float("x", 0, 1)], objectives=[at.Minimize("y")], policy="random")
+    first.close()
+    first.close()
+    (trial,) = study.ask()
+    trial.tell(0.5)
+    second.close()
+    with at.Client.local(tmp_path / "a.db") as third:
+        assert third.get_study("s").best_trial.number == 1

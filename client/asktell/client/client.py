@@ -140,6 +140,8 @@ class LocalClient(Client):
 
     def close(self) -> None:
         """End the connection, then the server. A second time does nothing."""
+        if self._connection.closed:
+            return
         atexit.unregister(self.close)
         super().close()
         self._server.close()

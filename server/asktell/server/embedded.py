@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
@@ -20,6 +21,7 @@ class EmbeddedServer:
 
     database: str
     target: str = ""
+    users: int = 0
     _failure: BaseException | None = None
     _ready: threading.Event = field(default_factory=threading.Event)
     _stop: asyncio.Event | None = None
@@ -35,8 +37,22 @@ class EmbeddedServer:
             raise self._failure
         return self
 
+    @property
+    def alive(self) -> bool:
+        """Whether the server runs."""
+        return self._thread is not None and self._thread.is_alive()
+
     def close(self) -> None:
-        """Stop the server and wait for it. Closing twice is fine."""
+        """Stop the server and wait for it, if nobody else in this process uses it."""
+        with _lock:
+            self.users -= 1
+            if self.users > 0:
+                return
+            _running.pop(_place(self.database), None)
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop the server and wait for it, whoever uses it. Stopping twice is fine."""
         if self._loop is not None and self._stop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stop.set)
         if self._thread is not None:
@@ -60,10 +76,26 @@ class EmbeddedServer:
 
 
 def start(database: str) -> EmbeddedServer:
-    """A running server on the database (a path or URL). Raises what kept it from starting."""
+    """A running server on the database (a path or URL). Raises what kept it from starting.
+
+    A second start on one file in this process, as when a notebook's cell runs again, gets the server that is there.
+    """
     if not structlog.is_configured():
         route_logs()
-    server = EmbeddedServer(database).start()
-    # At exit Python shuts its thread pools down before it calls what atexit knows, and the server needs them to end well.
-    getattr(threading, "_register_atexit", atexit.register)(server.close)
-    return server
+    with _lock:
+        server = _running.get(_place(database))
+        if server is None or not server.alive:
+            server = _running[_place(database)] = EmbeddedServer(database).start()
+            # At exit Python shuts its thread pools down before it calls what atexit knows, and the server needs them to end well.
+            getattr(threading, "_register_atexit", atexit.register)(server.stop)
+        server.users += 1
+        return server
+
+
+_lock = threading.Lock()
+_running: dict[str, EmbeddedServer] = {}
+
+
+def _place(database: str) -> str:
+    path = database.removeprefix("sqlite:///")
+    return path if "://" in path else str(Path(path).expanduser().resolve())

@@ -21,12 +21,18 @@ def default_engine_processes() -> int:
     return max(1, min(4, int(loky.cpu_count()) - 1))
 
 
+def _check_listen(_: object, listen: str) -> None:
+    host, separator, port = listen.rpartition(":")
+    if not (host and separator and port.isascii() and port.isdecimal() and int(port) <= 65_535):
+        raise ValueError(f"{listen!r} is not HOST:PORT with a port from 0 to 65535")
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Settings of a server. Each flag has an environment variable; a flag wins."""
 
-    listen: Annotated[str, Parameter(env_var="ASKTELL_LISTEN")] = "127.0.0.1:50051"
+    listen: Annotated[str, Parameter(env_var="ASKTELL_LISTEN", validator=_check_listen)] = "127.0.0.1:50051"
     """HOST:PORT to listen on; port 0 takes a free one. There is no encryption and no access control yet: keep it to networks you trust."""
 
     database: Annotated[str | None, Parameter(env_var="ASKTELL_DATABASE")] = None

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.text import check_text, check_variable, excerpt
@@ -318,6 +319,17 @@ class SearchSpace:
             except ValueError as error:
                 raise InvalidArgument(f"{path}[{name}]", str(error)) from None
         return checked
+
+    def difference(self, other: SearchSpace) -> str | None:
+        """In which parameter another space differs, for an error message; None if it is the same.
+
+        Python holds 1, 1.0 and True for equal; their written forms differ.
+        """
+        for mine, its in zip_longest(self.parameters, other.parameters):
+            if repr(mine) != repr(its):
+                named = mine is not None and its is not None and mine.name == its.name
+                return f"another parameter {mine.name!r}" if named else "other parameters"
+        return None
 
     @property
     def size(self) -> int | None:

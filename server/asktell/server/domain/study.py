@@ -137,18 +137,19 @@ class Study:
 
     def difference(self, spec: StudySpec, budget: Budget) -> str | None:
         """What in a spec and budget is other than in this study, for an error message; None if nothing is. No seed matches any seed."""
-        if repr(spec.space) != repr(
-            self.spec.space
-        ):  # Python holds 1, 1.0 and True for equal; their written forms differ.
-            return "other parameters"
+        space = self.spec.space.difference(spec.space)
+        if space is not None:
+            return space
         for name in ("objectives", "policy", "lease_duration", "max_attempts", "late_tells"):
-            if getattr(spec, name) != getattr(self.spec, name):
-                return f"{name} {getattr(self.spec, name)!s}, not {getattr(spec, name)!s}"
+            kept, given = getattr(self.spec, name), getattr(spec, name)
+            if kept != given:
+                return f"{name} {_shown(kept)}, not {_shown(given)}"
         if spec.seed is not None and spec.seed != self.seed:
             return f"seed {self.seed}, not {spec.seed}"
         for name in ("max_trials", "max_duration", "max_failures", "max_parallel"):
-            if getattr(budget, name) != getattr(self.budget, name):
-                return f"{name} {getattr(self.budget, name)}, not {getattr(budget, name)}"
+            kept, given = getattr(self.budget, name), getattr(budget, name)
+            if kept != given:
+                return f"{name} {_shown(kept)}, not {_shown(given)}; update the study to change its budget"
         return None
 
     def changed(
@@ -172,3 +173,18 @@ def check_lease_duration(path: str, duration: timedelta) -> timedelta:
     if not MIN_LEASE <= duration <= MAX_LEASE:
         raise InvalidArgument(path, f"must be from 1 s to 7 days, not {duration.total_seconds():g} s")
     return duration
+
+
+def _shown(part: object) -> str:
+    """A part of a study as its user wrote it."""
+    match part:
+        case None:
+            return "unlimited"
+        case timedelta():
+            return f"{part.total_seconds():g} s"
+        case LateTells():
+            return part.value
+        case tuple():
+            return ", ".join(f"{objective.goal.value} {objective.metric}" for objective in part)
+        case _:
+            return str(part)

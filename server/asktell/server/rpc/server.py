@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 
 import grpc
@@ -72,5 +73,15 @@ def build_server(desk: Desk, *, listen: str, ask_time_limit: float, max_connecti
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {listen}: {error}") from error
+        raise OSError(f"cannot listen on {listen}: {_obstacle(listen) or error}") from error
     return RpcServer(server, checks, port)
+
+
+def _obstacle(listen: str) -> str:
+    """Why nobody can listen there, as the operating system puts it; gRPC keeps that to its log."""
+    host, _, port = listen.rpartition(":")
+    try:
+        socket.create_server((host.strip("[]"), int(port))).close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
