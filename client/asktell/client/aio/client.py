@@ -136,5 +136,7 @@ class LocalClient(Client):
 
     async def close(self) -> None:
         """End the connection, then the server. A second time does nothing."""
+        if self._connection.closed:
+            return
         await super().close()
         await asyncio.to_thread(self._server.close)
