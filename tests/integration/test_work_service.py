@@ -96,6 +96,25 @@ def test_a_failure_is_told_with_its_message_and_the_worker_goes_on(study: Study,
     assert message.endswith("ValueError: x is odd")
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        'def objective(parameters, trial):\n    return {"loss": 1.0, "\\ud800": 1.0}\n',
+        "def objective(parameters, trial):\n    trial.report(step=2**70, loss=1.0)\n",
+        "def objective(parameters, trial):\n    raise ValueError('\\ud800\\0')\n",
+    ],
+    ids=["metric", "step", "message"],
+)
+def test_what_a_function_says_breaks_no_worker_and_spends_its_attempt(
+    client: Client, work, request: pytest.FixtureRequest, source: str
+) -> None:
+    study = create(client, f"poison-{request.node.callspec.id}")
+    worker = work(study, objective(source))
+    worker.wait()
+    assert "budget spent; 3 failed" in worker.errors()
+    assert [(trial.state.value, trial.attempt) for trial in study.list_trials()] == [("failed", 1)] * 3
+
+
 def test_on_error_stop_ends_the_worker_with_1(study: Study, work) -> None:
     assert work(study, "--on-error", "stop", "--", "sh", "-c", "echo no; exit 3").wait() == 1
     assert states(study) == ["failed"]

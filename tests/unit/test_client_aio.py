@@ -70,6 +70,29 @@ async def test_a_retried_ask_repeats_its_request_id_and_yields_one_trial(service
     assert (trial.number, len(states(service))) == (1, 1)
 
 
+async def test_what_the_protocol_cannot_carry_is_refused_with_its_field(study):
+    (trial,) = await study.ask()
+    with pytest.raises(at.InvalidArgument) as caught:
+        await trial.tell({"y": 1, "\ud800": 1})
+    assert caught.value.field_violations[0][0] == "metrics[\\ud800]"
+    with pytest.raises(at.InvalidArgument) as caught:
+        await trial.report(y=1, step=2**70)
+    assert caught.value.field_violations[0][0] == "step"
+
+
+async def test_a_result_told_again_after_an_unknown_fate_is_the_same_request(service):
+    async with at.Client(service.target, retry_for=0) as client:
+        study = await client.create_study("s", parameters=[at.Float("x", 0, 1)], objectives=[at.Minimize("y")])
+        (trial,) = (await study.ask_once(request_id="mine")).trials
+        service.fail("Tell", *[unavailable()] * 5)
+        with pytest.raises(at.Unavailable):
+            await trial.tell(y=1)
+        service.scripted["Tell"].clear()
+        await trial.tell(y=1)
+    assert service.requests["Ask"][0].request_id == "mine"
+    assert len({request.request_id for request in service.requests["Tell"]}) == 1
+
+
 async def test_retries_end_when_the_patience_ends(service):
     service.fail("GetStudy", *[unavailable()] * 1000)
     async with at.Client(service.target, retry_for=0.5) as client:

@@ -30,8 +30,8 @@ def lease(seconds: float, token: str = "") -> Lease:
     return Lease(token=token, worker_id="w", expire_time=datetime.now(UTC), duration=timedelta(seconds=seconds))
 
 
-def claim(number: int, clock: Clock, *, seconds: float = 60, study: str = "s") -> Claim:
-    return Claim(study=study, number=number, lease=lease(seconds, f"{study}-{number}"), clock=clock)
+def claim(number: int, clock: Clock, *, seconds: float = 60, study: str = "s", attempt: int = 1) -> Claim:
+    return Claim(study=study, number=number, lease=lease(seconds, f"{study}-{number}-{attempt}"), clock=clock)
 
 
 def go_on(number: int, seconds: float = 60) -> Verdict:
@@ -76,6 +76,32 @@ def test_a_batch_has_at_most_a_thousand_leases():
     for number in range(1500):
         book.hold(claim(number, clock))
     assert [len(batch) for _, batch in book.due(clock.now + 60)] == [1000, 500]
+
+
+def test_two_leases_of_one_trial_are_renewed_in_separate_batches_and_only_the_lost_one_is_dropped():
+    clock, book = Clock(), LeaseBook()
+    lost, other, kept = claim(1, clock), claim(2, clock), claim(1, clock, attempt=2)
+    for each in (lost, other, kept):
+        book.hold(each)
+    assert book.due(clock.now + 20) == [("s", [lost, other]), ("s", [kept])]
+    clock.now += 20
+    book.renewed([lost, other], [Verdict(1, Directive.ABANDON, "leased again", None), go_on(2)])
+    book.renewed([kept], [go_on(1)])
+    assert (lost.lost, kept.lost, kept.renewal_due) == (True, False, clock.now + 20)
+    assert book.due(clock.now + 20) == [("s", [other, kept])]
+
+
+def test_of_two_leases_of_one_trial_a_failed_renewal_delays_only_its_own():
+    clock, book = Clock(), LeaseBook()
+    first, second = claim(1, clock), claim(1, clock, attempt=2)
+    book.hold(first)
+    book.hold(second)
+    clock.now += 20
+    book.renewed([first], [go_on(1)])
+    book.failed([second], Unavailable("down"), clock.now)
+    assert book.pause(clock.now) == 5.0
+    book.forget(second)
+    assert book.pause(clock.now) == 20.0
 
 
 def test_a_lease_held_twice_is_kept_until_it_is_dropped_twice():

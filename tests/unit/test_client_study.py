@@ -101,6 +101,110 @@ def test_a_retried_tell_or_add_repeats_its_request_id(service, study, method):
     assert len({request.request_id for request in sent}) == 1
 
 
+def test_an_ask_with_the_id_of_an_earlier_one_gets_the_same_trials(service, study):
+    first = study.ask_once(2, request_id="mine")
+    again = study.ask_once(2, request_id="mine")
+    assert [trial.number for trial in again.trials] == [trial.number for trial in first.trials] == [1, 2]
+    assert len(states(service)) == 2
+
+
+@pytest.mark.parametrize(
+    "tell",
+    [
+        lambda trial: trial.tell(y=float("nan")),
+        lambda trial: trial.fail("boom"),
+        lambda trial: trial.infeasible("no"),
+        lambda trial: trial.stop({"y": 1}),
+    ],
+    ids=["tell", "fail", "infeasible", "stop"],
+)
+def test_a_result_told_again_after_an_unknown_fate_is_the_same_request(service, tell):
+    with at.Client(service.target, retry_for=0) as client:
+        (trial,) = new_study(client).ask()
+        service.fail("Tell", *[unavailable()] * 5)
+        with pytest.raises(at.Unavailable):
+            tell(trial)
+        # What the service says in the meantime changes nothing in a call that it may have carried out.
+        service.directives[1] = STOP
+        trial.renew()
+        service.scripted["Tell"].clear()
+        tell(trial)
+    assert len({request.SerializeToString(deterministic=True) for request in service.requests["Tell"]}) == 1
+
+
+def test_another_result_after_an_unknown_fate_is_another_request(service):
+    with at.Client(service.target, retry_for=0) as client:
+        (trial,) = new_study(client).ask()
+        service.fail("Tell", *[unavailable()] * 5)
+        with pytest.raises(at.Unavailable):
+            trial.tell(y=1)
+        service.scripted["Tell"].clear()
+        trial.tell(y=2)
+    requests = service.requests["Tell"]
+    assert requests[0].request_id != requests[-1].request_id
+    assert requests[-1].results[0].succeeded.metrics["y"].value == 2
+
+
+@pytest.mark.parametrize(
+    ("act", "field"),
+    [
+        (lambda trial: trial.tell({"y": 1, "\ud800": 1}), "metrics[\\ud800]"),
+        (lambda trial: trial.tell(y=1, metadata={"a": 1}), "metadata[a]"),
+        (lambda trial: trial.fail("\ud800"), "message"),
+        (lambda trial: trial.report(y=1, step=2**70), "step"),
+        (lambda trial: trial.report(y=1, step=0.5), "step"),
+        (lambda trial: trial.report({"\ud800": 1}, step=1), "metrics[\\ud800]"),
+        (lambda trial: trial.report(y=1, step=1, checkpoint_uri="\ud800"), "checkpoint_uri"),
+        (lambda trial: trial.release(checkpoint_uri="\ud800"), "checkpoint_uri"),
+    ],
+)
+def test_what_the_protocol_cannot_carry_is_refused_with_its_field_and_sends_nothing(service, study, act, field):
+    (trial,) = study.ask()
+    with pytest.raises(at.InvalidArgument) as caught:
+        act(trial)
+    assert caught.value.field_violations[0][0] == field
+    str(caught.value).encode()
+    trial.tell(y=1)
+    assert (len(service.requests["Tell"]), len(service.requests["Report"])) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"count": 2**40}, "count"),
+        ({"worker_id": "\ud800"}, "worker_id"),
+        ({"lease_duration": 1e300}, "lease_duration"),
+        ({"fixed": {"\ud800": 1}}, "fixed_parameters[\\ud800]"),
+    ],
+)
+def test_an_ask_that_the_protocol_cannot_carry_is_refused_with_its_field(study, options, field):
+    with pytest.raises(at.InvalidArgument) as caught:
+        study.ask(**options)
+    assert caught.value.field_violations[0][0] == field
+
+
+def test_a_study_that_the_protocol_cannot_carry_is_refused_with_its_field(client):
+    for options, field in [
+        ({"seed": 2**70}, "seed"),
+        ({"labels": {"team": "\ud800"}}, "labels[team]"),
+        ({"max_trials": 2**70}, "budget.max_trials"),
+        ({"parameters": [at.Int("n", 0, 2**70)]}, "n.high"),
+        ({"objectives": [at.Minimize("\ud800")]}, "metric"),
+    ]:
+        with pytest.raises(at.InvalidArgument) as caught:
+            new_study(client, **options)
+        assert caught.value.field_violations[0][0] == field
+
+
+def test_an_exception_whose_text_cannot_be_encoded_is_told_as_a_failure(service, study):
+    def objective(_trial):
+        raise ValueError("\ud800")
+
+    study.optimize(objective, count=1)
+    assert states(service) == [pb2.Trial.STATE_FAILED]
+    assert study.get_trial(1).message == "ValueError: \\ud800"
+
+
 def test_two_asks_have_two_request_ids(service, study):
     study.ask()
     study.ask()

@@ -16,7 +16,7 @@ from asktell.worker.command import Template
 from asktell.worker.evaluation import Limits, Unusable
 from asktell.worker.interruption import Interruption
 from asktell.worker.loop import Options, Worker
-from asktell.worker.objective import Objective
+from asktell.worker.objective import Objective, ObjectiveEvaluation
 from asktell.worker.program import Program
 from tests.processes import until
 from tests.unit.test_worker_fake import FakeStudy
@@ -240,6 +240,47 @@ def test_what_a_command_leaves_running_ends_with_it(here: Path) -> None:
     assert gone(int((here / "pid").read_text()))
 
 
+def test_a_metrics_file_that_is_no_file_is_left_alone() -> None:
+    study = FakeStudy(budget=2)
+    command(
+        study,
+        "sh",
+        "-c",
+        "if [ {trial.number} = 1 ]; then mkdir {metrics_file}; else mkfifo {metrics_file}; fi; echo '{{\"loss\": 1}}'",
+    )
+    assert study.said == [("succeeded", {"loss": 1.0})] * 2
+
+
+def test_parameters_too_long_for_the_environment_are_in_a_file_and_harm_nothing() -> None:
+    parameters = {"x": 0.5, "long": "y" * 200_000, **{f"p{index}": "z" * 1_000 for index in range(300)}}
+    program = """
+import json, os
+assert not {"ASKTELL_PARAMETERS", "ASKTELL_PARAM_LONG", "ASKTELL_PARAM_P0"} & set(os.environ)
+parameters = json.load(open(os.environ["ASKTELL_PARAMETERS_FILE"]))
+print(json.dumps({"loss": parameters["x"], "length": len(parameters["long"]), "count": len(parameters)}))
+"""
+    study = python(FakeStudy(parameters=parameters), program)
+    assert told(study) == ("succeeded", {"loss": 0.5, "length": 200_000.0, "count": 302.0})
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("y" * 200_000, "Argument list too long"), ("a\0b", "embedded null byte")],
+    ids=["long", "NUL"],
+)
+def test_a_command_that_the_parameters_keep_from_starting_is_a_failure_that_says_so(value: str, reason: str) -> None:
+    study = command(FakeStudy(budget=2, parameters={"name": value}), "echo", "{name}")
+    assert [what for what, _ in study.said] == ["failed", "failed"]
+    message, _ = study.said[0][1]
+    assert message.startswith("cannot start 'echo': ")
+    assert reason in message
+
+
+def test_a_metric_whose_name_cannot_be_encoded_is_an_outcome_like_any_other() -> None:
+    study = python(FakeStudy(), r"""print('{"loss": 1.0, "\\ud800": 2.0}')""")
+    assert told(study) == ("succeeded", {"loss": 1.0, "\ud800": 2.0})
+
+
 # Python functions ---------------------------------------------------------------------------------------------------
 
 
@@ -391,12 +432,58 @@ def objective(parameters, trial):
     process = objective._process
     assert process is not None
     process.wait()
-    until(lambda: not process.events.empty())
+    until(lambda: not process._events._batches.empty())
     objective.prepare()
     second = study.ask_once().trials[0]
     with second.keep_alive():
         assert objective.evaluate(second).metrics == {"loss": 1.0}
     objective.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (
+            "trial.report(step=2**70, loss=1.0)",
+            f"ValueError: a report has a step from 0 to 2**63 - 1 and a metric, not step {2**70}",
+        ),
+        ("return 10**400", "not a number"),
+        ("raise ValueError('\\ud800')", "ValueError: ?"),
+    ],
+)
+def test_what_no_message_can_carry_is_the_functions_failure(body: str, reason: str) -> None:
+    what, (message, _) = told(function(FakeStudy(), f"def objective(parameters, trial):\n    {body}\n"))
+    assert what == "failed"
+    assert reason in message
+
+
+def test_a_function_that_prints_without_end_between_trials_does_not_keep_the_worker_from_the_next(monkeypatch) -> None:
+    monkeypatch.setattr("asktell.worker.objective.IDLE_EVENTS", 100)
+    source = """
+import threading
+def flood():
+    while True:
+        print("x" * 100)
+def objective(parameters, trial):
+    if trial.number == 1:
+        threading.Thread(target=flood, daemon=True).start()
+    return 1
+"""
+    assert [what for what, _ in function(FakeStudy(budget=2), source).said] == ["succeeded"] * 2
+
+
+def test_an_evaluation_that_breaks_leaves_no_process_to_speak_for_the_next_trial(monkeypatch) -> None:
+    source = "def objective(parameters, trial):\n    return trial.number\n"
+    heard = ObjectiveEvaluation._hear
+
+    def break_once(evaluation, message):
+        if evaluation.trial.number == 1:
+            raise RuntimeError("broken")
+        return heard(evaluation, message)
+
+    monkeypatch.setattr(ObjectiveEvaluation, "_hear", break_once)
+    study = function(FakeStudy(budget=2), source)
+    assert study.said == [("failed", ("RuntimeError: broken", False)), ("succeeded", {"loss": 2.0})]
 
 
 def test_sigterm_to_the_training_alone_is_a_failure_with_the_signal_named(here: Path, monkeypatch) -> None:

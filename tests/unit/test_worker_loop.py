@@ -7,11 +7,21 @@ import signal
 
 import pytest
 
-from asktell.client import FailedPrecondition, InvalidArgument, NotFound, Reason, Unavailable
+from asktell.client import (
+    AskTellError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+)
 from asktell.worker import loop
+from asktell.worker.evaluation import Unusable
 from asktell.worker.interruption import Interruption
 from asktell.worker.loop import Options, Undelivered, Worker
-from asktell.worker.outcome import Failed, Infeasible, Lost, Released, Stopped, Succeeded
+from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
 from tests.unit.test_worker_fake import FakeStudy
 
 
@@ -78,7 +88,16 @@ def test_every_outcome_is_told_as_what_it_is() -> None:
 def test_it_asks_with_its_id_and_lease_duration() -> None:
     study = FakeStudy()
     work(study, Succeeded({"loss": 1.0}), lease_duration=7.5)
-    assert study.asked[0] == {"worker_id": "w", "lease_duration": 7.5}
+    asked = study.asked[0]
+    assert (asked["worker_id"], asked["lease_duration"]) == ("w", 7.5)
+
+
+def test_an_ask_is_repeated_with_its_request_id_until_it_is_answered_and_the_next_one_has_another() -> None:
+    study = FakeStudy(away=[Unavailable("down"), DeadlineExceeded("late"), Reason.PAUSED])
+    work(study, Succeeded({"loss": 1.0}))
+    first, second, third, *others = [asked["request_id"] for asked in study.asked]
+    assert first == second == third
+    assert len({first, *others}) == 1 + len(others)
 
 
 def test_it_ends_after_as_many_trials_as_were_wanted() -> None:
@@ -183,11 +202,41 @@ def test_an_interrupted_worker_asks_for_nothing() -> None:
     assert study.asked == []
 
 
-def test_an_error_of_the_worker_itself_gives_the_trial_back() -> None:
+@pytest.mark.parametrize("ending", [KeyboardInterrupt(), SystemExit(1), Unavailable("down"), Unusable("no module")])
+def test_what_says_nothing_about_the_trial_gives_it_back(ending: BaseException) -> None:
     study = FakeStudy()
-    with pytest.raises(ZeroDivisionError):
-        work(study, ZeroDivisionError())
+    with pytest.raises(type(ending)):
+        work(study, ending)
     assert study.said == [("released", None)]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(7, "Argument list too long"), UnicodeError("\ud800\0"), ZeroDivisionError("x")]
+)
+def test_an_evaluation_that_breaks_is_told_as_a_failure_and_the_worker_goes_on(error: Exception) -> None:
+    study = FakeStudy(budget=2)
+    assert work(study, error, Succeeded({"loss": 1.0})).outcomes == {"failed": 1, "succeeded": 1}
+    what, (message, _) = study.said[0]
+    assert what == "failed"
+    assert message == f"{type(error).__name__}: {error}".replace("\0", "\\0").replace("\ud800", "?")
+
+
+@pytest.mark.parametrize("refusal", [InvalidArgument("message: too long"), ResourceExhausted("message is too large")])
+@pytest.mark.parametrize(
+    "outcome", [Stopped("enough", {"\ud800": 2.0}), Infeasible("too wide"), Succeeded({"\ud800": 1.0})]
+)
+def test_whatever_the_service_refuses_to_hear_is_told_as_a_failure(outcome: Outcome, refusal: AskTellError) -> None:
+    study = FakeStudy(refusals=[refusal])
+    assert work(study, outcome).outcomes == {"failed": 1}
+    what, (message, _) = study.said[0]
+    assert what == "failed"
+    assert message.endswith(str(refusal))
+    message.encode()
+
+
+def test_a_busy_service_is_told_again() -> None:
+    study = FakeStudy(refusals=[ResourceExhausted("busy", retry_delay=0.1)])
+    assert work(study, Succeeded({"loss": 1.0})).outcomes == {"succeeded": 1}
 
 
 def test_a_study_that_is_gone_ends_it() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
 from cyclopts import Parameter
-from stamina.instrumentation import set_on_retry_hooks
 
 from asktell.client import Client, Study
 
@@ -37,7 +37,7 @@ class Service:
     def client(self) -> Iterator[Client]:
         """A client, closed in the end."""
         # Retries would be logged where the output is read by scripts; what comes of them is said in the end.
-        set_on_retry_hooks([])
+        logging.getLogger("asktell.client.retries").setLevel(logging.ERROR)
         with Client(self.target, project=self.project, retry_for=RETRY_SECONDS) as client:
             yield client
 

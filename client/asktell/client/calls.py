@@ -82,28 +82,33 @@ class NewStudy:
 
 def create_study(project: str, study_id: str, new: NewStudy) -> Call[StudyRecord]:
     """Create a study, or get the one with the same spec."""
-    spec = study_service_pb2.StudySpec(
+    spec = wire.build(
+        study_service_pb2.StudySpec,
         parameters=[wire.pack_spec(parameter) for parameter in new.parameters],
         objectives=[wire.pack_objective(objective) for objective in new.objectives],
         policy=new.policy,
         seed=new.seed,
-        lease_duration=wire.pack_duration(new.lease_duration),
+        lease_duration=wire.pack_duration(new.lease_duration, field="lease_duration"),
         max_attempts=new.max_attempts or 0,
         late_tells=wire.pack_late_tells(new.late_tells),
     )
-    study = study_service_pb2.Study(spec=spec, budget=wire.pack_budget(new.budget), labels=new.labels or {})
-    request = study_service_pb2.CreateStudyRequest(parent=f"projects/{project}", study_id=study_id, study=study)
+    study = wire.build(study_service_pb2.Study, spec=spec, budget=wire.pack_budget(new.budget), labels=new.labels or {})
+    request = wire.build(
+        study_service_pb2.CreateStudyRequest, parent=f"projects/{project}", study_id=study_id, study=study
+    )
     return Call("StudyService", "CreateStudy", request, wire.unpack_study)
 
 
 def get_study(name: str) -> Call[StudyRecord]:
     """Read a study."""
-    return Call("StudyService", "GetStudy", study_service_pb2.GetStudyRequest(name=name), wire.unpack_study)
+    return Call("StudyService", "GetStudy", wire.build(study_service_pb2.GetStudyRequest, name=name), wire.unpack_study)
 
 
 def list_studies(project: str, *, page_token: str = "") -> Call[Page[StudyRecord]]:
     """Read a page of a project's studies."""
-    request = study_service_pb2.ListStudiesRequest(parent=f"projects/{project}", page_size=PAGE, page_token=page_token)
+    request = wire.build(
+        study_service_pb2.ListStudiesRequest, parent=f"projects/{project}", page_size=PAGE, page_token=page_token
+    )
 
     def parse(reply: study_service_pb2.ListStudiesResponse) -> Page[StudyRecord]:
         token = reply.next_page_token
@@ -115,7 +120,7 @@ def list_studies(project: str, *, page_token: str = "") -> Call[Page[StudyRecord
 
 def set_state(name: str, state: StudyState) -> Call[StudyRecord]:
     """Pause, resume or finish a study."""
-    return _update(study_service_pb2.Study(name=name, state=wire.pack_study_state(state)), ["state"])
+    return _update(wire.build(study_service_pb2.Study, name=name, state=wire.pack_study_state(state)), ["state"])
 
 
 def update_study(
@@ -126,7 +131,7 @@ def update_study(
     parameters: Sequence[ParameterSpec] | None,
 ) -> Call[StudyRecord]:
     """Change budget, labels or search space; None leaves a part as it is."""
-    study = study_service_pb2.Study(name=name, labels=labels or {})
+    study = wire.build(study_service_pb2.Study, name=name, labels=labels or {})
     if budget is not None:
         study.budget.CopyFrom(wire.pack_budget(budget))
     study.spec.parameters.extend(wire.pack_spec(parameter) for parameter in parameters or ())
@@ -135,18 +140,18 @@ def update_study(
 
 
 def _update(study: study_service_pb2.Study, paths: Sequence[str]) -> Call[StudyRecord]:
-    request = study_service_pb2.UpdateStudyRequest(study=study, update_mask=FieldMask(paths=paths))
+    request = wire.build(study_service_pb2.UpdateStudyRequest, study=study, update_mask=FieldMask(paths=paths))
     return Call("StudyService", "UpdateStudy", request, wire.unpack_study)
 
 
 def delete_study(name: str) -> Call[None]:
     """Remove a study with all its trials."""
-    return Call("StudyService", "DeleteStudy", study_service_pb2.DeleteStudyRequest(name=name), _nothing)
+    return Call("StudyService", "DeleteStudy", wire.build(study_service_pb2.DeleteStudyRequest, name=name), _nothing)
 
 
 def watch_study(name: str, *, after_sequence: int) -> Call[Any]:
     """Stream the changes of a study."""
-    request = study_service_pb2.WatchStudyRequest(name=name, after_sequence=after_sequence)
+    request = wire.build(study_service_pb2.WatchStudyRequest, name=name, after_sequence=after_sequence)
     return Call("StudyService", "WatchStudy", request, wire.unpack_change)
 
 
@@ -157,14 +162,16 @@ def ask(
     worker_id: str,
     lease_duration: Seconds | None,
     fixed: Mapping[str, ParameterValue] | None,
+    request_id: str | None = None,
 ) -> Call[Answer[TrialRecord]]:
-    """Ask for trials."""
-    request = trial_service_pb2.AskRequest(
+    """Ask for trials; with the id of an earlier ask, get its answer, lest trials be handed out twice."""
+    request = wire.build(
+        trial_service_pb2.AskRequest,
         parent=study,
         count=count,
         worker_id=worker_id,
-        lease_duration=wire.pack_duration(lease_duration),
-        request_id=_request_id(),
+        lease_duration=wire.pack_duration(lease_duration, field="lease_duration"),
+        request_id=request_id or _request_id(),
         fixed_parameters=wire.pack_parameters(fixed or {}, field="fixed_parameters"),
     )
     return Call("TrialService", "Ask", request, wire.unpack_answer)
@@ -175,20 +182,22 @@ def tell(
 ) -> Call[TrialRecord]:
     """Tell what became of a trial."""
     ending: dict[str, Any] = {outcome.kind: outcome.message}
-    packed = trial_service_pb2.TrialResult(
+    packed = wire.build(
+        trial_service_pb2.TrialResult,
         number=claim.number,
         lease_token=claim.token,
         metadata=metadata or {},
         checkpoint_uri=checkpoint_uri,
         **ending,
     )
-    request = trial_service_pb2.TellRequest(parent=claim.study, results=[packed], request_id=_request_id())
+    request = wire.build(trial_service_pb2.TellRequest, parent=claim.study, results=[packed], request_id=_request_id())
     return Call("TrialService", "Tell", request, _only_trial)
 
 
 def report(claim: Claim, *, step: int, metrics: Mapping[str, MetricValue], checkpoint_uri: str) -> Call[Verdict]:
     """Report metrics at a step, and hear whether to go on."""
-    request = trial_service_pb2.ReportRequest(
+    request = wire.build(
+        trial_service_pb2.ReportRequest,
         name=_trial_name(claim.study, claim.number),
         lease_token=claim.token,
         measurements=[wire.pack_measurement(step, metrics)],
@@ -199,30 +208,42 @@ def report(claim: Claim, *, step: int, metrics: Mapping[str, MetricValue], check
 
 def renew(study: str, claims: Sequence[Claim]) -> Call[list[Verdict]]:
     """Renew leases of one study, at most 1,000."""
-    renewals = [trial_service_pb2.LeaseRenewal(number=claim.number, lease_token=claim.token) for claim in claims]
-    request = trial_service_pb2.RenewLeasesRequest(parent=study, renewals=renewals)
+    renewals = [
+        wire.build(trial_service_pb2.LeaseRenewal, number=claim.number, lease_token=claim.token) for claim in claims
+    ]
+    request = wire.build(trial_service_pb2.RenewLeasesRequest, parent=study, renewals=renewals)
     return Call("TrialService", "RenewLeases", request, wire.unpack_renewals)
 
 
 def release(claim: Claim, *, checkpoint_uri: str) -> Call[TrialRecord]:
     """Give a trial back unfinished."""
-    request = trial_service_pb2.ReleaseTrialRequest(
-        name=_trial_name(claim.study, claim.number), lease_token=claim.token, checkpoint_uri=checkpoint_uri
+    request = wire.build(
+        trial_service_pb2.ReleaseTrialRequest,
+        name=_trial_name(claim.study, claim.number),
+        lease_token=claim.token,
+        checkpoint_uri=checkpoint_uri,
     )
     return Call("TrialService", "ReleaseTrial", request, wire.unpack_trial)
 
 
 def cancel(name: str) -> Call[TrialRecord]:
     """Withdraw a trial."""
-    return Call("TrialService", "CancelTrial", trial_service_pb2.CancelTrialRequest(name=name), wire.unpack_trial)
+    return Call(
+        "TrialService",
+        "CancelTrial",
+        wire.build(trial_service_pb2.CancelTrialRequest, name=name),
+        wire.unpack_trial,
+    )
 
 
 def enqueue(
     study: str, parameters: Mapping[str, ParameterValue], *, metadata: Mapping[str, str] | None
 ) -> Call[TrialRecord]:
     """Add a trial for a worker to evaluate."""
-    new = trial_service_pb2.NewTrial(
-        parameters=wire.pack_parameters(parameters, field="trials[0].parameters"), metadata=metadata or {}
+    new = wire.build(
+        trial_service_pb2.NewTrial,
+        parameters=wire.pack_parameters(parameters, field="trials[0].parameters"),
+        metadata=metadata or {},
     )
     return _add(study, [new], _only_trial)
 
@@ -235,13 +256,14 @@ def import_trials(study: str, trials: Iterable[FinishedTrial]) -> list[Call[list
 
 
 def _add(study: str, trials: Sequence[trial_service_pb2.NewTrial], parse: Callable[[Any], T]) -> Call[T]:
-    request = trial_service_pb2.AddTrialsRequest(parent=study, trials=trials, request_id=_request_id())
+    request = wire.build(trial_service_pb2.AddTrialsRequest, parent=study, trials=trials, request_id=_request_id())
     return Call("TrialService", "AddTrials", request, parse)
 
 
 def _pack_finished(index: int, trial: FinishedTrial) -> trial_service_pb2.NewTrial:
     field = f"trials[{index}]"
-    return trial_service_pb2.NewTrial(
+    return wire.build(
+        trial_service_pb2.NewTrial,
         parameters=wire.pack_parameters(trial.parameters, field=f"{field}.parameters"),
         state=wire.pack_trial_state(trial.state),
         metrics=wire.pack_metrics(outcomes.metric_values(trial.metrics, field=f"{field}.metrics")),
@@ -253,7 +275,7 @@ def _pack_finished(index: int, trial: FinishedTrial) -> trial_service_pb2.NewTri
 
 def get_trial(study: str, number: int) -> Call[TrialRecord]:
     """Read a trial with its measurements."""
-    request = trial_service_pb2.GetTrialRequest(name=_trial_name(study, number))
+    request = wire.build(trial_service_pb2.GetTrialRequest, name=_trial_name(study, number))
     return Call("TrialService", "GetTrial", request, wire.unpack_trial)
 
 
@@ -261,7 +283,8 @@ def list_trials(
     study: str, *, states: Sequence[TrialState], worker_id: str, page_token: str = ""
 ) -> Call[Page[TrialRecord]]:
     """Read a page of a study's trials, without measurements."""
-    request = trial_service_pb2.ListTrialsRequest(
+    request = wire.build(
+        trial_service_pb2.ListTrialsRequest,
         parent=study,
         page_size=PAGE,
         page_token=page_token,
@@ -279,17 +302,17 @@ def list_trials(
 
 def list_optimal_trials(study: str) -> Call[list[TrialRecord]]:
     """Read the best feasible trial, or the Pareto front."""
-    request = trial_service_pb2.ListOptimalTrialsRequest(parent=study)
+    request = wire.build(trial_service_pb2.ListOptimalTrialsRequest, parent=study)
     return Call("TrialService", "ListOptimalTrials", request, lambda reply: wire.unpack_trials(reply.trials))
 
 
 def predict(study: str, points: Sequence[Mapping[str, ParameterValue]]) -> Call[list[dict[str, Prediction]]]:
     """What the surrogate expects at points."""
     packed = [
-        search_space_pb2.Parameters(values=wire.pack_parameters(point, field=f"points[{index}]"))
+        wire.build(search_space_pb2.Parameters, values=wire.pack_parameters(point, field=f"points[{index}]"))
         for index, point in enumerate(points)
     ]
-    request = surrogate_service_pb2.PredictRequest(parent=study, points=packed)
+    request = wire.build(surrogate_service_pb2.PredictRequest, parent=study, points=packed)
     return Call(
         "SurrogateService",
         "Predict",
@@ -300,13 +323,15 @@ def predict(study: str, points: Sequence[Mapping[str, ParameterValue]]) -> Call[
 
 def importance(study: str, *, method: str) -> Call[dict[str, dict[str, float]]]:
     """How much each parameter matters for each objective."""
-    request = surrogate_service_pb2.ImportanceRequest(parent=study, method=wire.pack_importance_method(method))
+    request = wire.build(
+        surrogate_service_pb2.ImportanceRequest, parent=study, method=wire.pack_importance_method(method)
+    )
     return Call("SurrogateService", "Importance", request, wire.unpack_importances)
 
 
 def cross_validate(study: str) -> Call[list[LeaveOneOut]]:
     """How well the surrogate predicts each observation from the others."""
-    request = surrogate_service_pb2.CrossValidateRequest(parent=study)
+    request = wire.build(surrogate_service_pb2.CrossValidateRequest, parent=study)
     return Call(
         "SurrogateService",
         "CrossValidate",

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
+from collections.abc import Callable
 from importlib import metadata
 from typing import Final, TypedDict
+
+from tenacity import RetryCallState, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from asktell.client.errors import worth_retrying
+
+logger = logging.getLogger("asktell.client.retries")
 
 DEFAULT_TARGET: Final = "localhost:50051"
 TARGET_VARIABLE: Final = "ASKTELL_TARGET"
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
 
+_GROWING = wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.2)
 _LOOPBACK = ("localhost:", "127.", "[::1]:", "unix:")
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -64,18 +73,39 @@ def options(target: str) -> list[tuple[str, str | int]]:
 
 
 class Retries(TypedDict):
-    """How stamina repeats a call."""
+    """How tenacity repeats a call."""
 
-    attempts: None
-    timeout: float
-    wait_initial: float
-    wait_max: float
-    wait_jitter: float
+    stop: stop_after_delay
+    wait: Callable[[RetryCallState], float]
+    retry: retry_if_exception
+    before_sleep: Callable[[RetryCallState], None]
+    reraise: bool
 
 
 def retries(retry_for: float) -> Retries:
     """Repeat for `retry_for` seconds (above 0), with pauses that grow to 2 s; gRPC has made the first, quick ones by then."""
-    return {"attempts": None, "timeout": retry_for, "wait_initial": 0.1, "wait_max": 2.0, "wait_jitter": 0.2}
+
+    def say_once(state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            logger.warning("%s; trying again for up to %g s", state.outcome.exception(), retry_for)
+
+    return {
+        "stop": stop_after_delay(retry_for),
+        "wait": _pause,
+        "retry": retry_if_exception(lambda error: _asked(error) is not False),
+        "before_sleep": say_once,
+        "reraise": True,
+    }
+
+
+def _pause(state: RetryCallState) -> float:
+    """What the service asked for, else longer and longer."""
+    asked = _asked(state.outcome.exception() if state.outcome is not None else None)
+    return _GROWING(state) if isinstance(asked, bool) else asked
+
+
+def _asked(error: BaseException | None) -> bool | float:
+    return isinstance(error, Exception) and worth_retrying(error)
 
 
 def _version() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import grpc
-import stamina
+from tenacity import Retrying
 
 from asktell.client import channel, errors
 from asktell.client.calls import Call
@@ -47,8 +47,9 @@ class Connection:
         """Carry out a call, repeated while the service is unavailable. `timeout` is that of each attempt, in seconds."""
         if self._retry_for <= 0:
             return self.run_once(call, timeout=timeout)
-        retrying = stamina.RetryingCaller(**channel.retries(self._retry_for))
-        return retrying(errors.worth_retrying, self.run_once, call, timeout=timeout)
+        retrying = Retrying(**channel.retries(self._retry_for))
+        result: T = retrying(self.run_once, call, timeout=timeout)
+        return result
 
     def run_once(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Carry out a call without repeating it, but for gRPC's own quick retries."""

@@ -63,8 +63,12 @@ class LeaseBook:
         return [(study, batch) for study in sorted(studies) for batch in self._batches(study)]
 
     def _batches(self, study: str) -> list[list[Claim]]:
-        claims = [entry.claim for entry in self._entries.values() if entry.claim.study == study]
-        return [claims[start : start + calls.BATCH] for start in range(0, len(claims), calls.BATCH)]
+        """A batch has a trial once: this process may hold a lease of it that is lost unbeknown, and the one that followed."""
+        rounds: list[dict[int, Claim]] = []
+        for entry in self._entries.values():
+            if entry.claim.study == study:
+                _first_without(entry.claim.number, rounds)[entry.claim.number] = entry.claim
+        return [batch for claims in rounds for batch in _cut(list(claims.values()))]
 
     def renewed(self, claims: Sequence[Claim], verdicts: Sequence[Verdict]) -> None:
         """Take in the service's reply; a lost lease is kept no longer."""
@@ -84,6 +88,18 @@ class LeaseBook:
         for claim in claims:
             if entry := self._entries.get(claim.token):
                 entry.not_before = now + min(LONGEST_PAUSE, claim.duration / 10)
+
+
+def _first_without(number: int, rounds: list[dict[int, Claim]]) -> dict[int, Claim]:
+    for claims in rounds:
+        if number not in claims:
+            return claims
+    rounds.append({})
+    return rounds[-1]
+
+
+def _cut(claims: list[Claim]) -> list[list[Claim]]:
+    return [claims[start : start + calls.BATCH] for start in range(0, len(claims), calls.BATCH)]
 
 
 def renewal_timeout(claims: Sequence[Claim]) -> float:

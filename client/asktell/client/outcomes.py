@@ -50,27 +50,28 @@ def succeeded(metrics: Mapping[str, MetricValue], objectives: Sequence[str]) -> 
         if objective not in metrics:
             given = ", ".join(sorted(metrics)) or "none"
             raise InvalidArgument.at(f"metrics[{objective}]", f"is an objective and missing; given: {given}")
-    return Outcome("succeeded", _Result.Succeeded(metrics=wire.pack_metrics(metrics)))
+    return Outcome("succeeded", wire.build(_Result.Succeeded, metrics=wire.pack_metrics(metrics)))
 
 
 def stopped(metrics: Mapping[str, MetricValue], message: str) -> Outcome:
     """The trial was ended early."""
-    return Outcome("stopped", _Result.Stopped(metrics=wire.pack_metrics(metrics), message=message))
+    return Outcome("stopped", wire.build(_Result.Stopped, metrics=wire.pack_metrics(metrics), message=message))
 
 
 def failed(message: str, *, retry: bool) -> Outcome:
     """The attempt broke."""
-    return Outcome("failed", _Result.Failed(message=message[:MAX_MESSAGE], retry=retry))
+    return Outcome("failed", wire.build(_Result.Failed, message=message[:MAX_MESSAGE], retry=retry))
 
 
 def infeasible(message: str) -> Outcome:
     """These parameters cannot work."""
-    return Outcome("infeasible", _Result.Infeasible(message=message[:MAX_MESSAGE]))
+    return Outcome("infeasible", wire.build(_Result.Infeasible, message=message[:MAX_MESSAGE]))
 
 
 def explain(error: BaseException) -> str:
     """An exception as the message of a failed trial."""
-    return "".join(traceback.format_exception_only(error)).strip().replace("\0", "\\0")[:MAX_MESSAGE]
+    text = "".join(traceback.format_exception_only(error)).strip().replace("\0", "\\0")
+    return text.encode("utf-8", "backslashreplace").decode()[:MAX_MESSAGE]
 
 
 def is_objectives_fault(error: BaseException) -> bool:

@@ -77,14 +77,20 @@ class Study(StudyView):
         fixed: Mapping[str, ParameterValue] | None = None,
         timeout: float | None = None,
         on_error: OnError = "raise",
+        request_id: str | None = None,
     ) -> Answer[Trial]:
-        """As `ask`, with why there are fewer trials than asked for, whether more will come, and when to ask again."""
+        """As `ask`, with why there are fewer trials than asked for, whether more will come, and when to ask again.
+
+        `request_id` is for asking again after an ask whose fate is unknown (Unavailable, DeadlineExceeded): the same id gets the same
+        trials, which would else be nobody's until their leases end. By default each ask has an id of its own.
+        """
         call = calls.ask(
             self.name,
             count=count,
             worker_id=worker_id or channel.default_worker_id(),
             lease_duration=lease_duration,
             fixed=fixed,
+            request_id=request_id,
         )
         answer = self._connection.run(call, timeout=timeout)
         trials = [self._trial(record, on_error=on_error) for record in answer.trials]
@@ -144,6 +150,7 @@ class Study(StudyView):
                     trial.conclude(objective(trial))
                 for callback in callbacks:
                     callback(self, trial)
+        self.refresh()
 
     def enqueue(self, parameters: Mapping[str, ParameterValue], *, metadata: Mapping[str, str] | None = None) -> Trial:
         """Add a configuration for a worker to evaluate: every active parameter."""

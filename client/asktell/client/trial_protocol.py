@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from asktell.client import calls, outcomes
@@ -44,12 +44,23 @@ class TrialProtocol(TrialView):
         self._claim = _claim(record)
         self._keeper = keeper
         self._on_error = on_error
+        self._made_up: dict[str, Call[TrialRecord]] = {}
 
     def _telling(
         self, told: Told | None, named: Metrics, *, metadata: Mapping[str, str] | None, checkpoint_uri: str
     ) -> Call[TrialRecord]:
         values = outcomes.gather(told, named, self._objectives)
-        return calls.tell(self._held(), self._judged(values), metadata=metadata, checkpoint_uri=checkpoint_uri)
+        return self._once(
+            repr((values, metadata, checkpoint_uri)),
+            lambda claim: calls.tell(claim, self._judged(values), metadata=metadata, checkpoint_uri=checkpoint_uri),
+        )
+
+    def _once(self, result: str, make_up: Callable[[Claim], Call[TrialRecord]]) -> Call[TrialRecord]:
+        """The call that was made up for the same result before, with its request id: its fate may be unknown, and it shall count once."""
+        claim = self._held()
+        if result not in self._made_up:
+            self._made_up[result] = make_up(claim)
+        return self._made_up[result]
 
     def _judged(self, values: Mapping[str, MetricValue]) -> Outcome:
         if self.should_stop and not self.lost:
@@ -57,11 +68,16 @@ class TrialProtocol(TrialView):
         return outcomes.succeeded(values, self._objectives)
 
     def _ending(self, outcome: Outcome) -> Call[TrialRecord]:
-        return calls.tell(self._held(), outcome, metadata=None, checkpoint_uri="")
+        return self._once(repr(outcome), lambda claim: calls.tell(claim, outcome, metadata=None, checkpoint_uri=""))
 
     def _stopping(self, told: Told | None, message: str) -> Call[TrialRecord]:
         values = outcomes.gather(told, {}, self._objectives)
-        return self._ending(outcomes.stopped(values, message or self.message))
+        return self._once(
+            repr(("stopped", values, message)),
+            lambda claim: calls.tell(
+                claim, outcomes.stopped(values, message or self.message), metadata=None, checkpoint_uri=""
+            ),
+        )
 
     def _releasing(self, checkpoint_uri: str = "") -> Call[TrialRecord]:
         return calls.release(self._held(), checkpoint_uri=checkpoint_uri)
@@ -117,6 +133,8 @@ class TrialProtocol(TrialView):
         if self.ended or self.lost:
             return None
         if outcomes.is_objectives_fault(error):
+            if self._swallows(error):
+                logger.warning("trial %d failed: %s", self.number, outcomes.explain(error))
             return self._ending(outcomes.failed(outcomes.explain(error), retry=False))
         return self._releasing()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -53,6 +53,9 @@ from asktell.client.values import (
 )
 from asktell.v1 import metric_pb2, search_space_pb2, study_service_pb2, surrogate_service_pb2, trial_service_pb2
 
+P = ParamSpec("P")
+MessageT = TypeVar("MessageT", bound=Message)
+
 _STUDY_STATES = {
     StudyState.ACTIVE: study_service_pb2.Study.STATE_ACTIVE,
     StudyState.PAUSED: study_service_pb2.Study.STATE_PAUSED,
@@ -89,6 +92,45 @@ _REASONS = {
 _STUDY_STATES_BACK = {number: state for state, number in _STUDY_STATES.items()}
 _TRIAL_STATES_BACK = {number: state for state, number in _TRIAL_STATES.items()}
 _LATE_TELLS_BACK = {number: late for late, number in _LATE_TELLS.items()}
+
+
+def build_at(at: str, kind: Callable[P, MessageT], /, *args: P.args, **fields: P.kwargs) -> MessageT:
+    """A message of `kind` with these fields; InvalidArgument that names the one, below the path `at`, that the protocol cannot carry.
+
+    Such are numbers out of range, text that UTF-8 has no bytes for, and values of another type.
+    """
+    try:
+        return kind(*args, **fields)
+    except (TypeError, ValueError, OverflowError) as error:
+        for path, part in _parts(fields):
+            _try(kind, part, path=f"{at}.{path}" if at else path)
+        raise InvalidArgument.at(at or "request", f"cannot be sent: {error}") from error
+
+
+def build(kind: Callable[P, MessageT], /, *args: P.args, **fields: P.kwargs) -> MessageT:
+    """As `build_at`, for a message whose fields are named from its own root."""
+    return build_at("", kind, *args, **fields)
+
+
+def _parts(fields: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each field, and of a map each entry, by itself, with its path."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}[{_printable(key)}]", {name: {key: entry}}) for key, entry in value.items())
+        else:
+            yield name, {name: value}
+
+
+def _try(kind: Callable[..., Message], part: Mapping[str, Any], *, path: str) -> None:
+    try:
+        kind(**part)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidArgument.at(path, f"cannot be sent: {_printable(error)}") from error
+
+
+def _printable(value: object) -> str:
+    """Text that can be encoded, whatever was given: a message about a lone surrogate must not have one."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def pack_value(value: ParameterValue, *, field: str) -> search_space_pb2.ParameterValue:
@@ -136,23 +178,30 @@ def unpack_parameters(values: Mapping[str, search_space_pb2.ParameterValue]) -> 
 
 def pack_spec(spec: ParameterSpec) -> search_space_pb2.ParameterSpec:
     """One dial."""
-    message = search_space_pb2.ParameterSpec(name=spec.name, **_pack_kind(spec))
+    packed = build(search_space_pb2.ParameterSpec, name=spec.name, **_pack_kind(spec))
     if not isinstance(spec.default, NoDefault):
-        message.default_value.CopyFrom(pack_value(spec.default, field=f"{spec.name}.default"))
+        packed.default_value.CopyFrom(pack_value(spec.default, field=f"{spec.name}.default"))
     if spec.when is not None:
-        message.when.parent = spec.when[0]
-        message.when.values.extend(pack_value(value, field=f"{spec.name}.when") for value in spec.when[1])
-    return message
+        values = [pack_value(value, field=f"{spec.name}.when") for value in spec.when[1]]
+        condition = build_at(f"{spec.name}.when", search_space_pb2.Condition, parent=spec.when[0], values=values)
+        packed.when.CopyFrom(condition)
+    return packed
 
 
 def _pack_kind(spec: ParameterSpec) -> dict[str, Any]:
     match spec:
         case Float():
             return {
-                "float_spec": search_space_pb2.FloatSpec(low=spec.low, high=spec.high, log=spec.log, step=spec.step)
+                "float_spec": build_at(
+                    spec.name, search_space_pb2.FloatSpec, low=spec.low, high=spec.high, log=spec.log, step=spec.step
+                )
             }
         case Int():
-            return {"int_spec": search_space_pb2.IntSpec(low=spec.low, high=spec.high, log=spec.log, step=spec.step)}
+            return {
+                "int_spec": build_at(
+                    spec.name, search_space_pb2.IntSpec, low=spec.low, high=spec.high, log=spec.log, step=spec.step
+                )
+            }
         case Categorical():
             return {"categorical_spec": search_space_pb2.CategoricalSpec(choices=_pack_values(spec, spec.choices))}
         case Bool():
@@ -200,7 +249,7 @@ def pack_objective(objective: Objective) -> metric_pb2.Objective:
     """A metric to optimise."""
     smaller = isinstance(objective, Minimize)
     goal = metric_pb2.Objective.GOAL_MINIMIZE if smaller else metric_pb2.Objective.GOAL_MAXIMIZE
-    return metric_pb2.Objective(metric=objective.metric, goal=goal)
+    return build(metric_pb2.Objective, metric=objective.metric, goal=goal)
 
 
 def unpack_objective(message: metric_pb2.Objective) -> Objective:
@@ -212,7 +261,12 @@ def unpack_objective(message: metric_pb2.Objective) -> Objective:
 def pack_metrics(metrics: Mapping[str, MetricValue]) -> dict[str, metric_pb2.MetricValue]:
     """Values of metrics by name."""
     return {
-        name: metric_pb2.MetricValue(value=metric.value, standard_error=metric.standard_error)
+        name: build_at(
+            f"metrics[{_printable(name)}]",
+            metric_pb2.MetricValue,
+            value=metric.value,
+            standard_error=metric.standard_error,
+        )
         for name, metric in metrics.items()
     }
 
@@ -224,7 +278,7 @@ def unpack_metrics(metrics: Mapping[str, metric_pb2.MetricValue]) -> dict[str, M
 
 def pack_measurement(step: int, metrics: Mapping[str, MetricValue]) -> metric_pb2.Measurement:
     """Metrics at a step."""
-    return metric_pb2.Measurement(step=step, metrics=pack_metrics(metrics))
+    return build(metric_pb2.Measurement, step=step, metrics=pack_metrics(metrics))
 
 
 def unpack_measurement(message: metric_pb2.Measurement) -> Measurement:
@@ -232,20 +286,25 @@ def unpack_measurement(message: metric_pb2.Measurement) -> Measurement:
     return Measurement(message.step, unpack_metrics(message.metrics), _time(message, "create_time"))
 
 
-def pack_duration(duration: Seconds | None) -> Duration | None:
-    """A duration; absent for None."""
+def pack_duration(duration: Seconds | None, *, field: str) -> Duration | None:
+    """A duration; absent for None. InvalidArgument that names `field` for one that is none or too long."""
     if duration is None:
         return None
-    message = Duration()
-    message.FromTimedelta(timedelta(seconds=seconds(duration)))
-    return message
+    packed = Duration()
+    try:
+        packed.FromTimedelta(timedelta(seconds=seconds(duration)))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidArgument.at(field, f"{duration!r} cannot be sent: {error}") from error
+    return packed
 
 
 def pack_budget(budget: Budget) -> study_service_pb2.Budget:
     """How much a study may spend."""
-    return study_service_pb2.Budget(
+    return build_at(
+        "budget",
+        study_service_pb2.Budget,
         max_trials=budget.max_trials,
-        max_duration=pack_duration(budget.max_duration),
+        max_duration=pack_duration(budget.max_duration, field="budget.max_duration"),
         max_failures=budget.max_failures,
         max_parallel=budget.max_parallel,
     )

@@ -25,6 +25,7 @@ Objective = Callable[[dict[str, Any], "ObjectiveTrial"], Any]
 
 MAX_MESSAGE = 65_536
 """Characters of a message that the service keeps."""
+MAX_STEP = 2**63 - 1
 
 
 class Unloadable(Exception):
@@ -84,13 +85,15 @@ class ObjectiveTrial:
 
         Raises:
             TypeError: A metric is not a number, or the step not a whole one.
-            ValueError: There is no metric, or the step is below 0.
+            ValueError: There is no metric, or the step is below 0 or above 2**63 - 1.
         """
         values = numbers({**(metrics or {}), **named})
         if isinstance(step, bool) or not hasattr(step, "__index__"):
             raise TypeError(f"step is {step!r}, not a whole number")
-        if int(step) < 0 or not values:
-            raise ValueError(f"a report has a step from 0 and a metric, not step {step} and metrics {values}")
+        if not 0 <= int(step) <= MAX_STEP or not values:
+            raise ValueError(
+                f"a report has a step from 0 to 2**63 - 1 and a metric, not step {step} and metrics {values}"
+            )
         self._channel.send("report", step=int(step), metrics=values)
         reply = self._channel.receive() or {"should_stop": True, "message": "the worker is gone"}
         self.should_stop = reply["should_stop"]
@@ -145,7 +148,7 @@ def _number(name: str, value: Any) -> float:
         raise TypeError(f"{name} is {value!r}, not a number")
     try:
         return float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{name} is {value!r}, not a number") from error
 
 

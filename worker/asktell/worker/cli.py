@@ -13,13 +13,12 @@ from typing import Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
-from stamina.instrumentation import set_on_retry_hooks
 
 from asktell.client import AskTellError, Client, Study
 from asktell.worker.command import Template, TemplateError
 from asktell.worker.evaluation import Evaluator, Limits, Unusable
 from asktell.worker.interruption import Interruption
-from asktell.worker.loop import Options, Undelivered, Worker
+from asktell.worker.loop import Options, Summary, Undelivered, Worker
 from asktell.worker.objective import Objective
 from asktell.worker.program import Program
 
@@ -108,7 +107,9 @@ def work(*objective: str, place: Place, manner: Manner = AS_USUAL) -> int:
 
     `asktell work --study digits train:objective`
 
-    `asktell work --study digits -- python train.py --lr {learning_rate} '[--momentum {momentum}]'`
+    `asktell work --study digits -- python train.py --lr {lr}`
+
+    `asktell work --study digits -- ./train.sh {lr} '[--momentum {momentum}]'`
 
     The function is called as `objective(parameters, trial)`. It returns a number, a mapping of metrics to numbers or to pairs of value and
     standard error, or None after `trial.tell`; `trial.report(step=3, accuracy=0.9).should_stop` says whether to end early.
@@ -116,9 +117,12 @@ def work(*objective: str, place: Place, manner: Manner = AS_USUAL) -> int:
     In a command line `{name}` is a parameter, `{trial.number}` the trial's number, `{metrics_file}` a file for the metrics; brackets
     are left out when a parameter in them is inactive. The command prints JSON: `{"step": 3, "accuracy": 0.9}` on the way,
     `{"accuracy": 0.93}` in the end. It finds the same in ASKTELL_PARAMETERS (JSON), ASKTELL_PARAM_LEARNING_RATE and so on,
-    ASKTELL_TRIAL and ASKTELL_METRICS_FILE. It exits with 0, or the trial has failed.
+    ASKTELL_TRIAL and ASKTELL_METRICS_FILE; values of 100 kB and more are only in the JSON of ASKTELL_PARAMETERS_FILE. It exits with 0,
+    or the trial has failed.
 
     SIGTERM or Ctrl-C ends the trial and gives it back; a second Ctrl-C ends the worker at once.
+
+    The exit status is 0, or 1 if trials failed and none brought metrics, or if the service refused or could not be reached.
 
     Parameters
     ----------
@@ -127,7 +131,7 @@ def work(*objective: str, place: Place, manner: Manner = AS_USUAL) -> int:
     """
     _log_to_stderr()
     # The worker says itself when the service is away, once and on standard error.
-    set_on_retry_hooks([])
+    logging.getLogger("asktell.client.retries").setLevel(logging.ERROR)
     interruption = Interruption()
     with interruption.on_signals(), Client(place.target, project=place.project, retry_for=RETRY_SECONDS) as client:
         try:
@@ -141,7 +145,20 @@ def work(*objective: str, place: Place, manner: Manner = AS_USUAL) -> int:
     logging.getLogger("asktell.worker").info("done: %s", summary)
     if interruption.wished:
         return 130 if interruption.by_keyboard else 0
-    return 1 if summary.stopped_by_failure else 0
+    return 1 if summary.stopped_by_failure or _only_failures(summary, place.study) else 0
+
+
+def _only_failures(summary: Summary, study: str) -> bool:
+    """Whether no trial came to metrics while some failed: most likely all that will come here do. It is said, for a log is easily missed."""
+    failed, good = summary.outcomes["failed"], summary.outcomes["succeeded"] + summary.outcomes["stopped"]
+    if good or not failed:
+        return False
+    total = summary.outcomes.total()
+    print(
+        f"asktell work: {failed} of {total} trials failed and none succeeded; why: asktell study trials {study} --state failed",
+        file=sys.stderr,
+    )
+    return True
 
 
 def _evaluator(study: Study, objective: Sequence[str], *, manner: Manner, interruption: Interruption) -> Evaluator:

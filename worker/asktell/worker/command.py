@@ -21,6 +21,10 @@ Parameters = Mapping[str, Value]
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 TRIAL_NUMBER = "trial.number"
 METRICS_FILE = "metrics_file"
+MAX_VARIABLE = 100_000
+"""Bytes of an environment variable; Linux takes 128 KiB with its name."""
+MAX_ENVIRONMENT = 250_000
+"""Bytes of all parameters that have a variable each; arguments and environment together may have 1 MiB on some systems."""
 
 
 class TemplateError(ValueError):
@@ -118,9 +122,18 @@ def as_text(value: Value) -> str:
 def variables(parameters: Parameters) -> dict[str, str]:
     """Environment variables of the parameters: `ASKTELL_PARAMETERS` has all as JSON, `ASKTELL_PARAM_<NAME>` one each.
 
-    NAME is the parameter's in capitals with `_` for all but letters and digits. Two that become one name have none.
+    NAME is the parameter's in capitals with `_` for all but letters and digits. Two that become one name have none. Nor has what is too
+    long for the operating system, which would refuse to start the command: values above 100,000 bytes, and all single ones where they
+    have more than 250,000 together. A file has them always.
     """
     names = {name: "ASKTELL_PARAM_" + re.sub(r"[^A-Z0-9]", "_", name.upper()) for name in parameters}
     shared = Counter(names.values())
     single = {names[name]: as_text(value) for name, value in parameters.items() if shared[names[name]] == 1}
-    return {"ASKTELL_PARAMETERS": json.dumps(dict(parameters)), **single}
+    if sum(map(_size, single.values())) > MAX_ENVIRONMENT:
+        single = {}
+    found = {"ASKTELL_PARAMETERS": json.dumps(dict(parameters)), **single}
+    return {name: text for name, text in found.items() if _size(text) <= MAX_VARIABLE}
+
+
+def _size(text: str) -> int:
+    return len(text.encode())

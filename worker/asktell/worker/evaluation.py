@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from asktell.client import AskTellError, Trial
+from asktell.worker.events import Event, Exited, Line
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Lost, Outcome, Released, Stopped
 from asktell.worker.output import Metric
-from asktell.worker.process import Event, Exited, Line, Process
+from asktell.worker.process import Process
 
 POLL = 0.1
 """Seconds after which the lease, the clock and the signals are looked at while the process says nothing."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,20 +14,24 @@ from typing import Literal, TypeVar
 from asktell.client import (
     Answer,
     AskTellError,
+    Cancelled,
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
+    ResourceExhausted,
     Study,
     Trial,
     Unavailable,
 )
-from asktell.worker.evaluation import Evaluator
+from asktell.worker.evaluation import Evaluator, Unusable
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
 from asktell.worker.output import Metric
 
 MAX_MESSAGE = 65_536
 """Characters of a message that the service keeps."""
+MAX_EXCERPT = 1_000
+"""Characters of refused metrics in a message: the reason follows them."""
 WAIT_SECONDS = 5.0
 """How long to wait before asking again where the service does not say."""
 AWAY_SECONDS = 2.0
@@ -117,7 +123,9 @@ class Worker:
 
     def _ask(self) -> Trial | None:
         """Ask for a trial; wait a while if there is none now, and end if there will be none."""
-        answer = self._patiently("asking", self._ask_once)
+        # One id however often it is repeated: an answer that was lost on its way holds a trial, which is this worker's.
+        request_id = uuid.uuid4().hex
+        answer = self._patiently("asking", lambda: self._ask_once(request_id))
         if answer.trials:
             self._waiting = ""
             return answer.trials[0]
@@ -128,8 +136,10 @@ class Worker:
         self._wait(reason, WAIT_SECONDS if answer.retry_after is None else answer.retry_after.total_seconds())
         return None
 
-    def _ask_once(self) -> Answer[Trial]:
-        return self._study.ask_once(worker_id=self._options.worker_id, lease_duration=self._options.lease_duration)
+    def _ask_once(self, request_id: str) -> Answer[Trial]:
+        return self._study.ask_once(
+            worker_id=self._options.worker_id, lease_duration=self._options.lease_duration, request_id=request_id
+        )
 
     def _patiently(self, what: str, call: Callable[[], T]) -> T:
         """Carry out a call again and again while the service is away; a signal leaves it a short time to come back."""
@@ -137,8 +147,8 @@ class Worker:
         while True:
             try:
                 return call()
-            except (Unavailable, DeadlineExceeded) as error:
-                if self._out_of_patience(time.monotonic() - start):
+            except AskTellError as error:
+                if not _away(error) or self._out_of_patience(time.monotonic() - start):
                     raise
                 if not told:
                     logger.warning("%s: the service is away, trying on: %s", what, error)
@@ -162,7 +172,7 @@ class Worker:
         start = time.monotonic()
         try:
             with trial.keep_alive():
-                outcome = self._evaluator.evaluate(trial)
+                outcome = self._evaluate(trial)
                 name = self._tell(trial, outcome)
         except Undelivered:
             # The lease runs out; whoever has read the metrics may still tell them.
@@ -172,6 +182,17 @@ class Worker:
             raise
         self.summary.outcomes[name] += 1
         _log(trial, outcome, name=name, seconds=time.monotonic() - start)
+
+    def _evaluate(self, trial: Trial) -> Outcome:
+        """Evaluate; whatever breaks on the way is the trial's failure, lest the trial go from worker to worker and break each."""
+        try:
+            return self._evaluator.evaluate(trial)
+        except (Unusable, Unavailable, DeadlineExceeded, Cancelled):
+            # They say nothing about the trial: it goes back.
+            raise
+        except Exception as error:
+            logger.exception("trial %d could not be evaluated", trial.number)
+            return Failed("".join(traceback.format_exception_only(error)).strip())
 
     def _tell(self, trial: Trial, outcome: Outcome) -> str:
         """Tell the outcome; return what became of it here, for the log."""
@@ -187,9 +208,19 @@ class Worker:
             ) from error
 
     def _deliver(self, trial: Trial, outcome: Outcome) -> str:
+        try:
+            return self._say(trial, outcome)
+        except (InvalidArgument, ResourceExhausted) as error:
+            if _away(error):
+                raise
+            # Told as a failure at once, lest the trial stay active until its lease ends and be tried again to no avail.
+            return self._say(trial, Failed(_refused(outcome, error)))
+
+    def _say(self, trial: Trial, outcome: Outcome) -> str:
         match outcome:
             case Succeeded(metrics):
-                return self._succeed(trial, metrics)
+                trial.tell(metrics)
+                return trial.state.value
             case Stopped(message, metrics):
                 trial.stop(metrics, message=_clean(message))
             case Failed(message):
@@ -203,13 +234,17 @@ class Worker:
                 pass
         return _name(outcome)
 
-    def _succeed(self, trial: Trial, metrics: Mapping[str, Metric]) -> str:
-        try:
-            trial.tell(metrics)
-        except InvalidArgument as error:
-            # Told as a failure at once, lest the trial stay active until its lease ends and be tried again to no avail.
-            trial.fail(_clean(f"the service refused the metrics {_numbers(metrics)}: {error}"))
-        return trial.state.value
+
+def _away(error: AskTellError) -> bool:
+    """Whether the same call may work later: nobody answers, or the service is too busy and says when it is not."""
+    busy = isinstance(error, ResourceExhausted) and error.retry_delay is not None
+    return busy or isinstance(error, Unavailable | DeadlineExceeded)
+
+
+def _refused(outcome: Outcome, error: AskTellError) -> str:
+    if isinstance(outcome, Succeeded | Stopped) and outcome.metrics:
+        return f"the service refused the metrics {_numbers(outcome.metrics)[:MAX_EXCERPT]}: {error}"
+    return f"{_name(outcome)}, but the service refused to hear it so: {error}"
 
 
 def _clean(message: str) -> str:

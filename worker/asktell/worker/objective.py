@@ -6,17 +6,20 @@ import json
 import os
 import socket
 import sys
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 from asktell.client import Trial
 from asktell.worker.evaluation import POLL, Evaluation, Limits, Tail, Unusable
+from asktell.worker.events import Batch, Event, Exited, Line, Message
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
-from asktell.worker.process import Event, Exited, Line, Message, Process
+from asktell.worker.process import Process
+
+IDLE_EVENTS = 100_000
+"""Lines of output between two trials that are passed on before the next one begins."""
 
 
 class ObjectiveProcess(Process):
@@ -32,14 +35,18 @@ class ObjectiveProcess(Process):
                 channel=theirs.fileno(),
             )
 
-    def readers(self) -> list[threading.Thread]:
-        """The threads that turn what the process says into events."""
-        return [*super().readers(), threading.Thread(target=self._listen, daemon=True)]
+    def sources(self) -> list[Iterator[Batch]]:
+        """What the process says, by the way it takes."""
+        return [*super().sources(), self._messages()]
 
-    def _listen(self) -> None:
-        with self._channel, self._channel.makefile("r", encoding="utf-8", newline="\n") as lines, suppress(OSError):
+    def _messages(self) -> Iterator[Batch]:
+        with (
+            self._channel,
+            self._channel.makefile("r", encoding="utf-8", errors="replace", newline="\n") as lines,
+            suppress(OSError),
+        ):
             for line in lines:
-                self.events.put(Message(line))
+                yield (Message(line),)
 
     def send(self, **message: object) -> None:
         """Send a message; a process that has ended gets none, and `Exited` says so."""
@@ -149,8 +156,11 @@ class Objective:
             raise Unusable(f"the objective {self._target} cannot be used: {answer['message']}")
 
     def _idle(self, process: ObjectiveProcess) -> bool:
-        """Pass on what the process wrote between trials; return whether it still runs."""
-        while (event := process.next_event(0)) is not None:
+        """Pass on what the process wrote between trials; return whether it still runs. One that never stops writing is not waited for."""
+        for _ in range(IDLE_EVENTS):
+            event = process.next_event(0)
+            if event is None:
+                return True
             if isinstance(event, Exited):
                 return False
             if isinstance(event, Line):
@@ -172,7 +182,12 @@ class Objective:
             checkpoint_uri=trial.checkpoint_uri,
         )
         evaluation = ObjectiveEvaluation(trial, process, limits=self._limits, interruption=self._interruption)
-        outcome = evaluation.run()
+        try:
+            outcome = evaluation.run()
+        except BaseException:
+            # What the process has still to say of this trial must not pass for the next one's.
+            self.close()
+            raise
         if evaluation.cause is not None or isinstance(outcome, Failed):
             # A failure may leave the process unfit, as after an error of CUDA; one that was told to end is ending.
             self.close()
@@ -181,6 +196,6 @@ class Objective:
     def close(self) -> None:
         """End the process; the next trial starts another."""
         if self._process is not None:
-            self._process.end()
+            self._process.close()
             self._process.wait()
             self._process = None

@@ -3,65 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import IO, Literal
+
+from asktell.worker.events import Batch, Event, Events, Exited, Reader, lines
 
 GUARD = Path(__file__).with_name("guard.py")
-MAX_LINE = 1 << 20
-"""Bytes after which a line without an end is passed on in pieces."""
-DRAIN_SECONDS = 2.0
-"""How long output is awaited after the end: a daemon that left the process group may hold it open for ever."""
-
-Stream = Literal["stdout", "stderr"]
-
-_LINE_END = re.compile(rb"(?<=\n)|(?<=\r)(?!\n)")
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line that the process wrote, with the end it had: a newline, a carriage return, or none."""
-
-    stream: Stream
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A line that a Python objective's process sent over its channel."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The process ended; every line it wrote came before."""
-
-    code: int
-    """Exit status, or minus the number of the signal that ended it."""
-
-    def __str__(self) -> str:
-        if self.code >= 0:
-            return f"exit status {self.code}"
-        name = signal.Signals(-self.code).name if -self.code in set(signal.Signals) else f"signal {-self.code}"
-        hint = ", perhaps for want of memory" if -self.code == signal.SIGKILL else ""
-        return f"killed by {name}{hint}"
-
-    @property
-    def asked_to_end(self) -> bool:
-        """Whether a signal ended it that asks politely, as schedulers send to all processes of a job."""
-        return -self.code in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-Event = Line | Message | Exited
 
 
 class Process:
@@ -79,7 +29,7 @@ class Process:
     ) -> None:
         lifeline, self._lifeline = os.pipe()
         inherited = (lifeline,) if channel is None else (lifeline, channel)
-        self.events: SimpleQueue[Event] = SimpleQueue()
+        self._events = Events()
         self._lock = threading.Lock()
         try:
             self._guard = subprocess.Popen(  # noqa: S603
@@ -101,36 +51,28 @@ class Process:
         self._follow()
 
     def _follow(self) -> None:
-        readers = self.readers()
+        over = threading.Event()
+        readers = [Reader(source, events=self._events, over=over) for source in self.sources()]
         for reader in readers:
             reader.start()
-        threading.Thread(target=self._await_end, args=(readers,), daemon=True).start()
+        threading.Thread(target=self._await_end, args=(readers, over), daemon=True).start()
 
-    def readers(self) -> list[threading.Thread]:
-        """The threads that turn what the process says into events; all of them end before `Exited`."""
-        guard = self._guard
-        return [
-            threading.Thread(target=self._read, args=(guard.stdout, "stdout"), daemon=True),
-            threading.Thread(target=self._read, args=(guard.stderr, "stderr"), daemon=True),
-        ]
+    def sources(self) -> list[Iterator[Batch]]:
+        """What the process says, by the way it takes; all of it comes before `Exited`."""
+        out, err = self._guard.stdout, self._guard.stderr
+        return [lines(out, "stdout"), lines(err, "stderr")] if out and err else []
 
-    def _read(self, pipe: IO[bytes], stream: Stream) -> None:
-        with pipe:
-            for line in _lines(pipe):
-                self.events.put(Line(stream, line.decode("utf-8", "replace")))
-
-    def _await_end(self, readers: Sequence[threading.Thread]) -> None:
+    def _await_end(self, readers: Sequence[Reader], over: threading.Event) -> None:
         code = self._guard.wait()
+        over.set()
         for reader in readers:
-            reader.join(DRAIN_SECONDS)
+            reader.finish()
         self.end()
-        self.events.put(Exited(code))
+        self._events.put((Exited(code),))
 
     def next_event(self, timeout: float) -> Event | None:
         """Return the next event, or None after `timeout` seconds without one."""
-        with suppress(Empty):
-            return self.events.get(timeout=timeout)
-        return None
+        return self._events.next(timeout)
 
     def end(self) -> None:
         """Ask the process group to end, and see to it after the grace. Returns at once; `Exited` follows. Repeated, it does nothing more."""
@@ -139,19 +81,11 @@ class Process:
                 os.close(self._lifeline)
                 self._lifeline = -1
 
+    def close(self) -> None:
+        """As `end`, for who listens no more: what the process still says is let go, so that it can end though it writes."""
+        self.end()
+        self._events.ignore()
+
     def wait(self) -> int:
         """Return the exit code once the process group has ended."""
         return self._guard.wait()
-
-
-def _lines(pipe: IO[bytes]) -> Iterator[bytes]:
-    """Lines with their ends as soon as they are complete; a carriage return ends one too, so that progress bars move."""
-    rest = b""
-    while chunk := os.read(pipe.fileno(), 1 << 16):
-        *whole, rest = _LINE_END.split(rest + chunk)
-        yield from whole
-        if len(rest) > MAX_LINE:
-            yield rest
-            rest = b""
-    if rest:
-        yield rest

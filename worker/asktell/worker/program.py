@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -12,10 +13,14 @@ from pathlib import Path
 from asktell.client import Trial
 from asktell.worker.command import METRICS_FILE, TRIAL_NUMBER, Parameters, Template, variables
 from asktell.worker.evaluation import Evaluation, Limits, Unusable
+from asktell.worker.events import Exited, Line
 from asktell.worker.interruption import Interruption
-from asktell.worker.outcome import Outcome, Released, Stopped, Succeeded
+from asktell.worker.outcome import Failed, Outcome, Released, Stopped, Succeeded
 from asktell.worker.output import Transcript
-from asktell.worker.process import Exited, Line, Process
+from asktell.worker.process import Process
+
+MAX_EXCERPT = 200
+"""Characters of a program's name in a message."""
 
 
 class ProgramEvaluation(Evaluation):
@@ -68,10 +73,10 @@ class ProgramEvaluation(Evaluation):
 
     def _read_file(self) -> None:
         """Metrics in the file replace those of the output."""
-        try:
-            text = self._metrics_file.read_text("utf-8", "replace")
-        except FileNotFoundError:
+        # Neither a directory nor a pipe, which would be waited for.
+        if not self._metrics_file.is_file():
             return
+        text = self._metrics_file.read_text("utf-8", "replace")
         found = Transcript(self._transcript.objectives)
         for number, line in enumerate(_json_lines(text), 1):
             found, _ = found.read(line, number=number)
@@ -112,13 +117,17 @@ class Program:
 
     def evaluate(self, trial: Trial) -> Outcome:
         """Run the command for one trial."""
-        with tempfile.TemporaryDirectory(prefix="asktell-") as folder:
+        with tempfile.TemporaryDirectory(prefix="asktell-", ignore_cleanup_errors=True) as folder:
             metrics_file = self._metrics_file(trial, Path(folder))
-            process = Process(
-                self.template.fill(self._values(trial, metrics_file)),
-                environment=self._environment(trial, metrics_file),
-                grace=self.limits.grace,
-            )
+            parameters_file = Path(folder) / "parameters.json"
+            parameters_file.write_text(json.dumps(dict(trial.parameters)), "utf-8")
+            arguments = self.template.fill(self._values(trial, metrics_file))
+            environment = self._environment(trial, metrics_file, parameters_file)
+            try:
+                process = Process(arguments, environment=environment, grace=self.limits.grace)
+            except (OSError, ValueError) as error:
+                # Arguments that are too long or have a NUL: the trial's parameters, most likely, and the next worker's trouble as well.
+                return Failed(f"cannot start {arguments[0][:MAX_EXCERPT]!r}: {error}")
             evaluation = ProgramEvaluation(
                 trial,
                 process,
@@ -130,7 +139,7 @@ class Program:
             try:
                 return evaluation.run()
             finally:
-                process.end()
+                process.close()
 
     def _metrics_file(self, trial: Trial, folder: Path) -> Path:
         if self.metrics_file is None:
@@ -144,7 +153,7 @@ class Program:
     def _values(self, trial: Trial, metrics_file: Path) -> Parameters:
         return {**trial.parameters, TRIAL_NUMBER: trial.number, METRICS_FILE: str(metrics_file)}
 
-    def _environment(self, trial: Trial, metrics_file: Path) -> Mapping[str, str]:
+    def _environment(self, trial: Trial, metrics_file: Path, parameters_file: Path) -> Mapping[str, str]:
         return {
             # Else Python keeps its measurements in a buffer until the end.
             "PYTHONUNBUFFERED": "1",
@@ -153,6 +162,7 @@ class Program:
             "ASKTELL_STUDY": self.study,
             "ASKTELL_TRIAL": str(trial.number),
             "ASKTELL_METRICS_FILE": str(metrics_file),
+            "ASKTELL_PARAMETERS_FILE": str(parameters_file),
         }
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
 import grpc
-import stamina
+from tenacity import AsyncRetrying
 
 from asktell.client import channel, errors
 from asktell.client.calls import Call
@@ -45,8 +45,8 @@ class Connection:
         """Carry out a call, repeated while the service is unavailable. `timeout` is that of each attempt, in seconds."""
         if self._retry_for <= 0:
             return await self.run_once(call, timeout=timeout)
-        retrying = stamina.AsyncRetryingCaller(**channel.retries(self._retry_for))
-        return await retrying(errors.worth_retrying, self.run_once, call, timeout=timeout)
+        retrying = AsyncRetrying(**channel.retries(self._retry_for))
+        return await retrying(self.run_once, call, timeout=timeout)
 
     async def run_once(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Carry out a call without repeating it, but for gRPC's own quick retries."""

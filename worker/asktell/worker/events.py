@@ -1,0 +1,145 @@
+"""What a child process says, and the way from its pipes to whoever listens: in order, and no faster than it is listened to."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, Queue
+from typing import IO, Literal
+
+MAX_LINE = 1 << 20
+"""Bytes after which a line without an end is passed on in pieces."""
+CHUNK = 1 << 16
+"""Bytes that are read at once."""
+MAX_BATCHES = 8
+"""Batches that wait to be heard, so that memory is bounded and the pipe holds the writer back; more than a process has readers."""
+LAST_READS = 1 + (1 << 20) // CHUNK
+"""Reads that empty a pipe of the largest size, 1 MiB."""
+SILENT_SECONDS = 2.0
+"""How long output is awaited after the end: a daemon that left the process group may hold it open for ever."""
+POLL = 0.05
+
+Stream = Literal["stdout", "stderr"]
+
+_LINE_END = re.compile(rb"(?<=\n)|(?<=\r)(?!\n)")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that the process wrote, with the end it had: a newline, a carriage return, or none."""
+
+    stream: Stream
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A line that a Python objective's process sent over its channel."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The process ended; every line it wrote came before."""
+
+    code: int
+    """Exit status, or minus the number of the signal that ended it."""
+
+    def __str__(self) -> str:
+        if self.code >= 0:
+            return f"exit status {self.code}"
+        name = signal.Signals(-self.code).name if -self.code in set(signal.Signals) else f"signal {-self.code}"
+        hint = ", perhaps for want of memory" if -self.code == signal.SIGKILL else ""
+        return f"killed by {name}{hint}"
+
+    @property
+    def asked_to_end(self) -> bool:
+        """Whether a signal ended it that asks politely, as schedulers send to all processes of a job."""
+        return -self.code in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+Event = Line | Message | Exited
+Batch = tuple[Event, ...]
+
+
+class Events:
+    """Events on their way from threads that read to one that listens. Who puts waits while too many are under way."""
+
+    def __init__(self) -> None:
+        self._batches: Queue[Batch] = Queue(MAX_BATCHES)
+        self._heard: deque[Event] = deque()
+        self._deaf = threading.Event()
+
+    def put(self, batch: Batch) -> None:
+        """Add events; wait for room, unless nobody listens any more."""
+        if batch and not self._deaf.is_set():
+            self._batches.put(batch)
+
+    def next(self, timeout: float) -> Event | None:
+        """Return the next event, or None after `timeout` seconds without one. For one thread."""
+        with suppress(Empty):
+            while not self._heard:
+                self._heard.extend(self._batches.get(timeout=timeout))
+            return self._heard.popleft()
+        return None
+
+    def ignore(self) -> None:
+        """Let go of all events from now on, so that nobody waits for room. Repeated, it does nothing more."""
+        self._deaf.set()
+        # Each reader has at most one put under way, for all of which there is room once the queue is empty.
+        with suppress(Empty):
+            while True:
+                self._batches.get_nowait()
+
+
+class Reader(threading.Thread):
+    """Passes on what one pipe or channel says, to its end."""
+
+    def __init__(self, batches: Iterator[Batch], *, events: Events, over: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self._source = batches
+        self._events = events
+        self._over = over
+        self._waits_for_room = False
+
+    def run(self) -> None:
+        """Read to the end, or, once the process is over, what it had written by then."""
+        left = LAST_READS
+        for batch in self._source:
+            self._waits_for_room = True
+            self._events.put(batch)
+            self._waits_for_room = False
+            left -= self._over.is_set()
+            if not left:
+                return
+
+    def finish(self) -> None:
+        """Wait until all is passed on, however long the listener takes; a pipe that says nothing is not waited for long."""
+        silent = 0.0
+        while self.is_alive() and silent < SILENT_SECONDS:
+            self.join(POLL)
+            silent += 0.0 if self._waits_for_room else POLL
+
+
+def lines(pipe: IO[bytes], stream: Stream) -> Iterator[Batch]:
+    """What a pipe says, as soon as lines are complete; a carriage return ends one too, so that progress bars move."""
+    rest = b""
+    with pipe:
+        while chunk := os.read(pipe.fileno(), CHUNK):
+            first, *others = _LINE_END.split(chunk)
+            *whole, rest = rest + first, *others
+            if len(rest) > MAX_LINE:
+                whole, rest = [*whole, rest], b""
+            yield _batch(whole, stream)
+        yield _batch([rest] if rest else [], stream)
+
+
+def _batch(found: list[bytes], stream: Stream) -> Batch:
+    return tuple(Line(stream, line.decode("utf-8", "replace")) for line in found)
