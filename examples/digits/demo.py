@@ -20,7 +20,7 @@ from examples.digits.history import History, Result
 from examples.digits.processes import ASKTELL, Broken, Process, fleet, start
 from examples.digits.random_search import DECIMALS, recorded
 from examples.digits.record_random import accuracy
-from examples.digits.screen import Screen, parameters_table, screen
+from examples.digits.screen import Screen, parameters_table, say, screen
 from examples.digits.space import DEFAULTS, DEFAULTS_IN_WORDS, OBJECTIVE, PARAMETERS, STUDY
 
 WORKERS = 2
@@ -89,7 +89,7 @@ class Demo:
             history = self._tune(server, trials=trials, seed=seed)
         except AskTellError as error:
             raise server.breakage(f"refused or did not answer: {error}") from error
-        self.console.print(f"{len(history.results)} trials in {time.monotonic() - began:.0f} s.\n", highlight=False)
+        say(self.console, f"{len(history.results)} trials in {time.monotonic() - began:.0f} s.\n")
         return history
 
     def _tune(self, server: Process, *, trials: int, seed: int) -> History:
@@ -121,11 +121,9 @@ class Demo:
 
     def _announce(self) -> None:
         pids = ", ".join(f"{worker.name} is process {worker.pid}" for worker in self.workers)
-        self.console.print(f"The server listens on {self.target}; {pids}.", highlight=False, soft_wrap=True)
+        say(self.console, f"The server listens on {self.target}; {pids}.")
         hint = f"To see what happens when a worker dies: kill -9 {self.workers[0].pid}"
-        self.console.print(
-            f"{hint} (its trial goes to the other one within {LEASE} s).\n", highlight=False, soft_wrap=True
-        )
+        say(self.console, f"{hint} (its trial goes to the other one within {LEASE} s).\n")
 
     def _watch(self, study: Study, server: Process, shown: Screen, *, trials: int) -> History:
         missed: set[str] = set()
@@ -190,11 +188,11 @@ def _conclude(console: Console, history: History, *, output: Path) -> None:
     chosen = {spec.name: best.parameters[spec.name] for spec in PARAMETERS if spec.name in best.parameters}
     console.print(parameters_table(chosen, title=f"Best: trial {best.number}"))
     console.print(table(comparison))
-    console.print(f"Defaults: {DEFAULTS_IN_WORDS}.", highlight=False, soft_wrap=True)
-    console.print(comparison.sentence(), style="bold", highlight=False, soft_wrap=True)
+    say(console, f"Defaults: {DEFAULTS_IN_WORDS}.")
+    say(console, comparison.sentence(), style="bold")
     path = output / "history.png"
     picture.draw(history, random_search=random_search, defaults=comparison.defaults, path=path)
-    console.print(f"\nThe picture is {path}, the study {output / 'demo.db'}.", highlight=False, soft_wrap=True)
+    say(console, f"\nThe picture is {path}, the study {output / 'demo.db'}.")
 
 
 def _clear(output: Path) -> None:

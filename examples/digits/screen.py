@@ -1,5 +1,6 @@
 """What the demo shows while it runs and at the end: live in a terminal, one line a trial elsewhere."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +48,11 @@ def screen(console: Console, *, trials: int) -> Iterator[Screen]:
     )
     bar.add_task("trials", total=trials)
     with Live(bar, console=console, refresh_per_second=4) as live:
-        yield LiveScreen(live, bar)
+        shown = LiveScreen(live, bar)
+        try:
+            yield shown
+        finally:
+            shown.end()
 
 
 @dataclass(slots=True)
@@ -68,7 +73,7 @@ class PlainScreen:
 
     def note(self, text: str) -> None:
         """Print the text."""
-        self.console.print(text, soft_wrap=True, highlight=False)
+        say(self.console, text)
 
 
 @dataclass(slots=True)
@@ -77,28 +82,48 @@ class LiveScreen:
 
     live: Live
     bar: Progress
+    results: Sequence[RenderableType] = ()
 
     def show(self, history: History, workers: Sequence[Process]) -> None:
         """Redraw."""
         self.bar.update(self.bar.task_ids[0], completed=len(history.results))
-        parts: list[RenderableType] = [self.bar, _latest(history), _best_line(history), _workers_line(workers)]
-        self.live.update(Group(*parts))
+        self.results = [self.bar, _latest(history, self.live.console), _best_line(history)]
+        self.live.update(Group(*self.results, *_workers_lines(workers)))
 
     def note(self, text: str) -> None:
         """Print the text above the live part."""
-        self.live.console.print(text, highlight=False)
+        say(self.live.console, text)
+
+    def end(self) -> None:
+        """Leave the results standing without the workers, which end now: there is nothing to kill any more."""
+        self.live.update(Group(*(self.results or [self.bar])))
 
 
-def _latest(history: History) -> Table:
+def say(console: Console, text: str, *, style: str = "") -> None:
+    """Print text: a terminal's lines end between words, a file has the text as it is."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+
+
+def _latest(history: History, console: Console) -> Table:
+    """The latest trials, with as many parameters as the terminal is wide enough for."""
+    unlimited = console.options.update(width=sys.maxsize)
+    fitting = (_trials(history, KEY_PARAMETERS[:count]) for count in range(len(KEY_PARAMETERS), 0, -1))
+    for table in fitting:
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            return table
+    return _trials(history, ())
+
+
+def _trials(history: History, parameters: Sequence[str]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("trial", justify="right")
-    table.add_column("accuracy", justify="right")
-    for name in ("worker", *KEY_PARAMETERS[:6]):
+    for name in ("trial", "accuracy"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("worker", *parameters):
         table.add_column(name.replace("_", " "), no_wrap=True)
     for result in history.results[-ROWS:]:
         style = "bold green" if result == history.best else ""
-        values = [_value(result.parameters.get(name)) for name in KEY_PARAMETERS[:6]]
-        table.add_row(str(result.number), _percent(result.accuracy), result.worker, *values, style=style)
+        values = [_value(result.parameters.get(name)) for name in parameters]
+        table.add_row(str(result.number), _percent(result.accuracy), _worker(result), *values, style=style)
     return table
 
 
@@ -109,19 +134,23 @@ def _best_line(history: History) -> str:
     return f"best so far: [bold green]{_percent(best.accuracy)}[/] in trial {best.number}"
 
 
-def _workers_line(workers: Sequence[Process]) -> str:
+def _workers_lines(workers: Sequence[Process]) -> list[str]:
     described = ", ".join(
         f"{worker.name} (pid {worker.pid})" if worker.is_alive else f"{worker.name} (gone)" for worker in workers
     )
     living = next((worker for worker in workers if worker.is_alive), None)
-    hint = f"[dim] - try: kill -9 {living.pid}[/]" if living else ""
-    return f"workers: {described}{hint}"
+    hint = [f"[dim]try: kill -9 {living.pid}[/]"] if living else []
+    return [f"workers: {described}", *hint]
 
 
 def _line(result: Result) -> str:
     parameters = " ".join(f"{name}={_value(result.parameters.get(name))}" for name in KEY_PARAMETERS[:6])
-    attempt = f" (attempt {result.attempt})" if result.attempt > 1 else ""
-    return f"trial {result.number:<3} {_percent(result.accuracy):>7}  {result.worker}{attempt}  {parameters}"
+    return f"trial {result.number:<3} {_percent(result.accuracy):>7}  {_worker(result)}  {parameters}"
+
+
+def _worker(result: Result) -> str:
+    """Who evaluated it, and which attempt it was if another worker had it before."""
+    return f"{result.worker} (attempt {result.attempt})" if result.attempt > 1 else result.worker
 
 
 def parameters_table(parameters: Mapping[str, Any], *, title: str) -> Table:

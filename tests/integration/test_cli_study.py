@@ -255,6 +255,41 @@ def test_tables_fit_the_terminal(client: Client, study, columns: int) -> None:
     assert "a_long_parameter_name_8=" in study("trials", "wide", columns=columns).replace("\n", "")
 
 
+def test_an_update_changes_what_is_given_and_nothing_else(client: Client, study) -> None:
+    before = json.loads(
+        study("create", "digits", *SPACE, "--minimize", "loss", "--max-trials", "5", "--label", "a=1", "--json")
+    )
+    after = json.loads(
+        study("update", "digits", "--max-failures", "2", "--max-duration", "60", "--label", "b=2", "--json")
+    )
+    assert after["budget"] == {**before["budget"], "max_failures": 2, "max_duration": 60}
+    assert after["budget"]["max_trials"] == 5
+    assert after["labels"] == {"a": "1", "b": "2"}
+    for changed in ("budget", "labels", "update_time"):
+        del before[changed], after[changed]
+    assert after == before
+    assert json.loads(study("update", "digits", "--label", "a=3", "--json"))["labels"] == {"a": "3", "b": "2"}
+    assert client.get_study("digits").budget.max_failures == 2
+
+
+def test_an_update_is_shown_as_a_table(study) -> None:
+    study("create", "digits", *SPACE, "--minimize", "loss", "--max-trials", "5")
+    shown = study("update", "digits", "--max-parallel", "4")
+    (budget,) = (line for line in shown.splitlines() if line.startswith("budget"))
+    assert budget.split(maxsplit=1)[1].strip() == "trials 5, at one time 4"
+
+
+def test_a_study_with_more_to_spend_hands_out_trials_again(client: Client, study) -> None:
+    spent = populate(client)
+    study("update", "full", "--max-trials", "6")
+    (queued,) = spent.ask()
+    queued.tell({"loss": 1.0})
+    assert spent.ask_once().closed
+    study("update", "full", "--max-trials", "7")
+    (trial,) = spent.ask()
+    trial.release()
+
+
 def test_pause_resume_and_finish_say_how_the_study_stands(study) -> None:
     study("create", "digits", "--bool", "a", "--minimize", "loss")
     for command, state in (("pause", "paused"), ("resume", "active"), ("finish", "finished"), ("resume", "active")):
@@ -292,6 +327,6 @@ def test_a_service_that_is_away_is_one_line_and_status_1() -> None:
 
 
 def test_a_study_that_is_not_there_is_one_line_and_status_1(study) -> None:
-    for command in ("show", "best", "trials", "export", "pause", "delete"):
-        (line,) = study(command, "nope", status=1).splitlines()
+    for command in ("show", "best", "trials", "export", "pause", "delete", "update --max-trials 9"):
+        (line,) = study(*command.split(), "nope", status=1).splitlines()
         assert line.startswith("asktell: there is no study ")

@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from asktell.cli import app as application
 
-STUDY = ["create", "list", "show", "best", "trials", "export", "import", "delete", "pause", "resume", "finish"]
-COMMANDS = [[], ["work"], ["study"], ["completion"], *(["study", name] for name in STUDY)]
+STUDY = [
+    "create",
+    "list",
+    "show",
+    "best",
+    "trials",
+    "export",
+    "import",
+    "delete",
+    "update",
+    "pause",
+    "resume",
+    "finish",
+]
+COMMANDS = [
+    [],
+    ["serve"],
+    ["migrate"],
+    ["health"],
+    ["work"],
+    ["study"],
+    ["completion"],
+    *(["study", name] for name in STUDY),
+]
 
 
 def asktell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "asktell.cli", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "asktell.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | environment,
     )
 
 
@@ -32,6 +64,33 @@ def test_every_command_has_help_with_an_example(command: list[str], capsys) -> N
     assert (status, err) == (0, "")
     assert "or example:" in out
     assert " ".join(["asktell", *command]) in out.partition("or example:")[2].replace("\n", " ")
+
+
+def examples(command: list[str]) -> list[str]:
+    """The command lines in a command's own text, where those that the source breaks are one line too."""
+    app = application.build(command[0] if command else "")
+    for name in command:
+        app = app[name]
+    text = app.help or str(getattr(app.default_command, "__doc__", ""))
+    spans = re.findall(r"^ *(?:For example: )?`([^`]+)`$", text, re.MULTILINE)
+    return [" ".join(span.split()) for span in spans if "asktell" in span]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_example_is_one_line_of_the_help_of_a_narrow_terminal(command: list[str], capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = call(capsys, *command, "--help")
+    lines = {line.removeprefix("For example: ").rstrip() for line in out.splitlines()}
+    assert examples(command)
+    assert [example for example in examples(command) if example not in lines] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_example_is_a_command_line_that_is_understood(command: list[str]) -> None:
+    for example in examples(command):
+        words = shlex.split(re.split(r" [|>] ", example)[0])
+        arguments = words[words.index("asktell") + 1 :]
+        application.build().parse_args(arguments, print_error=False, exit_on_error=False)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["study", "--help"]])
@@ -70,6 +129,9 @@ def test_the_bash_completion_is_valid_bash(capsys) -> None:
         (["study", "create", "x", "--bool", "a"], "give --minimize METRIC or --maximize METRIC"),
         (["study", "create", "x", "--minimize", "a"], "a study has parameters"),
         (["study", "create", "x", "--bool", "a", "--minimize", "m", "--label", "l"], "--label 'l': expected KEY=VALUE"),
+        (["study", "update", "x"], "nothing to change: give --max-trials"),
+        (["study", "update", "x", "--max-trials", "0"], 'Invalid value "0" for --max-trials'),
+        (["study", "update", "x", "--label", "l"], "--label 'l': expected KEY=VALUE"),
         (["study", "create", "x", "--spec", "no-such-file.toml"], "no-such-file.toml: No such file"),
         (["study", "import", "no-such-file.jsonl"], "no-such-file.jsonl: No such file"),
         (["study", "trials", "x", "--state", "odd"], 'Invalid value "odd" for --state'),
@@ -99,6 +161,20 @@ def test_a_missing_extra_is_named(monkeypatch, capsys) -> None:
     assert (
         err == "asktell: serve needs the server extra: pip install 'asktell[server]' (No module named 'sqlalchemy')\n"
     )
+
+
+def test_no_line_of_grpc_itself_is_on_the_terminal(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = asktell("serve", "--listen", address, "--database", str(tmp_path / "asktell.db"))
+        loud = asktell("serve", "--listen", address, "--database", str(tmp_path / "loud.db"), GRPC_VERBOSITY="ERROR")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"asktell serve: cannot listen on {address}: ")
+    # Who sets it himself is left his choice.
+    assert len(loud.stderr.splitlines()) > 1
 
 
 def test_a_fault_of_the_program_itself_is_not_hidden(monkeypatch) -> None:

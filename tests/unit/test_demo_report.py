@@ -1,10 +1,13 @@
 """What the demo says of a run, and how it minds its processes."""
 
 import io
+import re
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,8 +18,19 @@ from examples.digits.comparison import compare, table
 from examples.digits.history import History, Result
 from examples.digits.processes import Process, fleet, start
 from examples.digits.random_search import RandomSearch
-from examples.digits.screen import PlainScreen, screen
+from examples.digits.screen import KEY_PARAMETERS, PlainScreen, say, screen
 
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+LONGEST = {
+    "learning_rate": 1.2345e-05,
+    "optimizer": "rmsprop",
+    "batch_size": 256,
+    "layers": 4,
+    "width": 256,
+    "activation": "sigmoid",
+    "dropout": 0.012345,
+    "weight_decay": 1.2345e-05,
+}
 RANDOM_SEARCH = RandomSearch(runs=((0.5, 0.9, 0.7), (0.6, 0.6, 0.8), (0.2, 0.3, 0.95)))
 
 
@@ -112,16 +126,68 @@ def test_without_a_terminal_each_trial_is_one_line_and_none_is_shown_twice():
     assert [line.split()[-1] for line in lines] == ["50.00%", "50.00%", "75.00%"]
 
 
+def terminal(width: int) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+
+
+def shown_in(console: Console, finished: History, processes: Sequence[Process] = ()) -> tuple[list[str], list[str]]:
+    """The lines of the live view, and those that it leaves behind."""
+    with screen(console, trials=50) as shown:
+        shown.show(finished, processes)
+        start = len(console.file.getvalue())
+        shown.live.refresh()
+        end = len(console.file.getvalue())
+    return written(console, slice(start, end)), written(console, slice(end, None))
+
+
+def written(console: Console, part: slice = slice(None)) -> list[str]:
+    return [line.rstrip() for line in CONTROL.sub("", console.file.getvalue()[part]).splitlines()]
+
+
+def a_trial(number: int, **how: Any) -> Result:
+    return Result(**{"number": number, "worker": "worker-1", "parameters": LONGEST, "accuracy": 0.9, **how})
+
+
 def test_in_a_terminal_the_view_shows_best_workers_and_how_to_kill_one(tmp_path: Path):
-    output = io.StringIO()
-    console = Console(file=output, width=160, force_terminal=True, color_system=None)
     with fleet() as processes:
         processes.append(sleeper(tmp_path))
-        with screen(console, trials=3) as shown:
-            shown.show(history(0.5, 0.75), processes)
+        live, left = shown_in(terminal(80), history(0.5, 0.75), processes)
         pid = processes[0].pid
-    assert "best so far: 75.00% in trial 2" in output.getvalue()
-    assert f"kill -9 {pid}" in output.getvalue()
+    assert live[-3:] == ["best so far: 75.00% in trial 2", f"workers: sleeper (pid {pid})", f"try: kill -9 {pid}"]
+    assert left[-1] == "best so far: 75.00% in trial 2"
+    assert "kill" not in " ".join(left)
+
+
+@pytest.mark.parametrize(("width", "parameters"), [(30, 0), (80, 5), (120, 8)])
+def test_number_accuracy_and_worker_are_whole_at_every_width_and_parameters_fill_the_rest(width: int, parameters: int):
+    finished = History((a_trial(9), a_trial(48, accuracy=None), a_trial(50)))
+    live, _ = shown_in(terminal(width), finished)
+    assert max(map(len, live)) <= width
+    header, *rows = (line.strip() for line in live[1:5])
+    assert re.split(r"\s\s+", header.replace("trial accuracy", "trial  accuracy"))[3:] == [
+        name.replace("_", " ") for name in KEY_PARAMETERS[:parameters]
+    ]
+    assert [row.split()[:3] for row in rows] == [
+        ["9", "90.00%", "worker-1"],
+        ["48", "-", "worker-1"],
+        ["50", "90.00%", "worker-1"],
+    ]
+    assert "…" not in " ".join(live)
+
+
+def test_a_trial_that_was_handed_over_is_shown_with_its_attempt():
+    live, _ = shown_in(terminal(80), History((a_trial(1), a_trial(2, worker="worker-2", attempt=2))))
+    assert "worker-2 (attempt 2)" in live[3]
+    assert max(map(len, live)) <= 80
+
+
+def test_in_a_terminal_lines_end_between_words_and_in_a_file_they_are_as_they_are():
+    text = "The server listens on 127.0.0.1:37259; worker-1 is process 3969, worker-2 is process 3970."
+    console, file = terminal(80), Console(file=io.StringIO(), width=80)
+    for each in (console, file):
+        say(each, text)
+    assert [line.split() for line in written(console)] == [text.split()[:-2], text.split()[-2:]]
+    assert written(file) == [text]
 
 
 def test_leaving_the_fleet_ends_processes_and_what_they_started(tmp_path: Path):

@@ -23,7 +23,7 @@ For example:
 
 `asktell serve`
 
-`asktell study create digits --float "learning_rate=1e-5:1e-1:log" --maximize accuracy --max-trials 50`
+`asktell study create digits --float lr=1e-5:1e-1:log --maximize accuracy`
 
 `asktell work --study digits train:objective`
 """
@@ -71,6 +71,8 @@ def version() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 when all went well, 1 when the service said no, 2 when the command line made no sense."""
+    # gRPC's C core writes raw lines to the terminal, such as "E1122 ... add_port.cc": what they mean is said in our own words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     called = tokens[0] if tokens else ""
     try:

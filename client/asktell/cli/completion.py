@@ -18,7 +18,9 @@ def completion(
 ) -> None:
     """Print the completion script of a shell, or install it.
 
-    For example: `asktell completion bash > ~/.local/share/bash-completion/completions/asktell`
+    For example:
+
+    `asktell completion bash > ~/.local/share/bash-completion/completions/asktell`
 
     Parameters
     ----------

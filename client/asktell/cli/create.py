@@ -32,6 +32,9 @@ def _help(text: str) -> Parameter:
     return Parameter(help=text)
 
 
+Labels = Annotated[Texts, Many, _help("A note, as `KEY=VALUE`. May be repeated.")]
+
+
 @Parameter(name="*", group=SPACE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dials:
@@ -120,7 +123,7 @@ class Settings:
     max_attempts: Annotated[
         int | None, AtLeastOne, _help("How many workers may break on a trial before it has failed.")
     ] = None
-    label: Annotated[Texts, Many, _help("A note, as `KEY=VALUE`. May be repeated.")] = ()
+    label: Labels = ()
 
     def given(self) -> dict[str, Any]:
         """The settings that were given."""
@@ -130,7 +133,7 @@ class Settings:
 
     def labels(self) -> dict[str, str]:
         """The notes, or Unreadable."""
-        return dict(map(_label, self.label))
+        return labels(self.label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +171,11 @@ def create(client: Client, draft: Draft, *, name: str) -> Study:
 
 def _named(message: str, names: list[str]) -> str:
     return re.sub(r"study\.spec\.parameters\[(\d+)\]", lambda match: f"parameter {names[int(match[1])]}", message)
+
+
+def labels(texts: Texts) -> dict[str, str]:
+    """Notes as they were typed, or Unreadable."""
+    return dict(map(_label, texts))
 
 
 def _given(**options: object) -> dict[str, Any]:

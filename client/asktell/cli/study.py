@@ -14,11 +14,13 @@ from rich.text import Text
 
 from asktell.cli import document, tables
 from asktell.cli.archive import Archive, Format
-from asktell.cli.create import Dials, Goals, Limits, Order, Settings
+from asktell.cli.create import Dials, Goals, Labels, Limits, Order, Settings, labels
 from asktell.cli.create import create as create_study
+from asktell.cli.dials import Unreadable
 from asktell.cli.failure import Refused
 from asktell.cli.service import ANYWHERE, Json, Service
 from asktell.client import Study, StudyRecord, Trial, TrialState
+from asktell.client.values import KEEP
 
 LATEST = 10
 NO_DIALS, NO_GOALS, NO_LIMITS, NO_SETTINGS = Dials(), Goals(), Limits(), Settings()
@@ -49,12 +51,15 @@ def create(
     From a file, from options, or from both: the options add to the file's parameters and objectives, and stand in place of its other
     settings. The same study again is left as it is; one of the same name that differs is an error.
 
+    A parameter that exists only under another says so:
+
+    `--float "momentum=0:0.99 when optimizer=sgd"`
+
     For example:
 
-    `asktell study create digits --float "learning_rate=1e-5:1e-1:log" --categorical "optimizer=sgd,adam"
-    --float "momentum=0:0.99 when optimizer=sgd" --maximize accuracy --max-trials 50 --seed 0`
+    `asktell study create digits --float lr=1e-5:1e-1:log --maximize accuracy`
 
-    `asktell study create digits --spec digits.toml`
+    `asktell study create digits --spec digits.toml --max-trials 50 --seed 0`
 
     Parameters
     ----------
@@ -271,6 +276,42 @@ def _confirm(question: str) -> None:
         raise Refused("nothing was removed: there is nobody to ask, say --yes")
     if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
         raise Refused("nothing was removed")
+
+
+@app.command
+def update(
+    name: str,
+    /,
+    *,
+    limits: Limits = NO_LIMITS,
+    label: Labels = (),
+    service: Service = ANYWHERE,
+    as_json: Json = False,
+) -> None:
+    """Change a study's budget or labels; what is not given stays as it is.
+
+    A study that had spent its budget hands out trials again; one that was paused or finished does so after `asktell study resume`.
+
+    For example:
+
+    `asktell study update digits --max-trials 100`
+
+    `asktell study update digits --max-parallel 4 --label team=vision`
+
+    Parameters
+    ----------
+    name
+        The study.
+    """
+    changes, notes = limits.given(), labels(label)
+    if not changes and not notes:
+        raise Unreadable("nothing to change: give --max-trials or another limit, or --label KEY=VALUE")
+    with service.study(name) as study:
+        study.update(**changes, labels={**study.labels, **notes} if notes else KEEP)
+    if as_json:
+        _print_json(document.of_study(study.record))
+    else:
+        tables.show(tables.heading(study.record))
 
 
 @app.command

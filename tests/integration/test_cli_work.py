@@ -1,0 +1,66 @@
+"""How `asktell work` ends when trials fail: scripts and schedulers go by its exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asktell.client import Client, Float, Minimize
+from tests.processes import ASKTELL, Process, Processes, Server
+
+PROGRAM = """
+case $ASKTELL_TRIAL in
+  {good}) echo '{{{{"loss": 1}}}}' ;;
+  *) exit 3 ;;
+esac
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("cli-work")
+    with Processes(directory) as processes:
+        yield processes.serve(str(directory / "asktell.db"))
+
+
+@pytest.fixture
+def work(server: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator:
+    """`asktell work` on a study of its own, with a program that succeeds at the trials of a shell pattern, until it has ended."""
+    name = request.node.name.partition("[")[0]
+    with Processes(tmp_path) as processes, Client(server.target) as client:
+        client.create_study(
+            name, parameters=[Float("x", 0, 1)], objectives=[Minimize("loss")], policy="random", max_trials=3
+        )
+
+        def run(*options: str, good: str) -> Process:
+            command = [ASKTELL, "work", "--study", name, "--target", server.target, *options]
+            worker = processes.start([*command, "--", "sh", "-c", PROGRAM.format(good=good)])
+            worker.wait()
+            return worker
+
+        yield run
+
+
+def test_a_worker_whose_trials_all_failed_says_so_and_ends_with_1(work) -> None:
+    worker = work(good="none")
+    study = "test_a_worker_whose_trials_all_failed_says_so_and_ends_with_1"
+    assert worker.wait() == 1
+    last = worker.errors().splitlines()[-1]
+    assert (
+        last
+        == f"asktell work: 3 of 3 trials failed and none succeeded; why: asktell study trials {study} --state failed"
+    )
+
+
+def test_a_worker_with_some_success_ends_with_0(work) -> None:
+    worker = work(good="2")
+    assert worker.wait() == 0, worker.errors()
+    assert "asktell work: " not in worker.errors()
+
+
+def test_a_worker_that_found_no_trial_left_ends_with_0(work) -> None:
+    work(good="*")
+    worker = work(good="*")
+    assert worker.wait() == 0, worker.errors()
