@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -178,3 +179,25 @@ async def test_closing_leaves_no_process_behind():
         assert workers
     gone, alive = await asyncio.to_thread(psutil.wait_procs, workers, 10)
     assert (len(gone), alive) == (len(workers), [])
+
+
+async def test_slow_quick_policies_hold_up_neither_other_threads_nor_the_close(monkeypatch):
+    begun, free = threading.Semaphore(0), threading.Event()
+
+    def slow(request: SuggestRequest) -> Decision:
+        begun.release()
+        free.wait()
+        return Decision(())
+
+    monkeypatch.setattr(registry, "suggest", slow)
+    try:
+        async with engine() as running:
+            asked = [asyncio.create_task(running.suggest(replace(FIRST, policy="random"))) for _ in range(64)]
+            await asyncio.to_thread(begun.acquire)
+            assert await asyncio.to_thread(lambda: "free") == "free"
+        assert not free.is_set()
+        # They wait for a thread that computes, or were never begun.
+        assert sum(task.done() for task in asked) >= 60
+    finally:
+        free.set()
+        await asyncio.gather(*asked, return_exceptions=True)

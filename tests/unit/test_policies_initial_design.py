@@ -11,8 +11,9 @@ from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.domain.space import Categorical, Float, Int, SearchSpace, key
 from asktell.server.domain.trial import TrialState
-from asktell.server.policies import gp
+from asktell.server.policies import deadline, draws, gp, random_search
 from asktell.server.policies.initial_design import design_size
+from asktell.server.policies.scope import Scope
 
 PLANE = SearchSpace((Float(name="x", low=0.0, high=1.0), Float(name="y", low=1e-4, high=1.0, log=True)))
 OBJECTIVES = (Objective("cost", Goal.MINIMIZE),)
@@ -93,3 +94,81 @@ assert not {"torch", "botorch", "gpytorch"} & set(sys.modules), "imported"
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+GRID = SearchSpace((Int(name="i", low=0, high=40), Int(name="j", low=0, high=40)))
+LINE = SearchSpace((Int(name="i", low=0, high=39), Float(name="x", low=1.0, high=1.0)))
+WIDE = SearchSpace(tuple(Float(name=f"x{index}", low=0.0, high=1.0) for index in range(20)))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock of which every look takes a second."""
+    now = iter(range(1_000_000))
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: float(next(now)))
+
+
+def calls(monkeypatch, owner, name):
+    """Count the calls of a function."""
+    made, function = [], getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *arguments, **named: made.append(1) or function(*arguments, **named))
+    return made
+
+
+def test_an_enumerated_space_is_listed_once_for_an_ask_of_many(monkeypatch):
+    walks = calls(monkeypatch, Scope, "configurations")
+    assert len(ask(GRID, count=200, max_trials=2_000)) == 200
+    assert len(walks) == 1
+
+
+def test_points_of_an_ask_for_many_are_drawn_a_block_at_a_time(monkeypatch):
+    blocks = calls(monkeypatch, draws, "_block")
+    candidates = ask(WIDE, count=60, next_number=1_000)
+    assert {c.origin.method for c in candidates} == {"initial-design"}
+    assert len(blocks) == 2
+
+
+@pytest.mark.parametrize("changes", [{"space": WIDE}, {"space": GRID, "max_trials": 2_000}], ids=["design", "listed"])
+def test_what_is_asked_for_together_is_what_is_asked_for_one_by_one(changes):
+    together = [c.parameters for c in ask(**changes, count=12, next_number=1_020)]
+    apart = [
+        ask(**changes, next_number=1_020 + index, pending=tuple(together[:index]))[0].parameters for index in range(12)
+    ]
+    assert together == apart
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(
+    ("space", "max_trials", "method"), [(WIDE, None, "initial-design"), (GRID, 2_000, "enumeration")]
+)
+def test_when_the_time_is_up_chance_makes_up_the_number_and_says_so(space, max_trials, method):
+    candidates = ask(space, count=50, max_trials=max_trials, time_limit=10.0)
+    assert len({key(c.parameters) for c in candidates}) == 50
+    methods = [c.origin.method for c in candidates]
+    chosen = methods.index("random")
+    assert chosen == 10
+    assert set(methods[:chosen]) == {method}
+    assert set(methods[chosen:]) == {"random"}
+    assert not any(c.origin.fallback for c in candidates[:chosen])
+    assert {c.origin.fallback for c in candidates[chosen:]} == {
+        "the time limit of 10 s was reached before this candidate"
+    }
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("policy", [gp, random_search])
+def test_a_finite_space_is_exhausted_exactly_even_without_time(policy):
+    request = SuggestRequest(
+        space=LINE, objectives=OBJECTIVES, policy="", seed=1, count=50, next_number=1, max_trials=99, time_limit=3.0
+    )
+    candidates = policy.suggest(request).candidates
+    assert len({key(c.parameters) for c in candidates}) == len(candidates) == 40
+    assert "time limit of 3 s" in candidates[-1].origin.fallback
+
+
+def test_random_draws_make_the_codes_once_and_list_what_is_left_once(monkeypatch):
+    codes, walks = calls(monkeypatch, Scope, "columns"), calls(monkeypatch, Scope, "configurations")
+    request = SuggestRequest(space=LINE, objectives=OBJECTIVES, policy="random", seed=1, count=40, next_number=1)
+    assert len(random_search.suggest(request).candidates) == 40
+    assert len(walks) == 1
+    assert len(codes) <= 3

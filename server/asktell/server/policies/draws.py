@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,6 +30,23 @@ def sobol(seed: int, *, dimensions: int, purpose: str, first: int, count: int) -
         points.append(_block(seed, dimensions, purpose, block)[start : start + taken])
         first, count = first + taken, count - taken
     return np.concatenate(points)
+
+
+@dataclass(slots=True)
+class SobolPoints:
+    """The points of `sobol` one at a time. A block of them is drawn once for all that follow one another."""
+
+    seed: int
+    dimensions: int
+    purpose: str
+    _drawn: dict[int, Matrix] = field(default_factory=dict)
+
+    def point(self, index: int) -> Matrix:
+        """One point (`1 x dimensions`)."""
+        block, place = divmod(index, _BLOCK)
+        if block not in self._drawn:
+            self._drawn = {block: _block(self.seed, self.dimensions, self.purpose, block)}
+        return self._drawn[block][place : place + 1]
 
 
 def _block(seed: int, dimensions: int, purpose: str, block: int) -> Matrix:

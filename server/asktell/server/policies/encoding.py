@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from asktell.server.domain.space import Parameters, ParameterValue, SearchSpace
-from asktell.server.policies.columns import Column, column
+from asktell.server.domain.space import Parameters, ParameterSpec, ParameterValue, SearchSpace
+from asktell.server.policies.columns import Column, Token, column, token
 from asktell.server.policies.scope import Scope
 
 Matrix = npt.NDArray[np.float64]
@@ -76,6 +76,15 @@ class Encoder:
                 conditions.append((place[spec.name], parent, codes))
         return conditions
 
+    @cached_property
+    def _conditional(self) -> list[tuple[ParameterSpec, str, frozenset[Token]]]:
+        """Each conditional parameter, its parent's name and the values under which it is active; parents come first."""
+        return [
+            (spec, spec.when.parent, frozenset(map(token, spec.when.values)))
+            for spec in self.space.parents_first()
+            if spec.when is not None
+        ]
+
     def encode(self, configurations: Sequence[Parameters]) -> Matrix:
         """The settled rows of configurations."""
         rows = [
@@ -90,7 +99,11 @@ class Encoder:
     def decode(self, row: Matrix) -> dict[str, ParameterValue]:
         """The active parameters of a latent or settled row (`d`)."""
         values = zip(self.space, self.columns, row, strict=True)
-        return self.space.active({spec.name: codes.decode(float(code)) for spec, codes, code in values})
+        active = {spec.name: codes.decode(float(code)) for spec, codes, code in values}
+        for spec, parent, holds in self._conditional:
+            if parent not in active or token(active[parent]) not in holds:
+                del active[spec.name]
+        return active
 
     def draw(self, unit: Matrix) -> Matrix:
         """Latent rows for points of the unit cube (`n x d`)."""

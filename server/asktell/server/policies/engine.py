@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.policies import gp, random_search, registry, safety
 from asktell.server.policies.worker import Compute, Worker, WorkerDied
 
 ATTEMPTS = 2
+THREADS = 4
+
+_Result = TypeVar("_Result")
 
 
 class Late(Exception):
@@ -37,6 +41,8 @@ class ProcessPoolEngine:
     ) -> None:
         count = workers or max(1, min(4, (os.cpu_count() or 1) // 2))
         self._workers = [Worker(compute, start_limit=start_limit) for _ in range(count)]
+        # Not the loop's own threads: a policy that takes long must hold up neither who else uses those nor the loop's end.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="policy")
         self._longest, self._grace = longest, grace
         # The one used last comes first, so that no more processes start than work at the same time.
         self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
@@ -51,11 +57,11 @@ class ProcessPoolEngine:
 
     async def suggest(self, request: SuggestRequest) -> Decision:
         """The policy's decision. Never raises for what is in the request: random candidates stand in, and their origin says why."""
-        outlook = await asyncio.to_thread(registry.outlook, request)
+        outlook = await self._in_thread(registry.outlook, request)
         if outlook is not registry.Outlook.MODEL:
             if outlook is registry.Outlook.MODEL_LATER and not self._warmed:
                 self._keep(self.warm_up())
-            return await asyncio.to_thread(registry.suggest, request)
+            return await self._in_thread(registry.suggest, request)
         # An asker that goes away leaves the computation to its end, because its process cannot be interrupted.
         return await asyncio.shield(self._keep(self._modelled(request)))
 
@@ -68,11 +74,15 @@ class ProcessPoolEngine:
             self._warmed = False
 
     async def close(self) -> None:
-        """End all processes and what they compute."""
+        """End all processes and what they compute. A thread that computes is not waited for."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.gather(*(worker.close() for worker in self._workers))
+
+    async def _in_thread(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def _modelled(self, request: SuggestRequest) -> Decision:
         limit = self._longest if request.time_limit is None else min(request.time_limit, self._longest)
@@ -88,7 +98,7 @@ class ProcessPoolEngine:
             except Exception as error:  # noqa: BLE001 - an ask gets an answer whatever the processes do
                 reason = gp.describe(error)
                 break
-        return await asyncio.to_thread(_stand_in, request, reason)
+        return await self._in_thread(_stand_in, request, reason)
 
     async def _attempt(self, request: SuggestRequest, ends: float) -> Decision:
         try:

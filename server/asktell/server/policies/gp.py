@@ -16,13 +16,13 @@ from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.initial_design import (
     ENUMERATION,
     METHOD,
+    Design,
     design_size,
     enumerable,
-    next_listed,
-    next_point,
+    listed,
 )
 from asktell.server.policies.labels import measured
-from asktell.server.policies.random_search import RandomDraw, seen_keys
+from asktell.server.policies.random_search import RandomDraw, seen_keys, too_late
 
 if TYPE_CHECKING:
     from asktell.server.policies.model_based import Choice, Chooser
@@ -73,23 +73,32 @@ class _Course:
         self._seen = set(seen_keys(request))
         self._taken: list[Parameters] = list(request.pending)
         self._draw = RandomDraw(request)
+        self._design = Design(request, self._draw)
+        self._listed = listed(request, self._seen)
         self._chooser: Chooser | None = None
         self._broken = ""
 
     def candidates(self) -> Iterator[Candidate]:
         """Candidates until there are enough, or a finite space has no more."""
-        for number, stage in enumerate(stages(self._request), self._request.next_number):
-            candidate = self._candidate(number, stage)
+        first = self._request.next_number
+        for number, stage in enumerate(stages(self._request), first):
+            late = number > first and self._deadline.passed
+            candidate = self._hasty(number) if late else self._candidate(number, stage)
             if candidate is None:
                 return
             self._taken.append(candidate.parameters)
             self._seen.add(key(candidate.parameters))
             yield candidate
 
+    def _hasty(self, number: int) -> Candidate | None:
+        """Fewer candidates would say that the space is exhausted, so that chance makes up the number."""
+        drawn = self._draw.configuration(number, self._seen, hasty=True)
+        return plain(drawn, method="random", fallback=too_late(self._request))
+
     def _candidate(self, number: int, stage: Stage) -> Candidate | None:
         match stage:
             case Stage.ENUMERATION:
-                return plain(next_listed(self._request, self._seen), method=stage.value)
+                return plain(next(self._listed, None), method=stage.value)
             case Stage.INITIAL_DESIGN:
                 return self._initial(number)
             case Stage.MODEL:
@@ -97,7 +106,7 @@ class _Course:
 
     def _initial(self, number: int) -> Candidate | None:
         started = len(self._request.observations) + len(self._taken)
-        point = next_point(self._request, number=number, started=started, seen=self._seen)
+        point = self._design.point(number, started=started, seen=self._seen)
         late = started >= design_size(len(self._request.space), self._request.max_trials)
         return plain(point, method=METHOD, fallback=_TOO_FEW if late else "")
 

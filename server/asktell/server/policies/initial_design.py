@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.space import Parameters, ParameterValue, key, middle, same
-from asktell.server.policies.draws import generator, sobol
-from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.draws import SobolPoints, generator
 from asktell.server.policies.random_search import RandomDraw
 from asktell.server.policies.scope import MAX_LISTED, Key, Scope
 
@@ -29,35 +28,42 @@ def enumerable(request: SuggestRequest) -> bool:
     return count is not None and count <= min(request.max_trials, MAX_LISTED)
 
 
-def next_listed(request: SuggestRequest, seen: Collection[Key]) -> dict[str, ParameterValue] | None:
-    """The next configuration of a space that is enumerated: the first point, then the others in an order shuffled by the seed."""
+def listed(request: SuggestRequest, seen: Collection[Key]) -> Iterator[dict[str, ParameterValue]]:
+    """What is left of a space that is enumerated: the first point, then the others in an order shuffled by the seed.
+
+    What the caller adds to `seen` in the meantime is left out.
+    """
     scope = Scope.of(request.space, request.fixed)
     first = first_point(request)
     if fits(first, request.fixed) and key(first) not in seen:
-        return first
-    listed = list(scope.configurations())
-    order = generator(request.seed, purpose="enumeration").permutation(len(listed))
-    return next((listed[index] for index in order if key(listed[index]) not in seen), None)
+        yield first
+    everything = list(scope.configurations())
+    order = generator(request.seed, purpose="enumeration").permutation(len(everything))
+    yield from (everything[index] for index in order if key(everything[index]) not in seen)
 
 
-def next_point(
-    request: SuggestRequest, *, number: int, started: int, seen: Collection[Key]
-) -> dict[str, ParameterValue] | None:
-    """The point for a trial when `started` trials are there; None if a finite scope has no other.
+class Design:
+    """One request's initial design."""
 
-    First comes the user's default point, or the centre if there is none, then the scrambled Sobol point with the trial's number.
-    """
-    first = first_point(request)
-    due = started == 0 or any(spec.has_default for spec in request.space)
-    if due and key(first) not in seen and fits(first, request.fixed):
-        return first
-    encoder = Encoder.within(Scope.of(request.space, request.fixed))
-    if not Scope.of(request.space, request.fixed).empty:
-        unit = sobol(request.seed, dimensions=len(request.space), purpose="initial-design", first=number - 1, count=1)
-        point = encoder.decode(encoder.draw(unit)[0])
-        if key(point) not in seen:
-            return point
-    return RandomDraw(request).configuration(number, seen)
+    def __init__(self, request: SuggestRequest, draw: RandomDraw) -> None:
+        self._request, self._draw = request, draw
+        self._first = first_point(request)
+        self._due = any(spec.has_default for spec in request.space)
+        self._points = SobolPoints(request.seed, len(request.space), "initial-design")
+
+    def point(self, number: int, *, started: int, seen: Collection[Key]) -> dict[str, ParameterValue] | None:
+        """The point for a trial when `started` trials are there; None if a finite scope has no other.
+
+        First comes the user's default point, or the centre if there is none, then the scrambled Sobol point with the trial's number.
+        """
+        due = started == 0 or self._due
+        if due and key(self._first) not in seen and fits(self._first, self._request.fixed):
+            return self._first
+        if not self._draw.empty:
+            point = self._draw.at(self._points.point(number - 1))
+            if key(point) not in seen:
+                return point
+        return self._draw.configuration(number, seen)
 
 
 def first_point(request: SuggestRequest) -> dict[str, ParameterValue]:

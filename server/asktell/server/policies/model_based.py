@@ -24,12 +24,16 @@ from asktell.server.policies.scope import Key, Scope
 from asktell.server.policies.surrogate import Hyperparameters, Posterior, fit
 
 MAX_LEARNED = 500
+MAX_BELIEVED = 200
+"""So many pending trials at most are in the posterior, whose cost is cubic; the others are only not repeated."""
 _CELLS = 5_000_000
 """Observations squared times parameters that a fit may hold in memory at once."""
 _FITTED = 250
 """From so many observations the hyper-parameters are fitted; the posterior uses all."""
 _SWEPT = 2_000
 """Finite scopes up to this size are scored whole."""
+_SCORED = 1_000
+"""Rows that are scored in memory at once."""
 _LEADERS = 5
 _STAGNANT = -3.5
 """The search is stagnant when no point promises more than this log expected improvement, of standardised labels."""
@@ -83,16 +87,18 @@ class Chooser:
         self._whole = Encoder.of(request.space)
         self._nominal = torch.from_numpy(self._whole.nominal)
         self._observations = subset(request.observations, request, self._whole)
-        self._tried = self._whole.encode([trial.parameters for trial in request.observations])
+        tried = [trial.parameters for trial in request.observations]
+        self._tried = self._whole.encode([*tried, *request.pending])
         self._learned: Learned | None = None
 
     def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         """The choice for a trial, given what is pending and what has been tried; None if every good point is a near-duplicate."""
         learned = self._learn(number)
         posterior = learned.posterior
-        if pending:
-            posterior = posterior.believing(self._tensor(sorted(pending, key=_order)))
         incumbent = self._incumbent(learned)
+        if pending:
+            believed = self._believed(pending, LogExpectedImprovement(posterior, incumbent))
+            posterior = posterior.believing(self._tensor(believed))
         acquisition = LogExpectedImprovement(posterior, incumbent)
         fresh = self._listed(seen)
         if fresh is not None:
@@ -117,6 +123,22 @@ class Chooser:
         posterior = Posterior(hyper, inputs=inputs, labels=values, nominal=self._nominal)
         self._learned = Learned(labels, inputs, hyper, posterior)
         return self._learned
+
+    def _believed(self, pending: Sequence[Parameters], acquisition: LogExpectedImprovement) -> list[Parameters]:
+        """The pending trials that matter: the last of this request's own, and those which would else be chosen again."""
+        if len(pending) <= MAX_BELIEVED:
+            return sorted(pending, key=_order)
+        earlier = len(self._request.pending)
+        own = list(pending[earlier:][-MAX_BELIEVED:])
+        others = sorted(pending[:earlier], key=_order)
+        order = np.argsort(-self._scores(others, acquisition), kind="stable")[: MAX_BELIEVED - len(own)]
+        return sorted([*own, *(others[index] for index in order)], key=_order)
+
+    def _scores(self, configurations: Sequence[Parameters], acquisition: LogExpectedImprovement) -> Vector:
+        with torch.no_grad():
+            parts = [acquisition(rows).numpy() for rows in self._tensor(configurations).split(_SCORED)]
+        scores: Vector = np.concatenate(parts)
+        return scores
 
     def _tensor(self, configurations: Sequence[Parameters]) -> Tensor:
         return torch.from_numpy(self._whole.encode(configurations))
@@ -169,7 +191,8 @@ class Chooser:
         pending: Sequence[Parameters],
         seen: Collection[Key],
     ) -> Choice | None:
-        taken = np.concatenate([self._tried, self._whole.encode(pending)])
+        own = pending[len(self._request.pending) :]
+        taken = np.concatenate([self._tried, self._whole.encode(own)])
         settled = self._encoder.settle(optima.rows)
         for rank, row in enumerate(settled):
             parameters = self._encoder.decode(optima.rows[rank])

@@ -7,26 +7,36 @@ from collections.abc import Collection
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
 from asktell.server.domain.space import ParameterValue, key
 from asktell.server.domain.trial import Origin
+from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import generator
-from asktell.server.policies.encoding import Encoder
-from asktell.server.policies.scope import MAX_LISTED, Key, Scope
+from asktell.server.policies.encoding import Encoder, Matrix
+from asktell.server.policies.scope import MAX_LISTED, Key, Rest, Scope
 
 NAME = "random"
 ATTEMPTS = 32
+HASTY_ATTEMPTS = 2
+"""When the time is up."""
 
 
 def suggest(request: SuggestRequest) -> Decision:
     """Draw candidates that repeat no observed or pending configuration, as long as there are others."""
-    draw = RandomDraw(request)
+    draw, deadline = RandomDraw(request), Deadline.after(request.time_limit)
     chosen: list[Candidate] = []
     seen = set(seen_keys(request))
     for number in range(request.next_number, request.next_number + request.count):
-        parameters = draw.configuration(number, seen)
+        late = bool(chosen) and deadline.passed
+        parameters = draw.configuration(number, seen, hasty=late)
         if parameters is None:
             break
         seen.add(key(parameters))
-        chosen.append(Candidate(parameters, Origin(policy=NAME, method="random")))
+        fallback = too_late(request) if late else ""
+        chosen.append(Candidate(parameters, Origin(policy=NAME, method="random", fallback=fallback)))
     return Decision(tuple(chosen))
+
+
+def too_late(request: SuggestRequest) -> str:
+    """Why a candidate was drawn in haste."""
+    return f"the time limit of {request.time_limit:g} s was reached before this candidate"
 
 
 def seen_keys(request: SuggestRequest) -> frozenset[Key]:
@@ -36,25 +46,39 @@ def seen_keys(request: SuggestRequest) -> frozenset[Key]:
 
 
 class RandomDraw:
-    """Draws configurations of a request's scope."""
+    """Draws configurations of a request's scope. What has been seen may grow from one draw to the next, but not shrink."""
 
     def __init__(self, request: SuggestRequest) -> None:
         self._seed = request.seed
         self._scope = Scope.of(request.space, request.fixed)
         self._finite = self._scope.count() is not None
+        self._encoder = Encoder.within(self._scope)
+        self._rest: Rest | None = None
 
-    def configuration(self, number: int, seen: Collection[Key]) -> dict[str, ParameterValue] | None:
+    @property
+    def empty(self) -> bool:
+        """Whether the fixed parameters contradict each other."""
+        return self._scope.empty
+
+    def at(self, unit: Matrix) -> dict[str, ParameterValue]:
+        """The configuration at a point of the unit cube (`1 x d`)."""
+        return self._encoder.decode(self._encoder.draw(unit)[0])
+
+    def configuration(
+        self, number: int, seen: Collection[Key], *, hasty: bool = False
+    ) -> dict[str, ParameterValue] | None:
         """A configuration for the trial that is not among `seen`; None if a finite scope has no other."""
         if self._scope.empty:
             return None
         random = generator(self._seed, purpose="random", number=number)
-        encoder = Encoder.within(self._scope)
         drawn: dict[str, ParameterValue] = {}
-        for _ in range(ATTEMPTS):
-            drawn = encoder.decode(encoder.draw(random.random((1, len(encoder.columns))))[0])
+        for _ in range(HASTY_ATTEMPTS if hasty else ATTEMPTS):
+            drawn = self.at(random.random((1, len(self._encoder.columns))))
             if key(drawn) not in seen:
                 return drawn
         if not self._finite:
             return drawn
-        fresh = self._scope.unseen(seen, limit=MAX_LISTED)
+        if self._rest is None:
+            self._rest = Rest(self._scope, limit=MAX_LISTED)
+        fresh = self._rest.unseen(seen)
         return fresh[int(random.integers(len(fresh)))] if fresh else None

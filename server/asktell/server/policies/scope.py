@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
-from asktell.server.domain.space import Condition, Parameters, ParameterSpec, ParameterValue, SearchSpace, key, same
-from asktell.server.policies.columns import Column, Subset, column
+from asktell.server.domain.space import Parameters, ParameterSpec, ParameterValue, SearchSpace, key
+from asktell.server.policies.columns import Column, Subset, Token, column, token
 
 Key = tuple[tuple[str, str, Any], ...]
+Agenda = tuple[ParameterSpec, "Agenda"] | None
+"""A linked list of parameters: many share one tail."""
 
 MAX_LISTED = 20_000
 """Finite spaces up to this size are listed; larger ones are walked lazily."""
@@ -32,12 +33,14 @@ class Scope:
         """The scope of an ask with some parameters fixed."""
         specs = {spec.name: spec for spec in space}
         allowed: dict[str, tuple[ParameterValue, ...] | None] = dict.fromkeys(specs)
+        climbed: set[str] = set()
         for name, value in fixed.items():
             _narrow(allowed, name, (value,))
-            when = specs[name].when
-            while when is not None:
-                _narrow(allowed, when.parent, when.values)
-                when = specs[when.parent].when
+            spec = specs[name]
+            while spec.when is not None and spec.name not in climbed:
+                climbed.add(spec.name)
+                _narrow(allowed, spec.when.parent, spec.when.values)
+                spec = specs[spec.when.parent]
         return cls(space, allowed)
 
     @property
@@ -69,8 +72,29 @@ class Scope:
 
     def unseen(self, seen: Collection[Key], *, limit: int) -> list[dict[str, ParameterValue]]:
         """Up to `limit` configurations that are not among `seen`, by their keys: an empty list means a finite scope is exhausted."""
-        fresh = (values for values in self.configurations() if key(values) not in seen)
-        return list(islice(fresh, limit))
+        return list(Rest(self, limit=limit).unseen(seen))
+
+
+class Rest:
+    """What is left of a finite scope. The scope is walked once, however often it is asked for."""
+
+    def __init__(self, scope: Scope, *, limit: int) -> None:
+        self._walk, self._limit = scope.configurations(), limit
+        self._fresh: list[dict[str, ParameterValue]] = []
+        self._keys: list[Key] = []
+
+    def unseen(self, seen: Collection[Key]) -> Sequence[dict[str, ParameterValue]]:
+        """Up to `limit` configurations that are not among `seen`, which must have all that it had the time before."""
+        kept = [place for place, known in enumerate(self._keys) if known not in seen]
+        if len(kept) < len(self._keys):
+            self._fresh = [self._fresh[place] for place in kept]
+            self._keys = [self._keys[place] for place in kept]
+        while len(self._keys) < self._limit and (values := next(self._walk, None)) is not None:
+            known = key(values)
+            if known not in seen:
+                self._fresh.append(values)
+                self._keys.append(known)
+        return self._fresh
 
 
 def _narrow(allowed: dict[str, tuple[ParameterValue, ...] | None], name: str, values: Sequence[ParameterValue]) -> None:
@@ -78,7 +102,8 @@ def _narrow(allowed: dict[str, tuple[ParameterValue, ...] | None], name: str, va
     if present is None:
         allowed[name] = tuple(values)
     else:
-        allowed[name] = tuple(value for value in present if any(same(value, other) for other in values))
+        kept = set(map(token, values))
+        allowed[name] = tuple(value for value in present if token(value) in kept)
 
 
 class _Forest:
@@ -86,9 +111,15 @@ class _Forest:
 
     def __init__(self, scope: Scope) -> None:
         self._columns = dict(zip((spec.name for spec in scope.space), scope.columns(), strict=True))
+        self._counts: dict[str, int | None] = {}
         self._children: dict[str | None, list[ParameterSpec]] = {}
+        self._active: dict[str, dict[Token, list[ParameterSpec]]] = {}
         for spec in scope.space:
             self._children.setdefault(spec.when.parent if spec.when else None, []).append(spec)
+            if spec.when:
+                values = self._active.setdefault(spec.when.parent, {})
+                for value in dict.fromkeys(map(token, spec.when.values)):
+                    values.setdefault(value, []).append(spec)
 
     def children(self, parent: str | None) -> list[ParameterSpec]:
         """The parameters under a parent, or the roots."""
@@ -96,10 +127,15 @@ class _Forest:
 
     def active(self, parent: str, value: ParameterValue) -> list[ParameterSpec]:
         """The parameters that are active when the parent has the value."""
-        return [spec for spec in self.children(parent) if spec.when and _holds(spec.when, value)]
+        return self._active.get(parent, {}).get(token(value), [])
 
     def count(self, spec: ParameterSpec) -> int | None:
-        """How many configurations the subtree of a parameter has."""
+        """How many configurations the subtree of a parameter has. Counted once: a chain of conditions comes back to it time and again."""
+        if spec.name not in self._counts:
+            self._counts[spec.name] = self._count(spec)
+        return self._counts[spec.name]
+
+    def _count(self, spec: ParameterSpec) -> int | None:
         size = self._columns[spec.name].size
         if not self.children(spec.name) or size is None:
             return size
@@ -109,13 +145,8 @@ class _Forest:
 
     def _count_unlisted(self, spec: ParameterSpec, size: int) -> int | None:
         """Of many values only those that a condition names have children: the others count one each."""
-        named: dict[tuple[str, ParameterValue], ParameterValue] = {
-            (type(value).__name__, value): value
-            for child in self.children(spec.name)
-            if child.when
-            for value in child.when.values
-        }
-        special = _sum(self._count_under(spec.name, value) for value in named.values())
+        named = self._active[spec.name]
+        special = _sum(self._count_under(spec.name, value) for _, value in named)
         return None if special is None else size - len(named) + special
 
     def _count_under(self, name: str, value: ParameterValue) -> int | None:
@@ -123,17 +154,34 @@ class _Forest:
 
     def walk(self, specs: Sequence[ParameterSpec]) -> Iterator[dict[str, ParameterValue]]:
         """Every combination of the subtrees of independent parameters."""
-        if not specs:
-            yield {}
-            return
-        first, *rest = specs
-        for value in self._columns[first.name].values():
-            for values in self.walk([*self.active(first.name, value), *rest]):
-                yield {first.name: value, **values}
+        # On a stack of its own: there may be more parameters than Python's stack has room for.
+        values: dict[str, ParameterValue] = {}
+        stack = self._opened(_ahead(specs, None))
+        while stack:
+            name, options, rest = stack[-1]
+            option = next(options, None)
+            if option is None:
+                stack.pop()
+                values.pop(name, None)
+                continue
+            (values[name],) = option
+            opened = self._opened(_ahead(self.active(name, values[name]), rest))
+            if not opened:
+                yield dict(values)
+            stack += opened
+
+    def _opened(self, agenda: Agenda) -> list[tuple[str, Iterator[tuple[ParameterValue]], Agenda]]:
+        """The next parameter of an agenda with the values it may take and what comes after it; empty at the agenda's end."""
+        if agenda is None:
+            return []
+        spec, rest = agenda
+        return [(spec.name, zip(self._columns[spec.name].values(), strict=True), rest)]
 
 
-def _holds(condition: Condition, value: ParameterValue) -> bool:
-    return any(same(value, other) for other in condition.values)
+def _ahead(specs: Sequence[ParameterSpec], rest: Agenda) -> Agenda:
+    for spec in reversed(specs):
+        rest = (spec, rest)
+    return rest
 
 
 def _product(counts: Iterator[int | None]) -> int | None:
