@@ -13,15 +13,17 @@ from datetime import timedelta
 import psycopg
 import pytest
 import pytest_asyncio
-from sqlalchemy import Connection, Engine, event
+from psycopg import sql
+from sqlalchemy import Connection, Engine, event, text
 
+from asktell.server.application.leases import expire_leases
 from asktell.server.application.ports import NewStudy, Replay, Request
 from asktell.server.domain.errors import Conflict, Unavailable
 from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
 from asktell.server.domain.space import Float, SearchSpace
 from asktell.server.domain.study import Budget, StudyName, StudySpec
 from asktell.server.domain.trial import Origin, Trial, TrialState
-from asktell.server.persistence.store import SqlStore, open_store
+from asktell.server.persistence.store import POSTGRESQL_WRITERS, SqlStore, open_store
 
 NAME = StudyName("digits", "first")
 ELSEWHERE = StudyName("digits", "second")
@@ -100,7 +102,7 @@ async def until_blocked(address: str) -> None:
 
 
 @contextmanager
-def listening(name: str, listener: Callable[[Connection], None]) -> Iterator[None]:
+def listening(name: str, listener: Callable[..., None]) -> Iterator[None]:
     event.listen(Engine, name, listener)
     try:
         yield
@@ -254,7 +256,7 @@ async def test_renewals_and_tells_in_any_order_end_each_trial_once_and_for_good(
         def step(tx):
             locked = tx.lock_study(NAME, changes=1)
             held = tx.find_trials(study_id, [number])[number]
-            tx.record_measurements(study_id, number, [Measurement(1, {"loss": MetricValue(1.0)})], now=locked.now)
+            tx.record_measurements(study_id, {number: [Measurement(1, {"loss": MetricValue(1.0)})]}, now=locked.now)
             tx.update_trials(study_id, [held.ended(TrialState.SUCCEEDED, now=locked.now)])
 
         return step
@@ -315,6 +317,28 @@ async def test_who_stops_waiting_stops_nobody_else(store, study_id):
     assert (await store.read(lambda tx: tx.find_study(ELSEWHERE))) is None
 
 
+async def test_writes_that_wait_hold_up_no_read(store, study_id):
+    gate = Gate()
+    waiting = [asyncio.create_task(store.write(lambda tx: gate.hold())) for _ in range(2 * POSTGRESQL_WRITERS)]
+    await gate.reached()
+    found = await asyncio.gather(*(store.read(lambda tx: tx.find_study(NAME)) for _ in range(20)))
+    assert {each.study.id for each in found} == {study_id}
+    assert not any(task.done() for task in waiting)
+    gate.open()
+    await asyncio.gather(*waiting)
+
+
+async def test_a_study_that_cannot_be_read_keeps_no_other_lease_from_expiring(store, study_id):
+    await create(store, ELSEWHERE)
+    for name in (NAME, ELSEWHERE):
+        await store.write(lambda tx, name=name: add_trial(tx, name, leased=True))
+    spoil = text("UPDATE studies SET spec = '[99, {}]' WHERE id = :id")
+    await store.write(lambda tx: tx._connection.execute(spoil, {"id": study_id}))
+    assert await expire_leases(store) == 1
+    assert await expire_leases(store) == 0
+    assert await store.read(lambda tx: tx.studies_with_expired_leases(9)) == [NAME]
+
+
 async def test_steps_given_before_the_close_are_finished(store, address, study_id):
     made = [asyncio.create_task(store.write(add_trial)) for _ in range(50)]
     await asyncio.sleep(0)
@@ -348,7 +372,7 @@ class TestSqlite:
 
         def leave_an_orphan(tx):
             tx._connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
-            tx.record_measurements(study_id, 999, [Measurement(1, {"loss": MetricValue(1.0)})], now=now)
+            tx.record_measurements(study_id, {999: [Measurement(1, {"loss": MetricValue(1.0)})]}, now=now)
 
         now = (await store.read(lambda tx: tx.find_study(NAME))).now
         holding = asyncio.create_task(store.write(lambda tx: gate.hold()))
@@ -458,11 +482,67 @@ class TestPostgresql:
         gate.open()
         await holding
 
+    async def test_a_write_to_a_locked_study_gives_up_after_one_attempt(self, store, address, study_id):
+        sent: list[str] = []
+        with (
+            locked_row(address, study_id),
+            listening("before_cursor_execute", lambda *given: sent.append(given[2])),
+            pytest.raises(Unavailable, match="the study is busy") as caught,
+        ):
+            await store.write(add_trial)
+        assert [statement.split()[:2] for statement in sent] == [["UPDATE", "studies"]]
+        assert caught.value.reason == "STUDY_BUSY"
+        assert (await store.write(add_trial)).number == 1
+
+    async def test_a_locked_study_leaves_reads_and_the_writes_of_others_alone(self, store, address, study_id):
+        await create(store, ELSEWHERE)
+        with locked_row(address, study_id):
+            waiting = [asyncio.create_task(store.write(add_trial)) for _ in range(2 * POSTGRESQL_WRITERS)]
+            await until_blocked(address)
+            for name in (NAME, ELSEWHERE):
+                found = await store.read(lambda tx, name=name: tx.find_study(name))
+                assert found.study.next_number == 1
+            assert (await store.write(lambda tx: add_trial(tx, ELSEWHERE))).number == 1
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {Unavailable}
+
+    async def test_a_locked_study_keeps_no_other_lease_from_expiring(self, store, address, study_id):
+        elsewhere = await create(store, ELSEWHERE)
+        for name in (NAME, ELSEWHERE):
+            await store.write(lambda tx, name=name: add_trial(tx, name, leased=True))
+        with locked_row(address, study_id):
+            assert await expire_leases(store) == 1
+            assert (await find(store, elsewhere, 1)).state is TrialState.QUEUED
+            assert await expire_leases(store) == 0, "the database answers: one busy study does not make it unavailable"
+            assert (await find(store, study_id, 1)).state is TrialState.ACTIVE
+        assert await expire_leases(store) == 1
+
+    async def test_leases_that_a_database_without_writes_cannot_expire_are_unavailable(self, store, address, study_id):
+        await create(store, ELSEWHERE)
+        for name in (NAME, ELSEWHERE):
+            await store.write(lambda tx, name=name: add_trial(tx, name, leased=True))
+        with psycopg.connect(address, autocommit=True) as connection:
+            name = sql.Identifier(connection.info.dbname)
+            connection.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+        standby = open_store(address)
+        with pytest.raises(Unavailable, match="read-only"):
+            await expire_leases(standby)
+        await standby.close()
+
     async def test_two_servers_on_one_database_hand_out_each_number_once(self, store, address, study_id):
         other = open_store(address)
         made = await asyncio.gather(*(server.write(add_trial) for server in (store, other) for _ in range(50)))
         await other.close()
         assert sorted(trial.number for trial in made) == list(range(1, 101))
+
+
+@contextmanager
+def locked_row(address: str, study_id: int) -> Iterator[None]:
+    """Keep a study's row locked, as somebody does who forgot to end a transaction."""
+    with psycopg.connect(address) as other:
+        other.execute("SELECT FROM studies WHERE id = %s FOR UPDATE", (study_id,))
+        yield
+        other.rollback()
 
 
 def terminate(address: str, connection: Connection) -> None:

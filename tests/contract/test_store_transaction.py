@@ -160,7 +160,7 @@ async def test_deleting_a_study_deletes_all_that_belongs_to_it_and_nothing_else(
 
     def fill(tx, study_id):
         tx.insert_trials(study_id, [queued(1)])
-        tx.record_measurements(study_id, 1, [Measurement(1, {"loss": MetricValue(1.0)})], now=THEN)
+        tx.record_measurements(study_id, {1: [Measurement(1, {"loss": MetricValue(1.0)})]}, now=THEN)
         tx.save_reply(study_id, request, b"reply", now=THEN)
 
     first, second = await create(store), await create(store, ELSEWHERE)
@@ -340,6 +340,13 @@ async def test_no_more_studies_with_expired_leases_are_named_than_asked_for(stor
     assert len(await store.read(lambda tx: tx.studies_with_expired_leases(9))) == 2
 
 
+async def test_the_study_whose_lease_expired_longest_ago_is_named_first(store):
+    for name, expired in ((NAME, THEN), (ELSEWHERE, THEN - MINUTE)):
+        study_id = await create(store, name)
+        await insert(store, study_id, active(1, now=expired), active(2, now=THEN + MINUTE))
+    assert await store.read(lambda tx: tx.studies_with_expired_leases(9)) == [ELSEWHERE, NAME]
+
+
 async def test_a_renewed_lease_starts_anew_from_the_databases_clock(store):
     study_id = await create(store)
     duration = timedelta(days=7, milliseconds=1)
@@ -370,7 +377,7 @@ async def test_measurements_come_back_by_step_with_all_their_numbers(store):
         Measurement(2**53, {"loss": MetricValue(NAN, None), "gain": MetricValue(INFINITY, 0.0)}),
         Measurement(0, {"loss": MetricValue(-0.0, 5e-324), "gain": MetricValue(-INFINITY, 0.1)}),
     ]
-    await store.write(lambda tx: tx.record_measurements(study_id, 1, reported, now=THEN))
+    await store.write(lambda tx: tx.record_measurements(study_id, {1: reported}, now=THEN))
     stored = await store.read(lambda tx: tx.list_measurements(study_id, 1))
     expected = [replace(measurement, create_time=THEN) for measurement in reversed(reported)]
     assert [repr(replace(each, metrics=dict(sorted(each.metrics.items())))) for each in stored] == [
@@ -379,13 +386,23 @@ async def test_measurements_come_back_by_step_with_all_their_numbers(store):
     assert await store.read(lambda tx: tx.list_measurements(study_id, 2)) == []
 
 
+async def test_measurements_of_several_trials_stay_apart(store):
+    study_id = await create(store)
+    await insert(store, study_id, queued(1), queued(2), queued(3))
+    reported = {number: [Measurement(7, {"loss": MetricValue(float(number))})] for number in (1, 3)}
+    await store.write(lambda tx: tx.record_measurements(study_id, {**reported, 2: []}, now=THEN))
+    for number in (1, 2, 3):
+        stored = await store.read(lambda tx, number=number: tx.list_measurements(study_id, number))
+        assert stored == [replace(each, create_time=THEN) for each in reported.get(number, [])]
+
+
 async def test_a_step_reported_again_is_replaced_metric_by_metric(store):
     study_id = await create(store)
     await insert(store, study_id, queued(1))
     later = THEN + MINUTE
 
     def report(metrics, now):
-        return lambda tx: tx.record_measurements(study_id, 1, [Measurement(3, metrics)], now=now)
+        return lambda tx: tx.record_measurements(study_id, {1: [Measurement(3, metrics)]}, now=now)
 
     await store.write(report({"loss": MetricValue(1.0, 0.5), "gain": MetricValue(2.0)}, THEN))
     await store.write(report({"loss": MetricValue(9.0)}, later))
@@ -490,7 +507,7 @@ METHODS = {
     "studies_with_expired_leases": lambda tx, study, trials: tx.studies_with_expired_leases(10),
     "renew_leases": lambda tx, study, trials: tx.renew_leases(study, [t.lease.token for t in trials]),
     "record_measurements": lambda tx, study, trials: tx.record_measurements(
-        study, 1, [Measurement(t.number, {"a": MetricValue(1.0), "b": MetricValue(2.0)}) for t in trials], now=THEN
+        study, {t.number: [Measurement(1, {"a": MetricValue(1.0), "b": MetricValue(2.0)})] for t in trials}, now=THEN
     ),
     "list_measurements": lambda tx, study, trials: tx.list_measurements(study, 1),
     "save_reply": lambda tx, study, trials: tx.save_reply(study, Request("ask", "r", "f"), b"", now=THEN),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from asktell.server.application import leases, studies, trials
 from asktell.server.application.ask import Answer, Ask, Desk, Reason, ask
@@ -20,7 +21,7 @@ from asktell.server.application.history import History
 from asktell.server.application.ports import Request, Store
 from asktell.server.application.tell import Failed, Result, Succeeded, Tell, tell
 from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound
-from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
 from asktell.server.domain.space import Int, SearchSpace
 from asktell.server.domain.study import Budget, StudyName, StudySpec, StudyState
@@ -311,3 +312,29 @@ async def test_a_study_made_anew_knows_nothing_of_the_deleted_one(tmp_path: Path
         await home.store.write(lambda tx: studies.create_study(tx, command))
         answer = await home.ask()
         assert (numbers(answer), answer.trials[0].parameters) == ([1], {"x": 0})
+
+
+async def test_adding_trials_with_measurements_takes_as_many_statements_for_ten_as_for_one(tmp_path: Path) -> None:
+    def new(level: int) -> trials.NewTrial:
+        measurements = [Measurement(step, {"y": MetricValue(float(level))}) for step in (1, 2)]
+        return trials.NewTrial(parameters={"x": level}, state=TrialState.STOPPED, measurements=measurements)
+
+    def count(*given: Any) -> None:
+        sent.append(given[2])
+
+    sent: list[str] = []
+    counts = []
+    async with house(tmp_path) as home:
+        event.listen(Engine, "before_cursor_execute", count)
+        try:
+            for size in (1, LEVELS):
+                command = trials.AddTrials(
+                    study=NAME, trials=[new(level) for level in range(size)], nonces=["n"] * size
+                )
+                await home.store.write(lambda tx, c=command: trials.add_trials(tx, c, pack=lambda added: b""))
+                counts.append(len(sent))
+        finally:
+            event.remove(Engine, "before_cursor_execute", count)
+        last = await home.store.read(lambda tx: trials.get_trial(tx, TrialName(NAME, 1 + LEVELS)))
+        assert counts[1] == 2 * counts[0]
+        assert [measurement.step for measurement in last.measurements] == [1, 2]

@@ -40,7 +40,9 @@ def test_help_lists_every_setting_with_its_environment_variable() -> None:
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        (["--listen", "256.0.0.1:99999"], {}, "cannot listen on 256.0.0.1:99999"),
+        (["--listen", "256.0.0.1:80"], {}, "cannot listen on 256.0.0.1:80"),
+        (["--listen", "127.0.0.1:99999"], {}, "port from 0 to 65535"),
+        (["--listen", "localhost"], {}, "is not HOST:PORT"),
         (["--database", "sqlite:///:memory:"], {}, "memory"),
         (["--database", "mysql://root@127.0.0.1/x"], {}, "mysql"),
         (["--database", "postgresql://nobody@127.0.0.1:1/x"], {}, "127.0.0.1"),
@@ -80,6 +82,16 @@ def test_migrating_twice_is_fine_and_an_unmigrated_database_is_refused(tmp_path:
     assert "asktell migrate" in ended.stderr
     for _ in range(2):
         assert run("migrate", "--database", settings.database).returncode == 0
+
+
+def test_a_file_that_is_no_database_is_left_alone_and_named(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("not a database, but long enough to look at" * 10)
+    ended = run("serve", "--listen", "127.0.0.1:0", "--database", str(notes))
+    assert ended.returncode == 1
+    assert f"{notes} cannot be used: file is not a database" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert notes.read_text().startswith("not a database")
 
 
 def test_an_unusable_database_is_an_error_that_the_user_can_mend() -> None:

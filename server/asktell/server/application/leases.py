@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+import structlog
+
 from asktell.server.application.ports import Locked, Store, Transaction
 from asktell.server.application.requests import Unchanged, write_once
 from asktell.server.application.studies import missing_study, require_study
 from asktell.server.application.tell import require_trial
-from asktell.server.domain.errors import InvalidArgument
+from asktell.server.domain.errors import InvalidArgument, Unavailable
 from asktell.server.domain.metric import Measurement, check_measurements
 from asktell.server.domain.study import StudyName
 from asktell.server.domain.text import check_checkpoint_uri, check_lease_token
@@ -19,6 +21,11 @@ from asktell.server.domain.trial import Lease, Trial, TrialName, TrialState
 MAX_RENEWALS = 1_000
 MAX_MEASUREMENTS = 1_000
 MAX_EXPIRING_STUDIES = 1_000
+_STUDY_BUSY = "STUDY_BUSY"
+# Each failure of the database may take seconds: a round that met this many would only be late to say so.
+_ENOUGH_LOST = 3
+
+log = structlog.get_logger("asktell.leases")
 
 
 class Directive(Enum):
@@ -160,7 +167,7 @@ def report(tx: Transaction, command: Report) -> Verdict:
         trial.renewed(now=locked.now).noted(checkpoint_uri=command.checkpoint_uri), sequence=locked.first_sequence
     )
     tx.update_trials(locked.study.id, [kept])
-    tx.record_measurements(locked.study.id, number, command.measurements, now=locked.now)
+    tx.record_measurements(locked.study.id, {number: command.measurements}, now=locked.now)
     return _going_on(kept)
 
 
@@ -179,9 +186,36 @@ def release(tx: Transaction, command: Release) -> Trial:
 
 
 async def expire_leases(store: Store) -> int:
-    """Queue or fail the trials of all studies whose leases have run out by the database's clock; how many."""
+    """Queue or fail the trials of all studies whose leases have run out by the database's clock; how many.
+
+    A study that is busy or breaks is left for the next time. Unavailable if the database cannot be used, for any study.
+    """
     names = await store.read(lambda tx: tx.studies_with_expired_leases(MAX_EXPIRING_STUDIES))
-    return sum([await store.write(_Expiry(name)) for name in names])
+    expired: list[int] = []
+    lost: list[Unavailable] = []
+    for name in names:
+        try:
+            expired.append(await _expire(store, name))
+        except Unavailable as error:
+            lost.append(error)
+        if len(lost) == _ENOUGH_LOST:
+            break
+    if lost and not expired:
+        raise lost[0]
+    return sum(expired)
+
+
+async def _expire(store: Store, name: StudyName) -> int:
+    """How many trials of the study; 0 for one that is busy or broken, which says nothing against the database. Or Unavailable."""
+    try:
+        return await store.write(_Expiry(name))
+    except Unavailable as error:
+        log.warning("leases_not_expired", study=str(name), error=str(error))
+        if error.reason != _STUDY_BUSY:
+            raise
+    except Exception:
+        log.exception("leases_not_expired", study=str(name))
+    return 0
 
 
 @dataclass(frozen=True, slots=True)

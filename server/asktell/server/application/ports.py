@@ -114,15 +114,15 @@ class Transaction(Protocol):
         """Active trials whose lease has ended by the database's clock, locked (FOR UPDATE)."""
 
     def studies_with_expired_leases(self, limit: int) -> list[StudyName]:
-        """Studies that have active trials whose lease has ended by the database's clock."""
+        """Studies that have active trials whose lease has ended by the database's clock, the longest ago first."""
 
     def renew_leases(self, study_id: int, tokens: Collection[str]) -> dict[int, Trial]:
         """Start the live leases with these tokens anew from the database's clock, in one UPDATE; the renewed trials by number."""
 
     def record_measurements(
-        self, study_id: int, number: int, measurements: Sequence[Measurement], *, now: datetime
+        self, study_id: int, measurements: Mapping[int, Sequence[Measurement]], *, now: datetime
     ) -> None:
-        """Store measurements of a trial; a step that is there is replaced, metric by metric."""
+        """Store measurements of trials, by the trials' numbers; a step that is there is replaced, metric by metric."""
 
     def list_measurements(self, study_id: int, number: int) -> list[Measurement]:
         """The measurements of a trial, in the order of steps."""

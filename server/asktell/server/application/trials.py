@@ -90,9 +90,7 @@ def add_trials(tx: Transaction, command: AddTrials, *, pack: Callable[[Sequence[
     checked = _check(command, locked.study.spec)
     trials = [_trial(command, locked, new, index) for index, new in enumerate(checked)]
     tx.insert_trials(locked.study.id, trials)
-    for trial in trials:
-        if trial.measurements:
-            tx.record_measurements(locked.study.id, trial.number, trial.measurements, now=locked.now)
+    tx.record_measurements(locked.study.id, {trial.number: trial.measurements for trial in trials}, now=locked.now)
     tx.update_study(replace(locked.study, next_number=locked.study.next_number + len(trials)))
     return keep_reply(tx, locked, command.request, pack(trials))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
 # A server that was frozen in mid-transaction must not hold a study's lock for longer than this.
-_POSTGRESQL_OPTIONS = "-c timezone=UTC -c lock_timeout=10s -c idle_in_transaction_session_timeout=15s"
+_POSTGRESQL_OPTIONS = "-c timezone=UTC -c idle_in_transaction_session_timeout=15s"
 _POSTGRESQL_CONNECT = {
     "connect_timeout": "5",
     "keepalives_idle": "10",
@@ -16,16 +17,20 @@ _POSTGRESQL_CONNECT = {
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
     "application_name": "asktell",
-    "options": _POSTGRESQL_OPTIONS,
 }
 _SQLITE_BUSY_TIMEOUT_MS = 30_000
 
 
-def postgresql_engine(url: URL, *, connections: int) -> Engine:
-    """An engine for PostgreSQL; what the URL's query says wins over our settings."""
+def postgresql_engine(url: URL, *, connections: int, lock_timeout: timedelta) -> Engine:
+    """An engine for PostgreSQL; what the URL's query says wins over our settings.
+
+    A statement that has waited `lock_timeout` for one lock fails; to milliseconds.
+    """
+    options = f"{_POSTGRESQL_OPTIONS} -c lock_timeout={lock_timeout // timedelta(milliseconds=1)}ms"
+    settings = {**_POSTGRESQL_CONNECT, "options": options}
     return create_engine(
         url,
-        connect_args={name: value for name, value in _POSTGRESQL_CONNECT.items() if name not in url.query},
+        connect_args={name: value for name, value in settings.items() if name not in url.query},
         pool_size=connections,
         max_overflow=0,
         pool_pre_ping=True,

@@ -11,6 +11,7 @@ from asktell.server.domain.errors import Unavailable
 # serialization_failure and deadlock_detected: PostgreSQL has rolled back, even if it says so in answer to COMMIT.
 _ROLLED_BACK = {"40001", "40P01"}
 _UNIQUE_VIOLATION = "23505"
+_LOCK_NOT_AVAILABLE = "55P03"
 # read_only_sql_transaction: the server became a standby.
 _STANDBY = "25006"
 _SQLITE_TAKEN = {sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE}
@@ -26,9 +27,15 @@ def rolled_back(error: DBAPIError) -> bool:
     return _sqlstate(error) in _ROLLED_BACK
 
 
+def locked_out(error: DBAPIError) -> bool:
+    """Whether the transaction waited for a row's lock until its time was up."""
+    return _sqlstate(error) == _LOCK_NOT_AVAILABLE
+
+
 def transient(error: BaseException) -> bool:
     """Whether the database failed rather than the statement: before a commit, the transaction can be run again."""
-    if not isinstance(error, DBAPIError):
+    # Waiting for a lock once more would keep a thread from all other studies.
+    if not isinstance(error, DBAPIError) or locked_out(error):
         return False
     return isinstance(error, OperationalError) or error.connection_invalidated or _sqlstate(error) == _STANDBY
 
@@ -38,6 +45,13 @@ def unavailable(error: BaseException) -> Unavailable:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     words = str(cause).strip().splitlines() or [type(cause).__name__]
     return Unavailable(f"the database cannot be used now: {words[0]}", reason="DATABASE_UNAVAILABLE")
+
+
+def busy() -> Unavailable:
+    """The error for callers whose transaction was locked out."""
+    return Unavailable(
+        "the study is busy: another transaction has kept it locked for too long; try again", reason="STUDY_BUSY"
+    )
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

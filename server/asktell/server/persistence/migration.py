@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from alembic import command
@@ -12,14 +13,16 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import URL, Connection, Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
-from asktell.server.persistence.address import database_url, require_local, shown, sqlite_path
+from asktell.server.persistence.address import UnusableDatabase, database_url, require_local, shown, sqlite_path
 from asktell.server.persistence.engines import postgresql_engine, sqlite_writer
 from asktell.server.persistence.failures import unavailable
 
 # Any number will do that nobody else uses on the same database.
 _ADVISORY_LOCK = 0x61736B74656C6C
+# A migration waits for another's end, and for the transactions of running servers.
+_LOCK_TIMEOUT = timedelta(seconds=10)
 
 
 class NotMigrated(Exception):
@@ -74,12 +77,16 @@ def _connected(url: URL) -> Iterator[Connection]:
             yield connection
     except OperationalError as error:
         raise unavailable(error) from error
+    except DatabaseError as error:
+        raise UnusableDatabase(f"the database {shown(url)} cannot be used: {error.orig}") from error
     finally:
         engine.dispose()
 
 
 def _engine(url: URL) -> Engine:
-    return postgresql_engine(url, connections=1) if sqlite_path(url) is None else sqlite_writer(url)
+    if sqlite_path(url) is None:
+        return postgresql_engine(url, connections=1, lock_timeout=_LOCK_TIMEOUT)
+    return sqlite_writer(url)
 
 
 def _config(connection: Connection | None = None) -> Config:

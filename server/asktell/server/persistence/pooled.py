@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from asktell.server.application.ports import Transaction
 from asktell.server.domain.errors import Unavailable
-from asktell.server.persistence.failures import rolled_back, transient, unavailable
+from asktell.server.persistence.failures import busy, locked_out, rolled_back, transient, unavailable
 from asktell.server.persistence.transaction import SqlTransaction
 
 T = TypeVar("T")
@@ -29,7 +29,9 @@ class PooledSteps:
         self._writing = writing
 
     def submit(self, step: Callable[[Transaction], T]) -> Future[T]:
-        """The step's result after its commit. Unavailable if the database cannot be used, or may or may not have committed."""
+        """The step's result after its commit. Unavailable if the database cannot be used, may or may not have committed, or if the study
+        that the step changes stays locked by others: then it is not run again, so that a stuck study costs a thread little.
+        """
         try:
             return self._executor.submit(self._run, step)
         except RuntimeError as error:
@@ -39,6 +41,8 @@ class PooledSteps:
         try:
             return self._attempt_repeatedly(step)
         except DBAPIError as error:
+            if locked_out(error):
+                raise busy() from error
             if transient(error):
                 raise unavailable(error) from error
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -143,10 +143,10 @@ def trial_counts(rows: Iterable[Row[Any]]) -> dict[int, TrialCounts]:
 
 
 def measurement_values(
-    study_id: int, number: int, measurements: Sequence[Measurement], now: datetime
+    study_id: int, measurements: Mapping[int, Sequence[Measurement]], now: datetime
 ) -> Iterator[Values]:
-    """One row for each metric of each measurement."""
-    for measurement in measurements:
+    """One row for each metric of each measurement of each trial, by its number."""
+    for number, measurement in _numbered(measurements):
         for metric, value in measurement.metrics.items():
             yield {
                 "study_id": study_id,
@@ -157,6 +157,10 @@ def measurement_values(
                 "standard_error": value.standard_error,
                 "create_time": now,
             }
+
+
+def _numbered(measurements: Mapping[int, Sequence[Measurement]]) -> Iterator[tuple[int, Measurement]]:
+    return ((number, measurement) for number, of_one in measurements.items() for measurement in of_one)
 
 
 def measurements(rows: Iterable[Row[Any]]) -> list[Measurement]:

@@ -108,10 +108,16 @@ EXPIRED_TRIALS = _by_whether_writing(
     select(trials).where(trials.c.study_id == bindparam("of_study"), _LEASE_ENDED).order_by(trials.c.number)
 )
 
+_OLDEST_EXPIRED = (
+    select(trials.c.study_id, func.min(trials.c.expire_time).label("expire_time"))
+    .where(_LEASE_ENDED)
+    .group_by(trials.c.study_id)
+    .subquery()
+)
 STUDIES_WITH_EXPIRED_LEASES = (
     select(studies.c.project, studies.c.name)
-    .where(studies.c.id.in_(select(trials.c.study_id).where(_LEASE_ENDED)))
-    .order_by(studies.c.id)
+    .join(_OLDEST_EXPIRED, _OLDEST_EXPIRED.c.study_id == studies.c.id)
+    .order_by(_OLDEST_EXPIRED.c.expire_time, studies.c.id)
     .limit(bindparam("limit"))
 )
 

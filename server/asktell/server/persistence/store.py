@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import timedelta
 from typing import Protocol, TypeVar
 
 from sqlalchemy import URL
@@ -18,6 +19,17 @@ from asktell.server.persistence.group_commit import GroupCommit
 from asktell.server.persistence.pooled import PooledSteps
 
 T = TypeVar("T")
+
+POSTGRESQL_READERS = 4
+POSTGRESQL_WRITERS = 8
+"""A server holds up to 12 connections to PostgreSQL, each used by a thread of its own."""
+
+SQLITE_READERS = 8
+"""Beside the one connection that writes."""
+
+# Longer than PostgreSQL's deadlock_timeout (1 s), so that it finds a deadlock, which is run again, before this ends the wait.
+LOCK_TIMEOUT = timedelta(seconds=2)
+"""How long a transaction waits for a lock; with its place in the row's queue and the row itself a busy study may cost two waits."""
 
 
 class Steps(Protocol):
@@ -50,41 +62,46 @@ class SqlStore:
         await asyncio.to_thread(self._resources.close)
 
 
-def open_store(address: str, *, threads: int = 8) -> SqlStore:
+def open_store(address: str) -> SqlStore:
     """The store at `postgresql://...`, `sqlite:///path` or a path, migrated before by `migrate`.
 
-    `threads` is the number of connections (of those that read, on SQLite). PostgreSQL need not be up yet. Raises UnusableDatabase, or
-    DatabaseInUse if another server has the SQLite file open.
+    PostgreSQL need not be up yet. Raises UnusableDatabase, or DatabaseInUse if another server has the SQLite file open.
     """
     url = database_url(address)
     with ExitStack() as resources:
         store = _open_sqlite if sqlite_path(url) is not None else _open_postgresql
-        return store(url, threads, resources)
+        return store(url, resources)
 
 
-def _open_postgresql(url: URL, threads: int, resources: ExitStack) -> SqlStore:
-    engine = postgresql_engine(url, connections=threads)
-    resources.callback(engine.dispose)
-    executor = resources.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="asktell-database"))
-    reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    writing = engine.execution_options(isolation_level="READ COMMITTED")
+def _open_postgresql(url: URL, resources: ExitStack) -> SqlStore:
+    # Pools of their own: writes that wait for a locked study never hold up reads.
+    reader = postgresql_engine(url, connections=POSTGRESQL_READERS, lock_timeout=LOCK_TIMEOUT)
+    resources.callback(reader.dispose)
+    writer = postgresql_engine(url, connections=POSTGRESQL_WRITERS, lock_timeout=LOCK_TIMEOUT)
+    resources.callback(writer.dispose)
+    reading = reader.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    writing = writer.execution_options(isolation_level="READ COMMITTED")
     return SqlStore(
         shown(url),
-        reads=PooledSteps(reading, executor, writing=False),
-        writes=PooledSteps(writing, executor, writing=True),
+        reads=PooledSteps(reading, _threads(resources, POSTGRESQL_READERS, "asktell-reader"), writing=False),
+        writes=PooledSteps(writing, _threads(resources, POSTGRESQL_WRITERS, "asktell-writer"), writing=True),
         resources=resources.pop_all(),
     )
 
 
-def _open_sqlite(url: URL, threads: int, resources: ExitStack) -> SqlStore:
+def _open_sqlite(url: URL, resources: ExitStack) -> SqlStore:
     resources.enter_context(hold_exclusively(url))
     writer = sqlite_writer(url)
     resources.callback(writer.dispose)
-    reader = sqlite_reader(url, connections=threads)
+    reader = sqlite_reader(url, connections=SQLITE_READERS)
     resources.callback(reader.dispose)
-    executor = resources.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="asktell-reader"))
+    executor = _threads(resources, SQLITE_READERS, "asktell-reader")
     writes = GroupCommit(writer)
     resources.callback(writes.close)
     return SqlStore(
         shown(url), reads=PooledSteps(reader, executor, writing=False), writes=writes, resources=resources.pop_all()
     )
+
+
+def _threads(resources: ExitStack, count: int, name: str) -> ThreadPoolExecutor:
+    return resources.enter_context(ThreadPoolExecutor(count, thread_name_prefix=name))

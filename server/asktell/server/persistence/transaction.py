@@ -117,9 +117,9 @@ class SqlTransaction:
         return rows.trials_by_number(self._execute(statements.RENEW_LEASES, parameters))
 
     def record_measurements(
-        self, study_id: int, number: int, measurements: Sequence[Measurement], *, now: datetime
+        self, study_id: int, measurements: Mapping[int, Sequence[Measurement]], *, now: datetime
     ) -> None:
-        values = list(rows.measurement_values(study_id, number, measurements, now))
+        values = list(rows.measurement_values(study_id, measurements, now))
         if values:
             self._execute(statements.RECORD_MEASUREMENTS[self._dialect], values)
 
