@@ -12,7 +12,7 @@ from asktell.server.application.ports import Locked, Store, Transaction
 from asktell.server.application.requests import Unchanged, write_once
 from asktell.server.application.studies import missing_study, require_study
 from asktell.server.application.tell import require_trial
-from asktell.server.domain.errors import InvalidArgument, Unavailable
+from asktell.server.domain.errors import STUDY_BUSY, InvalidArgument, Unavailable
 from asktell.server.domain.metric import Measurement, check_measurements
 from asktell.server.domain.study import StudyName
 from asktell.server.domain.text import check_checkpoint_uri, check_lease_token
@@ -21,7 +21,6 @@ from asktell.server.domain.trial import Lease, Trial, TrialName, TrialState
 MAX_RENEWALS = 1_000
 MAX_MEASUREMENTS = 1_000
 MAX_EXPIRING_STUDIES = 1_000
-_STUDY_BUSY = "STUDY_BUSY"
 # Each failure of the database may take seconds: a round that met this many would only be late to say so.
 _ENOUGH_LOST = 3
 
@@ -211,7 +210,7 @@ async def _expire(store: Store, name: StudyName) -> int:
         return await store.write(_Expiry(name))
     except Unavailable as error:
         log.warning("leases_not_expired", study=str(name), error=str(error))
-        if error.reason != _STUDY_BUSY:
+        if error.reason != STUDY_BUSY:
             raise
     except Exception:
         log.exception("leases_not_expired", study=str(name))

@@ -61,6 +61,10 @@ class Unsupported(DomainError):
         self.description = description
 
 
+STUDY_BUSY = "STUDY_BUSY"
+"""Reason of an Unavailable that concerns one study alone: others have kept it locked for too long."""
+
+
 class Unavailable(DomainError):
     """The service cannot answer now; trying again is right."""
 

@@ -6,7 +6,7 @@ import sqlite3
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from asktell.server.domain.errors import Unavailable
+from asktell.server.domain.errors import STUDY_BUSY, Unavailable
 
 # serialization_failure and deadlock_detected: PostgreSQL has rolled back, even if it says so in answer to COMMIT.
 _ROLLED_BACK = {"40001", "40P01"}
@@ -50,7 +50,7 @@ def unavailable(error: BaseException) -> Unavailable:
 def busy() -> Unavailable:
     """The error for callers whose transaction was locked out."""
     return Unavailable(
-        "the study is busy: another transaction has kept it locked for too long; try again", reason="STUDY_BUSY"
+        "the study is busy: another transaction has kept it locked for too long; try again", reason=STUDY_BUSY
     )
 
 

@@ -63,12 +63,6 @@ def check_migrated(address: str) -> None:
         )
 
 
-def draft_migration(address: str, message: str) -> None:
-    """Write a migration from a migrated database to the tables as they are, for its author to read and correct."""
-    with _connected(database_url(address)) as connection:
-        command.revision(_config(connection), message, autogenerate=True)
-
-
 @contextmanager
 def _connected(url: URL) -> Iterator[Connection]:
     engine = _engine(url)

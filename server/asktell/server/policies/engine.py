@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -33,14 +32,13 @@ class ProcessPoolEngine:
     def __init__(
         self,
         *,
-        workers: int | None = None,
+        workers: int,
         longest: float = 120.0,
         grace: float = 1.0,
         start_limit: float = 120.0,
         compute: Compute = registry.suggest,
     ) -> None:
-        count = workers or max(1, min(4, (os.cpu_count() or 1) // 2))
-        self._workers = [Worker(compute, start_limit=start_limit) for _ in range(count)]
+        self._workers = [Worker(compute, start_limit=start_limit) for _ in range(workers)]
         # Not the loop's own threads: a policy that takes long must hold up neither who else uses those nor the loop's end.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="policy")
         self._longest, self._grace = longest, grace
