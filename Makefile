@@ -3,12 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.bench-installed
+# A variable's option: --seeds '0-4' for SEEDS=0-4, nothing for nothing.
+flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow check format proto lock clean
+.PHONY: help env demo test test-slow bench bench-peers bench-latency bench-ablation check format proto lock clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 env: $(STAMP) ## Create .venv with everything, pinned by constraints.txt
 
@@ -43,6 +46,29 @@ format: env ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/buf format proto --write
 
+# For example: make bench SUITES=sequential PROBLEMS=branin,levy8 SEEDS=0-1 TRIALS=25 PEERS=asktell RECORD=1
+bench: $(BENCH_STAMP) ## Compare with peers (SUITES, PROBLEMS, PEERS, SEEDS, TRIALS, RECORD=1)
+	$(BIN)/python -m benchmarks.bench $(foreach name,SUITES PROBLEMS PEERS SEEDS TRIALS,$(call flag,$(name))) $(if $(RECORD),--record)
+
+bench-latency: $(BENCH_STAMP) ## Measure what an ask takes (ONLY=race,sizes,cold-start,overhead,memory-growth)
+	$(BIN)/python -m benchmarks.latency $(foreach name,ONLY SEEDS,$(call flag,$(name)))
+
+bench-ablation: $(BENCH_STAMP) ## Show what each ingredient of the engine brings (FAMILIES, INGREDIENTS, SEEDS, TRIALS, WORKERS, JOBS)
+	$(BIN)/python -m benchmarks.ablation $(foreach name,FAMILIES INGREDIENTS SEEDS TRIALS WORKERS JOBS,$(call flag,$(name)))
+
+bench-peers: .peers/optuna-ax/.installed .peers/hebo/.installed ## Install the peers, in environments of their own
+
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	@touch $@
+
+.peers/%/.installed: benchmarks/requirements/%.txt
+	@echo "Installing into $(@D) (some minutes)"
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --constraint $< torch
+	$(@D)/bin/python -m pip install --quiet --no-deps --requirement $<
+	@touch $@
+
 proto: env ## Generate the Python bindings from proto/
 	$(BIN)/python proto/generate.py
 
@@ -50,4 +76,4 @@ lock: ## Pin the newest versions that pyproject.toml allows in constraints.txt
 	./deploy/lock.sh
 
 clean: ## Remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .peers

@@ -105,7 +105,7 @@ def test_the_order_of_observations_and_pending_trials_does_not_matter(policy):
 
 
 def test_the_seed_matters(policy):
-    assert parameters(modelled(policy, count=2)) != parameters(modelled(policy, count=2, seed=4))
+    assert parameters(ask(MIXED, policy, count=4)) != parameters(ask(MIXED, policy, count=4, seed=4))
 
 
 def test_a_decision_leaves_the_global_random_numbers_alone(policy):

@@ -134,6 +134,16 @@ async def test_a_lock_reserves_sequence_numbers_without_gaps(store):
     assert second.now >= second.study.update_time > first.study.create_time
 
 
+async def test_a_lock_reserves_trial_numbers_without_gaps(store):
+    await create(store)
+    first = await store.write(lambda tx: tx.lock_study(NAME, changes=3, new_trials=2))
+    second = await store.write(lambda tx: tx.lock_study(NAME, changes=1))
+    third = await store.write(lambda tx: tx.lock_study(NAME, changes=1, new_trials=1))
+    assert (first.first_number, first.study.next_number) == (1, 3)
+    assert (second.first_number, second.study.next_number) == (3, 3)
+    assert (third.first_number, third.study.next_number) == (3, 4)
+
+
 async def test_a_lock_without_changes_leaves_the_study_as_it_is(store):
     await create(store)
     before = await store.read(lambda tx: tx.find_study(NAME))
@@ -510,6 +520,7 @@ METHODS = {
         study, {t.number: [Measurement(1, {"a": MetricValue(1.0), "b": MetricValue(2.0)})] for t in trials}, now=THEN
     ),
     "list_measurements": lambda tx, study, trials: tx.list_measurements(study, 1),
+    "save_hint": lambda tx, study, trials: tx.save_hint(study, "auto", b"h" * len(trials)),
     "save_reply": lambda tx, study, trials: tx.save_reply(study, Request("ask", "r", "f"), b"", now=THEN),
     "forget_old_replies": lambda tx, study, trials: tx.forget_old_replies(10),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from asktell.server.domain.metric import Goal, MetricValue, Objective
@@ -121,11 +122,19 @@ def test_an_enumerated_space_is_listed_once_for_an_ask_of_many(monkeypatch):
     assert len(walks) == 1
 
 
-def test_points_of_an_ask_for_many_are_drawn_a_block_at_a_time(monkeypatch):
-    blocks = calls(monkeypatch, draws, "_block")
+def test_points_of_an_ask_for_many_are_drawn_a_design_at_a_time(monkeypatch):
+    spreads = calls(monkeypatch, draws, "even_spread")
     candidates = ask(WIDE, count=60, next_number=1_000)
     assert {c.origin.method for c in candidates} == {"initial-design"}
-    assert len(blocks) == 2
+    assert len(spreads) == 60 // (design_size(len(WIDE), None) - 1) + 1
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 7, 30])
+def test_a_design_has_a_point_in_every_slice_of_every_dimension(dimensions):
+    points = draws.Designs(3, 8, dimensions, "test")
+    design = np.concatenate([points.point(index) for index in range(8, 16)])
+    assert (np.sort(np.floor(design * 8), axis=0) == np.arange(8)[:, None]).all()
+    assert (design != np.concatenate([points.point(index) for index in range(8)])).all()
 
 
 @pytest.mark.parametrize("changes", [{"space": WIDE}, {"space": GRID, "max_trials": 2_000}], ids=["design", "listed"])

@@ -20,7 +20,9 @@ from asktell.server.persistence.address import UnusableDatabase
 from asktell.server.persistence.exclusive import DatabaseInUse
 from asktell.server.persistence.migration import NotMigrated, check_migrated, migrate
 from asktell.server.persistence.store import SqlStore, open_store
+from asktell.server.policies import torch_device
 from asktell.server.policies.engine import ProcessPoolEngine
+from asktell.server.policies.torch_device import UnusableDevice
 from asktell.server.rpc.server import RpcServer, build_server
 from asktell.server.settings import Settings
 
@@ -55,9 +57,11 @@ class Service:
 async def running(settings: Settings) -> AsyncIterator[Service]:
     """A server that answers until the block ends, which waits for the calls under way as long as `settings.drain` says."""
     async with contextlib.AsyncExitStack() as stack:
+        with _start_errors():
+            await asyncio.to_thread(torch_device.check, settings.torch_device)
         store = await _open_database(settings)
         stack.push_async_callback(store.close)
-        engine = ProcessPoolEngine(workers=settings.processes)
+        engine = ProcessPoolEngine(workers=settings.processes, torch_device=settings.torch_device)
         stack.push_async_callback(engine.close)
         desk = Desk(store=store, engine=engine, history=History(store), new_nonce=lambda: secrets.token_hex(8))
         with _start_errors():
@@ -92,7 +96,7 @@ def _start_errors() -> Iterator[None]:
     """What the user of a server can mend, as one kind of error."""
     try:
         yield
-    except (UnusableDatabase, DatabaseInUse, NotMigrated, Unavailable, OSError) as error:
+    except (UnusableDatabase, UnusableDevice, DatabaseInUse, NotMigrated, Unavailable, OSError) as error:
         raise StartError(str(error)) from error
 
 

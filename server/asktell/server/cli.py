@@ -29,6 +29,8 @@ def serve(settings: Settings | None = None) -> None:
     `asktell serve --listen 0.0.0.0:50051 --database postgresql://asktell@db/asktell`
 
     `ASKTELL_DATABASE=./study.db asktell serve --log-level debug`
+
+    `asktell serve --torch-device cuda:0`, for studies whose policy is gp-botorch
     """
     from asktell.server import bootstrap
 

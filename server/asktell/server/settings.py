@@ -47,6 +47,9 @@ class Settings:
     ] = None
     """Processes that choose candidates; all cores but one, at most 4, if not given."""
 
+    torch_device: Annotated[str, Parameter(env_var="ASKTELL_TORCH_DEVICE")] = "cpu"
+    """Where the policy `gp-botorch` computes: a device of torch's with double precision, such as `cuda:0`. The other policies use the CPU."""
+
     ask_time_limit: Annotated[
         float, Parameter(env_var="ASKTELL_ASK_TIME_LIMIT", validator=validators.Number(gt=0, lte=3600))
     ] = 20.0

@@ -11,16 +11,20 @@ from enum import Enum
 from itertools import islice
 from weakref import WeakValueDictionary
 
+import structlog
+
 from asktell.server.application.history import History, Snapshot
 from asktell.server.application.ports import Engine, Locked, Request, Store, Transaction
-from asktell.server.application.requests import keep_reply, refuse_replay, replay_of, write_once
+from asktell.server.application.requests import keep_reply, replay_of
 from asktell.server.application.studies import missing_study
 from asktell.server.domain.errors import Conflict, InvalidArgument, Unavailable
-from asktell.server.domain.policy import Candidate, Observation, SuggestRequest
+from asktell.server.domain.policy import MAX_HINT, Candidate, Decision, Observation, SuggestRequest
 from asktell.server.domain.space import Parameters, same
 from asktell.server.domain.study import StudyName, StudyState, TrialCounts, check_lease_duration
 from asktell.server.domain.text import check_worker_id
 from asktell.server.domain.trial import Trial, TrialState
+
+log = structlog.get_logger("asktell.ask")
 
 MAX_COUNT = 1_000
 MAX_CONFLICTS = 100
@@ -107,12 +111,12 @@ async def ask(desk: Desk, command: Ask, *, pack: Callable[[Answer], bytes]) -> b
             if earlier is not None:
                 return earlier
             plan = make_plan(snapshot, command)
-            candidates = await _choose(desk, command, snapshot, plan)
-            if not plan.queued and not candidates:
+            decision = await _choose(desk, command, snapshot, plan)
+            if not plan.queued and not decision.candidates:
                 return pack(make_answer(command, snapshot, plan, trials=()))
-            handing = _HandOut(command, snapshot, plan, candidates, [desk.new_nonce() for _ in candidates], pack)
+            nonces = [desk.new_nonce() for _ in decision.candidates]
             try:
-                return await write_once(desk.store, handing)
+                return await desk.store.write(_HandOut(command, snapshot, plan, decision, nonces, pack))
             except Conflict:
                 continue
     raise Unavailable(f"study {command.study.study!r} is too busy: {MAX_CONFLICTS} collisions in one ask")
@@ -165,11 +169,20 @@ def _claimable(trials: Iterable[Trial], fixed: Parameters) -> Iterable[int]:
             yield trial.number
 
 
-async def _choose(desk: Desk, command: Ask, snapshot: Snapshot, plan: Plan) -> tuple[Candidate, ...]:
+async def _choose(desk: Desk, command: Ask, snapshot: Snapshot, plan: Plan) -> Decision:
+    """The engine's decision, with the hint that is worth storing."""
     if plan.new == 0:
-        return ()
+        return Decision(())
     decision = await desk.engine.suggest(suggest_request(snapshot, plan.new, command))
-    return decision.candidates[: plan.new]
+    return Decision(decision.candidates[: plan.new], _new_hint(decision.hint, snapshot))
+
+
+def _new_hint(hint: bytes, snapshot: Snapshot) -> bytes:
+    """The hint if it is another than the stored one, else b"". One that is too long is dropped: it only saves time."""
+    if len(hint) > MAX_HINT:
+        log.debug("hint_dropped", study=str(snapshot.study.name), policy=snapshot.study.spec.policy, bytes=len(hint))
+        return b""
+    return b"" if hint == snapshot.hint else hint
 
 
 def suggest_request(snapshot: Snapshot, count: int, command: Ask) -> SuggestRequest:
@@ -192,6 +205,7 @@ def suggest_request(snapshot: Snapshot, count: int, command: Ask) -> SuggestRequ
         fixed=study.spec.space.check_fixed(command.fixed),
         max_trials=study.budget.max_trials,
         time_limit=max(command.deadline - time.monotonic(), 0.0),
+        hint=snapshot.hint,
     )
 
 
@@ -202,16 +216,16 @@ class _HandOut:
     command: Ask
     snapshot: Snapshot
     plan: Plan
-    candidates: tuple[Candidate, ...]
+    decision: Decision
     nonces: Sequence[str]
     pack: Callable[[Answer], bytes]
 
     def __call__(self, tx: Transaction) -> bytes:
-        changes = len(self.plan.queued) + len(self.candidates)
-        locked = tx.lock_study(self.command.study, changes=changes, request=self.command.request)
+        new = len(self.decision.candidates)
+        # A reply that another copy of this request saved since we read is not looked for: it makes saving ours a conflict.
+        locked = tx.lock_study(self.command.study, changes=len(self.plan.queued) + new, new_trials=new)
         if locked is None:
             raise missing_study(self.command.study)
-        refuse_replay(locked, self.command.request)
         self._refuse_stale(tx, locked)
         claimed = self._claim(tx, locked)
         created = self._create(tx, locked, first_sequence=locked.first_sequence + len(claimed))
@@ -223,11 +237,11 @@ class _HandOut:
         seen, now = self.snapshot.study, locked.study
         if (seen.id, seen.state, seen.budget) != (now.id, now.state, now.budget):
             raise Conflict
-        if self.candidates and seen.next_number != now.next_number:
+        if self.decision.candidates and seen.next_number != locked.first_number:
             raise Conflict
         if now.budget.max_parallel is not None:
             active = tx.count_trials([now.id]).get(now.id, TrialCounts()).active
-            if active + len(self.plan.queued) + len(self.candidates) > now.budget.max_parallel:
+            if active + len(self.plan.queued) + len(self.decision.candidates) > now.budget.max_parallel:
                 raise Conflict
 
     def _claim(self, tx: Transaction, locked: Locked) -> list[Trial]:
@@ -244,15 +258,17 @@ class _HandOut:
         return claimed
 
     def _create(self, tx: Transaction, locked: Locked, *, first_sequence: int) -> list[Trial]:
-        if not self.candidates:
+        if not self.decision.candidates:
             return []
-        first = locked.study.next_number
         created = [
-            self._lease(new_trial(candidate, first + index, first_sequence + index, nonce, locked), locked)
-            for index, (candidate, nonce) in enumerate(zip(self.candidates, self.nonces, strict=True))
+            self._lease(
+                new_trial(candidate, locked.first_number + index, first_sequence + index, nonce, locked), locked
+            )
+            for index, (candidate, nonce) in enumerate(zip(self.decision.candidates, self.nonces, strict=True))
         ]
         tx.insert_trials(locked.study.id, created)
-        tx.update_study(replace(locked.study, next_number=first + len(created)))
+        if self.decision.hint:
+            tx.save_hint(locked.study.id, locked.study.spec.policy, self.decision.hint)
         return created
 
     def _lease(self, trial: Trial, locked: Locked) -> Trial:

@@ -15,12 +15,13 @@ from asktell.server.domain.trial import Trial
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A study with all its trials by number, without measurements, and the database's clock."""
+    """A study with all its trials by number, without measurements, the database's clock and the hint for the study's policy."""
 
     study: Study
     now: datetime
     replay: Replay | None
     trials: Mapping[int, Trial]
+    hint: bytes = b""
 
 
 @dataclass(slots=True)
@@ -71,7 +72,8 @@ class History:
         known = self._remember(found.study, since, changed)
         if known is None:
             return await self.read(name, request=request)
-        return Snapshot(found.study, found.now, found.replay, known.trials)
+        # The hint is not remembered: another replica's, or its loss, shows at the next read.
+        return Snapshot(found.study, found.now, found.replay, known.trials, found.hint)
 
     def forget(self, name: StudyName) -> None:
         """Drop what is known of a study, as when it was deleted."""

@@ -34,23 +34,28 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A study as it was when the transaction began, the database's clock, and the replay if the request was answered before."""
+    """A study as it was when the transaction began, the database's clock, the replay if the request was answered before, and the hint
+    that is stored for the study's policy, b"" if none is.
+    """
 
     study: Study
     now: datetime
     replay: Replay | None
+    hint: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Locked:
     """A study whose row this transaction holds to its end.
 
-    `first_sequence` is the first of the sequence numbers reserved for this transaction's changes; `study.sequence` the last. `now` is the
-    database's clock. `replay` is there if the request was answered before: then nothing must be written.
+    `first_sequence` is the first of the sequence numbers reserved for this transaction's changes; `study.sequence` the last.
+    `first_number` is the first of the trial numbers reserved; `study.next_number` follows the last. `now` is the database's clock.
+    `replay` is there if the request was answered before: then nothing must be written.
     """
 
     study: Study
     first_sequence: int
+    first_number: int
     now: datetime
     replay: Replay | None
 
@@ -78,8 +83,12 @@ class Transaction(Protocol):
     def find_study(self, name: StudyName, *, request: Request | None = None) -> Found | None:
         """The study without a lock; None if there is no such study."""
 
-    def lock_study(self, name: StudyName, *, changes: int, request: Request | None = None) -> Locked | None:
-        """Lock the study's row and reserve `changes` sequence numbers, in one UPDATE ... RETURNING; None if there is no such study."""
+    def lock_study(
+        self, name: StudyName, *, changes: int, new_trials: int = 0, request: Request | None = None
+    ) -> Locked | None:
+        """Lock the study's row, reserve `changes` sequence numbers and of these `new_trials` with a trial number, in one
+        UPDATE ... RETURNING; None if there is no such study.
+        """
 
     def update_study(self, study: Study) -> None:
         """Store the mutable parts: state, budget, labels, next_number."""
@@ -126,6 +135,9 @@ class Transaction(Protocol):
 
     def list_measurements(self, study_id: int, number: int) -> list[Measurement]:
         """The measurements of a trial, in the order of steps."""
+
+    def save_hint(self, study_id: int, policy: str, hint: bytes) -> None:
+        """Keep what the policy's later decisions in the study may start from, in place of what was kept before."""
 
     def save_reply(self, study_id: int, request: Request, response: bytes, *, now: datetime) -> None:
         """Keep the packed reply for 24 hours. A reply that is there already raises `domain.errors.Conflict`."""

@@ -8,6 +8,9 @@ from asktell.server.domain.metric import Metrics, Objective
 from asktell.server.domain.space import Parameters, SearchSpace
 from asktell.server.domain.trial import Origin, TrialState
 
+MAX_HINT = 4_096
+"""How many bytes of hint are kept for a study and policy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -25,7 +28,9 @@ class SuggestRequest:
 
     `next_number` is the number that the first candidate's trial gets; `pending` are the parameters of queued and active trials;
     `fixed` parameters every candidate must have exactly so; `max_trials` is the study's budget, if any; `time_limit`, in seconds, is how
-    long the computation may take before it should settle for what it has, and does not change the answer otherwise.
+    long the computation may take before it should settle for what it has, and does not change the answer otherwise. `hint` is what an
+    earlier decision of this policy in this study left to make later ones cheaper, or b"": the candidates are the same to the bit with it,
+    with an older one, with another version's bytes, or with none.
     """
 
     space: SearchSpace
@@ -39,6 +44,7 @@ class SuggestRequest:
     fixed: Parameters = field(default_factory=dict)
     max_trials: int | None = None
     time_limit: float | None = None
+    hint: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A policy's answer: `count` candidates, or fewer exactly when a finite space has no more configurations to offer."""
+    """A policy's answer: `count` candidates, or fewer exactly when a finite space has no more configurations to offer.
+
+    `hint`, at most MAX_HINT bytes, is for the study's later requests; b"" leaves them the one that is stored. It may be lost at any time.
+    """
 
     candidates: tuple[Candidate, ...]
+    hint: bytes = b""

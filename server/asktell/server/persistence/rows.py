@@ -185,6 +185,11 @@ def reply_values(study_id: int, request: Request, response: bytes, now: datetime
     }
 
 
+def hint(rows: Iterable[Row[Any]], policy: str) -> bytes:
+    """The policy's hint among the rows with `hint_policy` and `hint`; b"" if it is not there."""
+    return next((bytes(row.hint) for row in rows if row.hint_policy == policy), b"")
+
+
 def replay(row: Row[Any] | None) -> Replay | None:
     """The kept reply in a row with `fingerprint` and `response`, if it has one."""
     if row is None or row.fingerprint is None:

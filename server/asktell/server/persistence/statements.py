@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from asktell.server.persistence.clock import database_now, database_now_plus
-from asktell.server.persistence.tables import ACTIVE, measurements, requests, studies, trials
+from asktell.server.persistence.tables import ACTIVE, measurements, policy_hints, requests, studies, trials
 
 _NAMED = and_(studies.c.project == bindparam("of_project"), studies.c.name == bindparam("of_name"))
 _ONE_TRIAL = and_(trials.c.study_id == bindparam("of_study"), trials.c.number == bindparam("of_number"))
@@ -59,12 +59,19 @@ INSERT_STUDY = {
     for dialect, insert_into in _ON_CONFLICT.items()
 }
 
-FIND_STUDY = select(*_STUDY_NOW_AND_REPLY).where(_NAMED)
+# The policy's name is in the spec, where SQL does not look: a row for each policy that left a hint, and one if none did.
+FIND_STUDY = (
+    select(*_STUDY_NOW_AND_REPLY, policy_hints.c.policy.label("hint_policy"), policy_hints.c.hint)
+    .select_from(studies.outerjoin(policy_hints, policy_hints.c.study_id == studies.c.id))
+    .where(_NAMED)
+)
 
 _LOCKED = update(studies).where(_NAMED).returning(*_STUDY_NOW_AND_REPLY)
 LOCK_STUDY = _LOCKED.values(change_seq=studies.c.change_seq)
 LOCK_AND_CHANGE_STUDY = _LOCKED.values(
-    change_seq=studies.c.change_seq + bindparam("changes"), update_time=database_now()
+    change_seq=studies.c.change_seq + bindparam("changes"),
+    next_number=studies.c.next_number + bindparam("new_trials"),
+    update_time=database_now(),
 )
 
 FIND_REPLY = select(requests.c.fingerprint, requests.c.response).where(
@@ -145,6 +152,13 @@ LIST_MEASUREMENTS = (
     .where(measurements.c.study_id == bindparam("of_study"), measurements.c.number == bindparam("of_number"))
     .order_by(measurements.c.step, measurements.c.metric)
 )
+
+SAVE_HINT = {
+    dialect: (statement := insert_into(policy_hints)).on_conflict_do_update(
+        index_elements=list(policy_hints.primary_key), set_={"hint": statement.excluded.hint}
+    )
+    for dialect, insert_into in _ON_CONFLICT.items()
+}
 
 SAVE_REPLY = insert(requests)
 

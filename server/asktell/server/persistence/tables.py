@@ -104,8 +104,7 @@ policy_hints = Table(
     metadata,
     Column("study_id", BigInteger, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
     Column("policy", Text, primary_key=True),
-    Column("version", BigInteger, nullable=False),
-    Column("blob", LargeBinary, nullable=False),
+    Column("hint", LargeBinary, nullable=False),
 )
 
 requests = Table(

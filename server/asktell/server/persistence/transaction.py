@@ -35,19 +35,26 @@ class SqlTransaction:
         return None if row is None else rows.study(row)
 
     def find_study(self, name: StudyName, *, request: Request | None = None) -> Found | None:
-        row = self._execute(statements.FIND_STUDY, {**_named(name), **_requested(request)}).one_or_none()
-        return None if row is None else Found(rows.study(row), row.now, rows.replay(row))
+        found = self._execute(statements.FIND_STUDY, {**_named(name), **_requested(request)}).all()
+        if not found:
+            return None
+        study = rows.study(found[0])
+        return Found(study, found[0].now, rows.replay(found[0]), rows.hint(found, study.spec.policy))
 
-    def lock_study(self, name: StudyName, *, changes: int, request: Request | None = None) -> Locked | None:
+    def lock_study(
+        self, name: StudyName, *, changes: int, new_trials: int = 0, request: Request | None = None
+    ) -> Locked | None:
         parameters = {**_named(name), **_requested(request)}
         if changes:
-            row = self._execute(statements.LOCK_AND_CHANGE_STUDY, {**parameters, "changes": changes}).one_or_none()
+            reserved = {"changes": changes, "new_trials": new_trials}
+            row = self._execute(statements.LOCK_AND_CHANGE_STUDY, {**parameters, **reserved}).one_or_none()
         else:
             row = self._execute(statements.LOCK_STUDY, parameters).one_or_none()
         if row is None:
             return None
         study = rows.study(row)
-        return Locked(study, study.sequence - changes + 1, row.now, self._replay_under_lock(row, request))
+        replay = self._replay_under_lock(row, request)
+        return Locked(study, study.sequence - changes + 1, study.next_number - new_trials, row.now, replay)
 
     def _replay_under_lock(self, row: Row[Any], request: Request | None) -> Replay | None:
         replay = rows.replay(row)
@@ -126,6 +133,10 @@ class SqlTransaction:
     def list_measurements(self, study_id: int, number: int) -> list[Measurement]:
         parameters = {"of_study": study_id, "of_number": number}
         return rows.measurements(self._execute(statements.LIST_MEASUREMENTS, parameters))
+
+    def save_hint(self, study_id: int, policy: str, hint: bytes) -> None:
+        values = {"study_id": study_id, "policy": policy, "hint": hint}
+        self._execute(statements.SAVE_HINT[self._dialect], values)
 
     def save_reply(self, study_id: int, request: Request, response: bytes, *, now: datetime) -> None:
         try:

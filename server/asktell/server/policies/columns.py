@@ -82,7 +82,8 @@ class Scale:
             return 0.0
         if self.log:
             start = math.log(self.low)
-            unit = (math.log(value) - start) / (math.log(self.high) - start)
+            # Neighbouring numbers may have one logarithm.
+            unit = (math.log(value) - start) / (math.log(self.high) - start or 1.0)
         else:
             unit = (value - self.low) / (self.high - self.low)
         return min(max(unit, 0.0), 1.0)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from asktell.server.policies.encoding import Matrix
+from asktell.server.policies.kernel import Matrix
 
-_BLOCK = 1_024
+_HYPERCUBES = 30
 
 
 def generator(seed: int, *, purpose: str, number: int = 0) -> np.random.Generator:
@@ -18,43 +17,43 @@ def generator(seed: int, *, purpose: str, number: int = 0) -> np.random.Generato
     return np.random.default_rng([seed % 2**64, zlib.crc32(purpose.encode()), number])
 
 
-def sobol(seed: int, *, dimensions: int, purpose: str, first: int, count: int) -> Matrix:
-    """Points `first`, `first + 1`, ... of a scrambled Sobol sequence in the unit cube (`count x dimensions`).
+def fantasy_normals(seed: int, *, points: int, fantasies: int) -> Matrix:
+    """Standard normal numbers (`points x fantasies`) in opposite pairs: in which ways pending trials are imagined to end."""
+    half = generator(seed, purpose="fantasies").normal(size=(points, fantasies // 2))
+    return np.hstack([half, -half])
 
-    Beyond 1,024 the sequence begins anew with another scrambling, so that a far index costs no more than a near one.
-    """
-    points: list[Matrix] = []
-    while count > 0:
-        block, start = divmod(first, _BLOCK)
-        taken = min(count, _BLOCK - start)
-        points.append(_block(seed, dimensions, purpose, block)[start : start + taken])
-        first, count = first + taken, count - taken
-    return np.concatenate(points)
+
+def spread(random: np.random.Generator, *, count: int, dimensions: int) -> Matrix:
+    """Points of the unit cube (`count x dimensions`), one in each of `count` slices of every dimension (a Latin hypercube)."""
+    ranks = random.random((count, dimensions)).argsort(axis=0)
+    points: Matrix = (ranks + random.random((count, dimensions))) / count
+    return points
+
+
+def even_spread(random: np.random.Generator, *, count: int, dimensions: int) -> Matrix:
+    """The one of several Latin hypercubes whose closest two points are farthest apart (Morris and Mitchell 1995)."""
+    return max((spread(random, count=count, dimensions=dimensions) for _ in range(_HYPERCUBES)), key=_closest)
+
+
+def _closest(points: Matrix) -> float:
+    gaps = ((points[:, None] - points) ** 2).sum(axis=-1)
+    return float(gaps[np.triu_indices(len(points), 1)].min(initial=np.inf))
 
 
 @dataclass(slots=True)
-class SobolPoints:
-    """The points of `sobol` one at a time. A block of them is drawn once for all that follow one another."""
+class Designs:
+    """Points of the unit cube by index: even spreads of `size` points each, one after another. The one in use is kept."""
 
     seed: int
+    size: int
     dimensions: int
     purpose: str
     _drawn: dict[int, Matrix] = field(default_factory=dict)
 
     def point(self, index: int) -> Matrix:
         """One point (`1 x dimensions`)."""
-        block, place = divmod(index, _BLOCK)
+        block, place = divmod(index, self.size)
         if block not in self._drawn:
-            self._drawn = {block: _block(self.seed, self.dimensions, self.purpose, block)}
+            random = generator(self.seed, purpose=self.purpose, number=block)
+            self._drawn = {block: even_spread(random, count=self.size, dimensions=self.dimensions)}
         return self._drawn[block][place : place + 1]
-
-
-def _block(seed: int, dimensions: int, purpose: str, block: int) -> Matrix:
-    # SciPy's statistics take a second to import, which a first ask for the default point need not wait for.
-    from scipy.stats import qmc  # noqa: PLC0415
-
-    engine = qmc.Sobol(dimensions, scramble=True, rng=generator(seed, purpose=purpose, number=block))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        points: Matrix = engine.random(_BLOCK)
-    return points

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from asktell.server.domain.space import Parameters, ParameterSpec, ParameterValue, SearchSpace
-from asktell.server.policies.columns import Column, Token, column, token
+from asktell.server.policies.columns import Column, Token, Vector, column, token
+from asktell.server.policies.kernel import SQRT_HALF, Layout, Mask, Matrix
 from asktell.server.policies.scope import Scope
-
-Matrix = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 VERSION = 1
 """Rises whenever a configuration would get other codes than before."""
@@ -84,6 +81,41 @@ class Encoder:
             for spec in self.space.parents_first()
             if spec.when is not None
         ]
+
+    @cached_property
+    def _names(self) -> list[tuple[int, float]]:
+        """Each feature's parameter, and the code that it stands for; NaN for a number."""
+        return [
+            (index, code)
+            for index, codes in enumerate(self.columns)
+            for code in ([*range(codes.size or 0), codes.inactive] if codes.nominal else [np.nan])
+        ]
+
+    @cached_property
+    def codes(self) -> Vector:
+        """The codes that features stand for (`D`); NaN for a number."""
+        return np.array([code for _, code in self._names])
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What the columns of features stand for."""
+        owners, codes = zip(*self._names, strict=True)
+        return Layout(np.array(owners), np.isnan(codes), len(self.columns))
+
+    def features(self, settled: Matrix) -> Matrix:
+        """Settled rows (`n x d`) as the surrogate sees them (`n x D`), of the encoder's `layout`. Only for the encoder of a whole space."""
+        values = settled[:, self.layout.owners]
+        return np.where(self.layout.numeric, values, np.where(values == self.codes, SQRT_HALF, 0.0))
+
+    def settled(self, features: Matrix) -> Matrix:
+        """The settled rows (`n x d`) that have these features (`n x D`)."""
+        rows = np.zeros((len(features), len(self.columns)))
+        np.add.at(
+            rows.T,
+            self.layout.owners,
+            np.where(self.layout.numeric, features, np.where(features > 0.0, self.codes, 0.0)).T,
+        )
+        return rows
 
     def encode(self, configurations: Sequence[Parameters]) -> Matrix:
         """The settled rows of configurations."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from asktell.server.domain.policy import Decision, SuggestRequest
-from asktell.server.policies import gp, random_search, registry, safety
+from asktell.server.policies import gp, registry, safety, torch_device
 from asktell.server.policies.worker import Compute, Worker, WorkerDied
 
 ATTEMPTS = 2
@@ -26,7 +26,8 @@ class ProcessPoolEngine:
     """Implements `application.ports.Engine` with up to `workers` processes, which start when they are first needed.
 
     A decision that takes longer than its time limit (at most `longest` seconds) and a `grace` is given up, its process killed; one whose
-    process dies is tried once more. Then random candidates are the answer, and their origin says why. Use it from one event loop.
+    process dies is tried once more. Then random candidates are the answer, and their origin says why. `torch_device` is what policies that
+    use torch compute on. Use it from one event loop.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class ProcessPoolEngine:
         grace: float = 1.0,
         start_limit: float = 120.0,
         compute: Compute = registry.suggest,
+        torch_device: str = torch_device.CPU,
     ) -> None:
-        self._workers = [Worker(compute, start_limit=start_limit) for _ in range(workers)]
+        self._workers = [Worker(compute, start_limit=start_limit, torch_device=torch_device) for _ in range(workers)]
         # Not the loop's own threads: a policy that takes long must hold up neither who else uses those nor the loop's end.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="policy")
         self._longest, self._grace = longest, grace
@@ -151,6 +153,6 @@ class ProcessPoolEngine:
 
 
 def _stand_in(request: SuggestRequest, reason: str) -> Decision:
-    name = random_search.NAME if request.policy == random_search.NAME else gp.NAME
+    name = gp.NAME if request.policy == registry.AUTO else request.policy
     stand_in = safety.guarded(lambda asked: safety.fallback(asked, name=name, reason=reason), name=name)
     return stand_in(request)

@@ -5,13 +5,16 @@ With several objectives each trial maximises the improvement of another scalaris
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import Protocol
+
+import numpy as np
 
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
 from asktell.server.domain.space import Parameters, ParameterValue, key
-from asktell.server.domain.trial import Origin
+from asktell.server.domain.trial import Origin, Prediction
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.initial_design import (
     ENUMERATION,
@@ -23,15 +26,27 @@ from asktell.server.policies.initial_design import (
 )
 from asktell.server.policies.labels import measured
 from asktell.server.policies.random_search import RandomDraw, seen_keys, too_late
-
-if TYPE_CHECKING:
-    from asktell.server.policies.model_based import Choice, Chooser
+from asktell.server.policies.recipe import STANDARD, Recipe
+from asktell.server.policies.scope import Key
+from asktell.server.policies.threads import one_thread
 
 NAME = "gp"
 MIN_LEARNED = 2
 
 _TOO_FEW = f"fewer than {MIN_LEARNED} observations have finite objectives, too few for a model"
 _REPEATS = "every promising point was a near-duplicate of an earlier trial"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A configuration that a model chose, what was expected of it, and why it is not the usual choice if it is not."""
+
+    parameters: dict[str, ParameterValue]
+    predictions: dict[str, Prediction]
+    acquisition: float
+    incumbent: float | None
+    method: str = "acquisition"
+    fallback: str = ""
 
 
 class Stage(Enum):
@@ -42,9 +57,34 @@ class Stage(Enum):
     MODEL = "acquisition"
 
 
-def suggest(request: SuggestRequest) -> Decision:
+class Chooser(Protocol):
+    """Chooses candidates by a model, for one request."""
+
+    def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
+        """The choice for a trial, given what is pending and what has been tried; None if every good point is a near-duplicate."""
+        ...
+
+    def hint(self) -> bytes:
+        """What makes the next request's choices faster."""
+        ...
+
+
+def suggest(request: SuggestRequest, *, recipe: Recipe = STANDARD) -> Decision:
     """Choose candidates one after another, each taking the ones before it as pending."""
-    return Decision(tuple(_Course(request).candidates()))
+
+    def chooser(deadline: Deadline) -> Chooser:
+        # SciPy's optimisers take time and memory, which a server that only hands requests on can do without.
+        from asktell.server.policies.model_based import AnalyticChooser  # noqa: PLC0415
+
+        return AnalyticChooser(request, deadline, recipe)
+
+    return suggest_with(chooser, request, name=NAME)
+
+
+def suggest_with(chooser: Callable[[Deadline], Chooser], request: SuggestRequest, *, name: str) -> Decision:
+    """The decision of the policy of this name, whose model is behind `chooser`: it is only called where one is needed."""
+    course = _Course(chooser, request, name)
+    return Decision(tuple(course.candidates()), hint=course.hint())
 
 
 def stages(request: SuggestRequest) -> Iterator[Stage]:
@@ -67,8 +107,8 @@ def needs_model(request: SuggestRequest) -> bool:
 class _Course:
     """One request's way from candidate to candidate."""
 
-    def __init__(self, request: SuggestRequest) -> None:
-        self._request = request
+    def __init__(self, make_chooser: Callable[[Deadline], Chooser], request: SuggestRequest, name: str) -> None:
+        self._make_chooser, self._request, self._name = make_chooser, request, name
         self._deadline = Deadline.after(request.time_limit)
         self._seen = set(seen_keys(request))
         self._taken: list[Parameters] = list(request.pending)
@@ -90,15 +130,19 @@ class _Course:
             self._seen.add(key(candidate.parameters))
             yield candidate
 
+    def hint(self) -> bytes:
+        """The chooser's hint; none if it was not needed."""
+        return b"" if self._chooser is None else self._chooser.hint()
+
     def _hasty(self, number: int) -> Candidate | None:
         """Fewer candidates would say that the space is exhausted, so that chance makes up the number."""
         drawn = self._draw.configuration(number, self._seen, hasty=True)
-        return plain(drawn, method="random", fallback=too_late(self._request))
+        return self._plain(drawn, method="random", fallback=too_late(self._request))
 
     def _candidate(self, number: int, stage: Stage) -> Candidate | None:
         match stage:
             case Stage.ENUMERATION:
-                return plain(next(self._listed, None), method=stage.value)
+                return self._plain(next(self._listed, None), method=stage.value)
             case Stage.INITIAL_DESIGN:
                 return self._initial(number)
             case Stage.MODEL:
@@ -108,7 +152,7 @@ class _Course:
         started = len(self._request.observations) + len(self._taken)
         point = self._design.point(number, started=started, seen=self._seen)
         late = started >= design_size(len(self._request.space), self._request.max_trials)
-        return plain(point, method=METHOD, fallback=_TOO_FEW if late else "")
+        return self._plain(point, method=METHOD, fallback=_TOO_FEW if late else "")
 
     def _modelled(self, number: int) -> Candidate | None:
         choice, fallback = None, self._broken
@@ -117,39 +161,37 @@ class _Course:
         elif not self._broken:
             choice, fallback = self._try(number)
         if choice is None:
-            return plain(self._draw.configuration(number, self._seen), method="random", fallback=fallback)
+            return self._plain(self._draw.configuration(number, self._seen), method="random", fallback=fallback)
         return Candidate(choice.parameters, self._origin(choice))
 
     def _try(self, number: int) -> tuple[Choice | None, str]:
         """The model's choice, or why there is none."""
-        # torch takes seconds to import, and most requests of a short study do without it.
-        from asktell.server.policies.model_based import Chooser, quiet_single_thread  # noqa: PLC0415
-
         try:
-            with quiet_single_thread():
-                self._chooser = self._chooser or Chooser(self._request, self._deadline)
+            with np.errstate(all="ignore"), one_thread():
+                self._chooser = self._chooser or self._make_chooser(self._deadline)
                 return self._chooser.choose(number, pending=self._taken, seen=self._seen), _REPEATS
         except Exception as error:  # noqa: BLE001 - an ask gets an answer whatever the numerics do
             self._broken = describe(error)
             return None, self._broken
 
+    def _plain(
+        self, parameters: dict[str, ParameterValue] | None, *, method: str, fallback: str = ""
+    ) -> Candidate | None:
+        """A candidate that no model chose; None for no parameters."""
+        if parameters is None:
+            return None
+        return Candidate(parameters, Origin(policy=self._name, method=method, fallback=fallback))
+
     def _origin(self, choice: Choice) -> Origin:
         several = len(self._request.objectives) > 1
         return Origin(
-            policy=NAME,
+            policy=self._name,
             method=f"{choice.method} (ParEGO)" if several else choice.method,
             fallback=choice.fallback,
             predictions=choice.predictions,
             acquisition=choice.acquisition,
             incumbent=choice.incumbent,
         )
-
-
-def plain(parameters: dict[str, ParameterValue] | None, *, method: str, fallback: str = "") -> Candidate | None:
-    """A candidate that no model chose; None for no parameters."""
-    if parameters is None:
-        return None
-    return Candidate(parameters, Origin(policy=NAME, method=method, fallback=fallback))
 
 
 def describe(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.space import Parameters, ParameterValue, key, middle, same
-from asktell.server.policies.draws import SobolPoints, generator
+from asktell.server.policies.draws import Designs, generator
 from asktell.server.policies.random_search import RandomDraw
 from asktell.server.policies.scope import MAX_LISTED, Key, Scope
 
@@ -49,18 +49,19 @@ class Design:
         self._request, self._draw = request, draw
         self._first = first_point(request)
         self._due = any(spec.has_default for spec in request.space)
-        self._points = SobolPoints(request.seed, len(request.space), "initial-design")
+        size = design_size(len(request.space), request.max_trials)
+        self._points = Designs(request.seed, size - 1, len(request.space), "initial-design")
 
     def point(self, number: int, *, started: int, seen: Collection[Key]) -> dict[str, ParameterValue] | None:
         """The point for a trial when `started` trials are there; None if a finite scope has no other.
 
-        First comes the user's default point, or the centre if there is none, then the scrambled Sobol point with the trial's number.
+        First comes the user's default point, or the centre if there is none, then the trial's point of a Latin hypercube of that size.
         """
         due = started == 0 or self._due
         if due and key(self._first) not in seen and fits(self._first, self._request.fixed):
             return self._first
         if not self._draw.empty:
-            point = self._draw.at(self._points.point(number - 1))
+            point = self._draw.at(self._points.point(max(number - 2, 0)))
             if key(point) not in seen:
                 return point
         return self._draw.configuration(number, seen)

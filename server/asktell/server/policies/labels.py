@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from asktell.server.domain.metric import Objective
 from asktell.server.domain.policy import Observation
 from asktell.server.domain.trial import Prediction, TrialState, finite
 from asktell.server.policies.columns import Vector
-from asktell.server.policies.encoding import Mask, Matrix
+from asktell.server.policies.kernel import Mask, Matrix
 
 _TALLEST = 3.0
 """Spreads of the better half that losses of the worse half may rise at most."""
@@ -22,12 +23,22 @@ _AUGMENTATION = 0.05
 _LARGEST = np.finfo(np.float64).max
 
 
+class Shape(Enum):
+    """Which losses a warp presses together."""
+
+    HALF = "half"
+    """Those worse than the median, in units of the better half's spread: a soft half-rank warp (Song et al. 2024, section 4.1)."""
+    FENCE = "fence"
+    """Those beyond Tukey's outer fence, three times the interquartile range above the upper quartile, in units of that range."""
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """Losses are themselves up to the median and logarithmic beyond, in units of the better half's spread; then 0 is the best and 1 the worst.
+    """Losses are themselves up to a fence and logarithmic beyond; then 0 is the best and 1 the worst.
 
-    Whatever the worse half is like, accuracies of 10 % or a loss of 1e300, costs the model no resolution where it matters. It is a soft
-    form of the half-rank warping of Vizier's Gaussian process bandit (Song et al. 2024) that keeps distances and has an inverse.
+    Whatever lies beyond the fence, accuracies of 10 % or a loss of 1e300, costs the model no resolution where it matters. Unlike ranks
+    the warp keeps distances and has an inverse.
     """
 
     magnitude: float
@@ -37,15 +48,12 @@ class Warp:
     span: float
 
     @classmethod
-    def fitted(cls, losses: Vector) -> tuple[Warp, Vector]:
-        """The warp for some finite losses (`n`), and the losses warped."""
+    def fitted(cls, losses: Vector, shape: Shape = Shape.HALF) -> tuple[Warp, Vector]:
+        """The warp of a shape for some finite losses (`n`), and the losses warped."""
         magnitude = float(np.abs(losses).max()) or 1.0
         scaled = losses / magnitude
-        fence = float(np.median(scaled))
-        gains = fence - scaled[scaled <= fence]
-        # Their squares may underflow, where a divergence made the magnitude.
-        spread = float(gains.max() * np.sqrt(np.mean((gains / (gains.max() or 1.0)) ** 2)))
-        width = spread or 1e-3 * float(np.ptp(scaled)) or 1.0
+        fence, width = _fence(scaled, shape)
+        width = width or 1e-3 * float(np.ptp(scaled)) or 1.0
         with np.errstate(over="ignore"):
             beyond = np.log1p(np.maximum(scaled - fence, 0.0) / width)
         fenced = np.where(scaled > fence, fence + width * np.minimum(beyond, _TALLEST), scaled)
@@ -84,6 +92,11 @@ class Labels:
     warp: Warp | None
     objective: Objective
 
+    @property
+    def unit(self) -> float:
+        """What a label of 1 is worth, in units of the warped loss: the same for all warps of some losses, where these are themselves."""
+        return self.scale * (self.warp.span if self.warp else 1.0)
+
     def value(self, label: float) -> float | None:
         """The objective's value, in its unit, that has this label; None for several objectives."""
         return None if self.warp is None else self.objective.loss(self.warp.loss(self.centre + label * self.scale))
@@ -106,11 +119,15 @@ def measured(observations: Sequence[Observation], objectives: Sequence[Objective
 
 
 def make_labels(
-    observations: Sequence[Observation], objectives: Sequence[Objective], *, weights: Vector | None = None
+    observations: Sequence[Observation],
+    objectives: Sequence[Objective],
+    *,
+    weights: Vector | None = None,
+    shape: Shape = Shape.HALF,
 ) -> Labels:
     """Labels for observations of which at least one is measured. Several objectives need `weights`, one each, that sum to 1."""
     useful = measured(observations, objectives)
-    warps, units = zip(*(_warped(observations, useful, objective) for objective in objectives), strict=True)
+    warps, units = zip(*(_warped(observations, useful, objective, shape) for objective in objectives), strict=True)
     good = units[0] if weights is None else scalarise(np.stack(units, axis=1), weights)
     labels = np.full(len(observations), _FAILURE)
     labels[useful] = good
@@ -126,10 +143,25 @@ def scalarise(units: Matrix, weights: Vector) -> Vector:
     return (values - values.min()) / (float(np.ptp(values)) or 1.0)
 
 
-def _warped(observations: Sequence[Observation], useful: Mask, objective: Objective) -> tuple[Warp, Vector]:
+def _fence(losses: Vector, shape: Shape) -> tuple[float, float]:
+    """Where the logarithm begins, and its unit."""
+    if shape is Shape.NONE:
+        return float(losses.max()), 0.0
+    if shape is Shape.FENCE:
+        lower, upper = np.quantile(losses, [0.25, 0.75])
+        return float(upper + 3.0 * (upper - lower)), float(upper - lower)
+    middle = float(np.median(losses))
+    gains = middle - losses[losses <= middle]
+    # Their squares may underflow, where a divergence made the magnitude.
+    return middle, float(gains.max() * np.sqrt(np.mean((gains / (gains.max() or 1.0)) ** 2)))
+
+
+def _warped(
+    observations: Sequence[Observation], useful: Mask, objective: Objective, shape: Shape
+) -> tuple[Warp, Vector]:
     losses = [
         objective.loss(seen.metrics[objective.metric].value)
         for seen, usable in zip(observations, useful, strict=True)
         if usable
     ]
-    return Warp.fitted(np.array(losses, dtype=np.float64))
+    return Warp.fitted(np.array(losses, dtype=np.float64), shape)

@@ -9,7 +9,8 @@ from asktell.server.domain.space import ParameterValue, key
 from asktell.server.domain.trial import Origin
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import generator
-from asktell.server.policies.encoding import Encoder, Matrix
+from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.kernel import Matrix
 from asktell.server.policies.scope import MAX_LISTED, Key, Rest, Scope
 
 NAME = "random"

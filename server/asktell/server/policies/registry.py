@@ -8,10 +8,13 @@ from enum import Enum
 
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.policies import gp, random_search
+from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.initial_design import enumerable
+from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.safety import Policy, fallback, guarded
 
 AUTO = "auto"
+BOTORCH = "gp-botorch"
 MAX_PARAMETERS = 100
 MAX_OBSERVATIONS = 10_000
 
@@ -32,6 +35,18 @@ def suggest_auto(request: SuggestRequest) -> Decision:
     return gp.suggest(request)
 
 
+def suggest_botorch(request: SuggestRequest) -> Decision:
+    """The course of `gp`, with BoTorch's models and optimisers."""
+
+    def chooser(deadline: Deadline) -> gp.Chooser:
+        # torch takes seconds and hundreds of megabytes, for which only studies that name this policy shall pay.
+        from asktell.server.policies.gp_botorch import BotorchChooser  # noqa: PLC0415
+
+        return BotorchChooser(request, deadline, STANDARD)
+
+    return gp.suggest_with(chooser, request, name=BOTORCH)
+
+
 class Outlook(Enum):
     """What a request takes: a surrogate, which means torch and seconds; or milliseconds now, but a surrogate later in the study; or neither."""
 
@@ -43,7 +58,7 @@ class Outlook(Enum):
 def outlook(request: SuggestRequest) -> Outlook:
     """What the request takes. Never raises: what is wrong with a request, its policy finds out."""
     try:
-        if request.policy not in (AUTO, gp.NAME) or (request.policy == AUTO and _burden(request)):
+        if request.policy not in (AUTO, gp.NAME, BOTORCH) or (request.policy == AUTO and _burden(request)):
             return Outlook.NO_MODEL
         if gp.needs_model(request):
             return Outlook.MODEL
@@ -75,6 +90,10 @@ POLICIES: Mapping[str, Entry] = {
     AUTO: Entry(guarded(suggest_auto, name=gp.NAME), "gp, or random where gp would take too long"),
     gp.NAME: Entry(
         guarded(gp.suggest, name=gp.NAME), "initial design, then expected improvement of a Gaussian process"
+    ),
+    BOTORCH: Entry(
+        guarded(suggest_botorch, name=BOTORCH),
+        "the same, computed by BoTorch on the server's torch device: slower on a CPU",
     ),
     random_search.NAME: Entry(guarded(random_search.suggest, name=random_search.NAME), "independent draws"),
 }

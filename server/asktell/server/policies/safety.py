@@ -37,18 +37,17 @@ def checked(decision: Decision, request: SuggestRequest) -> Decision:
     """The decision with its parameters as the space keeps them, or an error for what the space or the request does not allow."""
     if len(decision.candidates) > request.count:
         raise ValueError(f"{len(decision.candidates)} candidates were chosen, {request.count} asked for")
-    return Decision(tuple(_checked(candidate, request) for candidate in decision.candidates))
+    return replace(decision, candidates=tuple(_checked(candidate, request) for candidate in decision.candidates))
 
 
 def timed(decision: Decision, duration: timedelta) -> Decision:
     """The decision with its share of the time in each candidate's origin."""
     share = duration / max(len(decision.candidates), 1)
-    return Decision(
-        tuple(
-            replace(candidate, origin=replace(candidate.origin, compute_duration=share))
-            for candidate in decision.candidates
-        )
+    candidates = (
+        replace(candidate, origin=replace(candidate.origin, compute_duration=share))
+        for candidate in decision.candidates
     )
+    return replace(decision, candidates=tuple(candidates))
 
 
 def _checked(candidate: Candidate, request: SuggestRequest) -> Candidate:

@@ -19,6 +19,7 @@ from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Decision, Observation, SuggestRequest
 from asktell.server.domain.space import Float, SearchSpace
 from asktell.server.domain.trial import TrialState
+from asktell.server.policies import torch_device
 
 Compute = Callable[[SuggestRequest], Decision]
 
@@ -33,8 +34,8 @@ class WorkerDied(Exception):
 class Worker:
     """One process of its own, started by fork and exec (loky), so that neither a `__main__` guard nor the server's threads matter to it."""
 
-    def __init__(self, compute: Compute, *, start_limit: float) -> None:
-        self._compute, self._start_limit = compute, start_limit
+    def __init__(self, compute: Compute, *, start_limit: float, torch_device: str = torch_device.CPU) -> None:
+        self._compute, self._start_limit, self._torch_device = compute, start_limit, torch_device
         self._executor: Any = None
         self._starting: asyncio.Task[None] | None = None
         self._killing: set[asyncio.Future[None]] = set()
@@ -78,7 +79,7 @@ class Worker:
             await asyncio.wait(self._killing)
 
     async def _start(self) -> None:
-        executor = self._executor = await asyncio.to_thread(_open)
+        executor = self._executor = await asyncio.to_thread(_open, self._torch_device)
         try:
             async with asyncio.timeout(self._start_limit):
                 await self._result(await asyncio.to_thread(executor.submit, rehearse, self._compute))
@@ -125,16 +126,17 @@ def rehearse(compute: Compute) -> Decision:
     )
 
 
-def _open() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max_workers=1, initializer=_prepare, initargs=(os.getpid(),), env=_ENVIRONMENT)
+def _open(device: str) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(max_workers=1, initializer=_prepare, initargs=(os.getpid(), device), env=_ENVIRONMENT)
 
 
 def _kill(executor: ProcessPoolExecutor) -> None:
     executor.shutdown(wait=True, kill_workers=True)
 
 
-def _prepare(parent: int) -> None:
-    """In the process: leave Ctrl-C to the server, and do not outlive it."""
+def _prepare(parent: int, device: str) -> None:
+    """In the process: leave Ctrl-C to the server, do not outlive it, and compute where its settings say."""
+    torch_device.use(device)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(parent,), daemon=True, name="follow-parent").start()
 

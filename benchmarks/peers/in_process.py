@@ -1,0 +1,66 @@
+"""asktell's engine inside this process, with ingredients of its own: for the ablation, which need not wait for a service."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.policy import Observation, SuggestRequest
+from asktell.server.domain.space import Categorical, Float, Int, Ordinal, Parameters, ParameterSpec, SearchSpace
+from asktell.server.domain.trial import TrialState
+from asktell.server.policies import gp
+from asktell.server.policies.recipe import Recipe
+from benchmarks.problem import Choice, Configuration, Ordered, Param, Problem, Whole
+
+METRIC = "y"
+
+
+class InProcess:
+    """The policy `gp`, as the server calls it, of a recipe."""
+
+    def __init__(self, problem: Problem, seed: int, recipe: Recipe) -> None:
+        self._space = SearchSpace(tuple(_spec(param) for param in problem.params))
+        self._seed, self._recipe = seed, recipe
+        self._number = 0
+        self._observations: list[Observation] = []
+        self._pending: dict[int, Parameters] = {}
+
+    def ask(self) -> tuple[int, dict[str, Any]]:
+        """The next trial's number, and its parameters."""
+        self._number += 1
+        decision = gp.suggest(self._request(), recipe=self._recipe)
+        parameters = decision.candidates[0].parameters
+        self._pending[self._number] = parameters
+        return self._number, dict(parameters)
+
+    def tell(self, token: int, configuration: Configuration, value: float) -> None:  # noqa: ARG002
+        """Observe the value; a value that is not finite is a failure."""
+        finite = math.isfinite(value)
+        state = TrialState.SUCCEEDED if finite else TrialState.FAILED
+        metrics = {METRIC: MetricValue(value)} if finite else {}
+        self._observations.append(Observation(token, state, self._pending.pop(token), metrics))
+
+    def _request(self) -> SuggestRequest:
+        return SuggestRequest(
+            space=self._space,
+            objectives=(Objective(METRIC, Goal.MINIMIZE),),
+            policy=gp.NAME,
+            seed=self._seed,
+            count=1,
+            next_number=self._number,
+            observations=tuple(self._observations),
+            pending=tuple(self._pending.values()),
+        )
+
+
+def _spec(param: Param) -> ParameterSpec:
+    match param:
+        case Choice():
+            return Categorical(name=param.name, choices=param.values)
+        case Ordered():
+            return Ordinal(name=param.name, values=param.values)
+        case Whole():
+            return Int(name=param.name, low=param.low, high=param.high, log=param.log)
+        case _:
+            return Float(name=param.name, low=param.low, high=param.high, log=param.log)

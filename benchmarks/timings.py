@@ -1,0 +1,236 @@
+"""What asks take at many sizes: each function is one measurement, through gRPC, on SQLite, with one engine process."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asktell.client import InvalidArgument, Study
+from benchmarks import records
+from benchmarks.loads import client, continuous, loaded, mixed10
+from benchmarks.meter import ServerMeter
+from benchmarks.peers import ASKTELL
+from benchmarks.peers.served import METRIC
+from benchmarks.problem import Problem
+from benchmarks.progress import Progress
+from benchmarks.running import Job, Places, run
+from benchmarks.server import Broken, Server, served
+from benchmarks.suites import Suite
+
+RACE = Suite("race", "one worker", ("hartmann6", "griewank6"), trials=55)
+RACERS = (ASKTELL, "optuna_gp", "ax")
+RACE_BARS = {"optuna_gp": 0.25, "ax": 0.05}
+NEAR_FIFTY = slice(45, 55)
+"""The asks with about fifty observations."""
+ASKS = 5
+COLD_STARTS = 5
+COLD_OBSERVATIONS = 20
+COLD_DIMENSIONS = 6
+RANDOM_ASKS = 300
+STUDIES, ASKS_EACH = 20, 100
+EARLY = 50
+"""The ask from which on memory should not grow."""
+MODELLED = ("acquisition", "exploration")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the report: what was measured, the figures with their units, what was asked for."""
+
+    what: str
+    figures: Mapping[str, float | str]
+    bar: str = ""
+
+
+@dataclass(slots=True)
+class Asks:
+    """Seconds and processor seconds of asks, one after another, each told."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    fallbacks: int = 0
+
+    def take(self, study: Study, problem: Problem, meter: ServerMeter, *, count: int) -> None:
+        """Ask and tell so many times."""
+        for _ in range(count):
+            cpu, began = meter.cpu(), time.perf_counter()
+            (trial,) = study.ask()
+            self.seconds.append(time.perf_counter() - began)
+            self.cpu.append(meter.cpu() - cpu)
+            self.fallbacks += bool(trial.origin.fallback)
+            trial.tell({METRIC: problem.function(trial.parameters)})
+
+    def figures(self, meter: ServerMeter) -> dict[str, float | str]:
+        """The first ask, the median of the others, their mean processor time, and memory."""
+        return {
+            "first ask, ms": _milliseconds(self.seconds[0]),
+            "later asks, median ms": _milliseconds(statistics.median(self.seconds[1:])),
+            "first ask, CPU ms": _milliseconds(self.cpu[0]),
+            "later asks, mean CPU ms": _milliseconds(statistics.mean(self.cpu[1:])),
+            "resident MiB": meter.resident(),
+            "peak MiB": meter.peak(),
+            "fallbacks": self.fallbacks,
+        }
+
+
+def race(say: Say, places: Places, progress: Progress, *, seeds: tuple[int, ...]) -> Iterator[Row]:
+    """Asks with fifty observations in six dimensions, beside the peers that are installed, taking turns."""
+    racers = [peer for peer in RACERS if places.python(peer)]
+    with tempfile.TemporaryDirectory(prefix="asktell-race-") as directory, _server() as server:
+        ours = Places(places.recorded, Path(directory), places.environments)
+        say(f"Racing {', '.join(racers)}")
+        jobs = [
+            Job(RACE, peer, problem, (seed,), RACE.trials)
+            for seed in seeds
+            for problem in RACE.problems
+            for peer in racers
+        ]
+        failures = run(jobs, ours, server, progress)
+        if failures:
+            raise Broken("\n".join(failures))
+        runs = records.read(Path(directory) / RACE.name)
+    figures = {peer: _near_fifty([run for run in runs if run.peer == peer]) for peer in racers}
+    for peer in racers:
+        row: dict[str, float | str] = {
+            "median ms": _milliseconds(figures[peer][0]),
+            "mean CPU ms": _milliseconds(figures[peer][1]),
+        }
+        if peer != ASKTELL:
+            row["asktell / it"] = round(figures[ASKTELL][0] / figures[peer][0], 3)
+            row["asktell / it, CPU"] = round(figures[ASKTELL][1] / figures[peer][1], 3)
+        bar = f"asktell takes at most {RACE_BARS[peer]:g} of it" if peer in RACE_BARS else ""
+        yield Row(f"n = 50, d = 6: {peer}", row, bar)
+
+
+def _near_fifty(runs: list[records.Run]) -> tuple[float, float]:
+    seconds = [second for run in runs for second in run.ask[NEAR_FIFTY]]
+    return statistics.median(seconds), statistics.mean(second for run in runs for second in run.cpu[NEAR_FIFTY])
+
+
+def sizes(say: Say) -> Iterator[Row]:
+    """Asks of studies of many sizes, on one server that has worked before."""
+    cases = [
+        ("n = 50, d = 6", continuous(6), 50, ""),
+        ("n = 100, ten mixed parameters", mixed10(), 100, "≤ 100 ms CPU"),
+        ("n = 1,000, d = 20", continuous(20), 1000, "≤ 500 ms CPU, ≤ 1 GB"),
+        ("n = 1,000, d = 50", continuous(50), 1000, ""),
+        ("n = 5,000, d = 20", continuous(20), 5000, "≤ 3,000 ms CPU, ≤ 1 GB"),
+    ]
+    with _server() as server:
+        meter = ServerMeter(server.pid)
+        _worked(server, meter)
+        for what, problem, observations, bar in cases:
+            say(f"Asking with {what}")
+            with client(server.target) as connection:
+                asks, study = Asks(), loaded(connection, problem, observations=observations)
+                asks.take(study, problem, meter, count=1 + ASKS)
+            yield Row(what, asks.figures(meter), bar)
+
+
+def cold_start(say: Say) -> Iterator[Row]:
+    """From the start of a server's process to its first model-based answer, and the memory at that moment."""
+    for policy, bar in (("auto", "≤ 2,000 ms, ≤ 200 MiB"), ("gp-botorch", "")):
+        with tempfile.TemporaryDirectory(prefix="asktell-cold-") as directory:
+            study = _prepared(Path(directory), policy)
+            if not study:
+                yield Row(f"cold start, {policy}", {"note": "this server has no such policy"})
+                continue
+            starts = []
+            for number in range(COLD_STARTS):
+                say(f"Cold start {number + 1} of {COLD_STARTS} with {policy}")
+                starts.append(_cold(Path(directory), study))
+        medians = {name: statistics.median(start[name] for start in starts) for name in starts[0]}
+        torch = medians.pop("torch")
+        yield Row(f"cold start, {policy}{', torch loaded' if torch else ', no torch'}", medians, bar)
+
+
+def _prepared(directory: Path, policy: str) -> str:
+    """The name of a study in the directory's database; empty if the server knows no such policy."""
+    problem = continuous(COLD_DIMENSIONS)
+    with served(directory) as server, client(server.target) as connection:
+        try:
+            return loaded(connection, problem, observations=COLD_OBSERVATIONS, policy=policy).id
+        except InvalidArgument:
+            return ""
+
+
+def _cold(directory: Path, study: str) -> dict[str, float]:
+    began = time.perf_counter()
+    with served(directory) as server, client(server.target) as connection:
+        listening = time.perf_counter() - began
+        (trial,) = connection.get_study(study).ask()
+        answered = time.perf_counter() - began
+        meter = ServerMeter(server.pid)
+        if trial.origin.method not in MODELLED or trial.origin.fallback:
+            raise ValueError(f"the first ask was not model-based but {trial.origin}")
+        taken = {
+            "listening, ms": _milliseconds(listening),
+            "first answer, ms": _milliseconds(answered),
+            "CPU, ms": _milliseconds(meter.cpu()),
+            "resident MiB": meter.resident(),
+            "proportional MiB": meter.proportional(),
+            "torch": float(meter.loads("libtorch")),
+        }
+        # Told, not given back: the next start would be handed the same trial, and need no model.
+        trial.tell({METRIC: continuous(COLD_DIMENSIONS).function(trial.parameters)})
+        return taken
+
+
+def overhead(say: Say) -> Iterator[Row]:
+    """Asks that need no model: what gRPC and the database take."""
+    say(f"Asking {RANDOM_ASKS} times for random candidates")
+    problem = continuous(6)
+    with _server() as server, client(server.target) as connection:
+        study, asks, meter = (
+            loaded(connection, problem, observations=0, policy="random"),
+            Asks(),
+            ServerMeter(server.pid),
+        )
+        asks.take(study, problem, meter, count=RANDOM_ASKS)
+    late = sorted(asks.seconds)[int(0.95 * len(asks.seconds))]
+    figures: dict[str, float | str] = {
+        "median ms": _milliseconds(statistics.median(asks.seconds)),
+        "p95 ms": _milliseconds(late),
+        "mean CPU ms": _milliseconds(statistics.mean(asks.cpu)),
+    }
+    yield Row("an ask that needs no model", figures, "≤ 5 ms")
+
+
+def memory_growth(say: Say) -> Iterator[Row]:
+    """Resident memory from ask 50 to ask 2,000, over twenty studies one after another."""
+    problem, asks, early = continuous(6), Asks(), 0
+    with _server() as server, client(server.target) as connection:
+        meter = ServerMeter(server.pid)
+        for number in range(STUDIES):
+            say(f"Memory: study {number + 1} of {STUDIES}, {meter.resident()} MiB")
+            study = loaded(connection, problem, observations=0, seed=number)
+            asks.take(study, problem, meter, count=EARLY)
+            early = early or meter.resident()
+            asks.take(study, problem, meter, count=ASKS_EACH - EARLY)
+        late = meter.resident()
+    figures = {f"MiB at ask {EARLY}": early, f"MiB at ask {STUDIES * ASKS_EACH}": late, "growth, MiB": late - early}
+    yield Row("memory growth", figures, "≤ 100 MB")
+
+
+def _worked(server: Server, meter: ServerMeter) -> None:
+    """Have the server's engine process started and its libraries loaded."""
+    problem = continuous(2)
+    with client(server.target) as connection:
+        Asks().take(loaded(connection, problem, observations=10), problem, meter, count=1)
+
+
+@contextmanager
+def _server() -> Iterator[Server]:
+    with tempfile.TemporaryDirectory(prefix="asktell-bench-") as directory, served(Path(directory)) as server:
+        yield server
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1e3, 2)

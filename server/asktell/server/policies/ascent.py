@@ -1,0 +1,138 @@
+"""Climbs a function from many starts at once: projected L-BFGS over the unit cube, all starts in one call of the function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from asktell.server.policies.columns import Vector
+from asktell.server.policies.kernel import Indices, Mask, Matrix
+
+Function = Callable[[Matrix, Indices], tuple[Vector, Matrix]]
+"""Values (`m`) and gradients (`m x d`) at rows (`m x d`) that belong to these of the starts (`m`)."""
+
+_MEMORY = 4
+_SHRINK = 0.3
+_SHORTEST = 1e-3
+"""A line search that gets below this share of its first step ends the climb."""
+_FIRST_STEP = 0.1
+"""How far a first step goes, in the coordinate that changes most."""
+_LONGEST_STEP = 0.5
+_FLAT = 1e-2
+"""A climb ends where the function changes less than so much over the whole cube, in every coordinate,"""
+_SETTLED = 1e-3
+"""or when a step gains less than so much."""
+
+
+def ascend(function: Function, rows: Matrix, *, calls: int) -> Matrix:
+    """Rows (`m x d`) where the function is at least as high as at the given ones. A zero derivative keeps a coordinate where it is.
+
+    Every start has its own curvature (Nocedal and Wright 2006, algorithm 7.4), its own line search by backtracking (Armijo) and its own
+    end, and goes on with every one of the calls of the function; coordinates at a bound that the gradient points beyond stay there for
+    the step (Bertsekas 1982).
+    """
+    climbs = _Climbs(function, rows)
+    for _ in range(calls - 1):
+        if not len(climbs.going):
+            break
+        climbs.advance()
+    return climbs.best
+
+
+class _Climbs:
+    """The climbs that still go on: which starts they are, where they are, their losses (to be minimised), gradients, directions."""
+
+    def __init__(self, function: Function, rows: Matrix) -> None:
+        self._function = function
+        self.best = rows.copy()
+        self.going = np.arange(len(rows))
+        self._rows = rows.copy()
+        self._losses, self._gradients = self._evaluate(self._rows)
+        # The last steps, the changes of the gradient along them, and their inverse inner products, 0 where not positive.
+        self._steps = np.zeros((len(rows), _MEMORY, rows.shape[1]))
+        self._changes = np.zeros_like(self._steps)
+        self._weights = np.zeros((len(rows), _MEMORY))
+        self._free, self._direction = np.zeros_like(rows), np.zeros_like(rows)
+        self._length = np.ones(len(rows))
+        self._aim(np.ones(len(rows), dtype=np.bool_))
+        self._drop(self._steep())
+
+    def advance(self) -> None:
+        """One call of the function: climbs that it shows to be lower there go on from there, the others try a shorter step."""
+        tried = _moved(self._rows, self._length[:, None] * self._direction)
+        losses, gradients = self._evaluate(tried)
+        expected = (self._free * (tried - self._rows)).sum(axis=1)
+        lower = losses <= self._losses + 1e-4 * expected
+        gains = np.where(lower, self._losses - losses, np.inf)
+        self._accept(lower, tried[lower], losses[lower], gradients[lower])
+        self._length = np.where(lower, 1.0, self._length * _SHRINK)
+        self._drop((gains > _SETTLED) & (self._length > _SHORTEST) & self._steep())
+
+    def _evaluate(self, rows: Matrix) -> tuple[Vector, Matrix]:
+        values, gradients = self._function(rows, self.going)
+        return -values, -gradients
+
+    def _accept(self, lower: Mask, rows: Matrix, losses: Vector, gradients: Matrix) -> None:
+        step, change = rows - self._rows[lower], gradients - self._gradients[lower]
+        inner = (step * change).sum(axis=1)
+        curved = inner > 1e-12
+        _push(self._steps, lower, step)
+        _push(self._changes, lower, np.where(curved[:, None], change, 0.0))
+        _push(self._weights, lower, np.where(curved, 1.0 / np.where(curved, inner, 1.0), 0.0))
+        self._rows[lower], self._losses[lower], self._gradients[lower] = rows, losses, gradients
+        self.best[self.going[lower]] = rows
+        self._aim(lower)
+
+    def _steep(self) -> Mask:
+        steep: Mask = np.abs(self._free).max(axis=1, initial=0.0) > _FLAT
+        return steep
+
+    def _aim(self, chosen: Mask) -> None:
+        """Set the directions of the chosen climbs."""
+        rows, gradients = self._rows[chosen], self._gradients[chosen]
+        stuck = ((rows <= 0.0) & (gradients > 0.0)) | ((rows >= 1.0) & (gradients < 0.0))
+        free = np.where(stuck, 0.0, gradients)
+        self._free[chosen] = free
+        self._direction[chosen] = _downhill(free, self._steps[chosen], self._changes[chosen], self._weights[chosen])
+
+    def _drop(self, kept: Mask) -> None:
+        if not kept.all():
+            self.going, self._rows, self._losses = self.going[kept], self._rows[kept], self._losses[kept]
+            self._gradients, self._free, self._direction = (
+                self._gradients[kept],
+                self._free[kept],
+                self._direction[kept],
+            )
+            self._steps, self._changes, self._weights = self._steps[kept], self._changes[kept], self._weights[kept]
+            self._length = self._length[kept]
+
+
+def _push(memory: Matrix, chosen: Mask, latest: Matrix) -> None:
+    memory[chosen] = np.concatenate([memory[chosen][:, 1:], latest[:, None]], axis=1)
+
+
+def _downhill(free: Matrix, steps: Matrix, changes: Matrix, weights: Matrix) -> Matrix:
+    """The gradients times the inverse curvature of the last steps (the two-loop recursion), reversed; steepest descent if that is uphill."""
+    steepest = np.maximum(np.abs(free).max(axis=1, initial=0.0), 1e-300)
+    plain = _FIRST_STEP / steepest
+    direction, shares = free.copy(), np.zeros_like(weights)
+    for slot in reversed(range(_MEMORY)):
+        shares[:, slot] = weights[:, slot] * (steps[:, slot] * direction).sum(axis=1)
+        direction -= shares[:, slot, None] * changes[:, slot]
+    curvature = weights[:, -1] * (changes[:, -1] * changes[:, -1]).sum(axis=1)
+    direction *= np.where(curvature > 0.0, 1.0 / np.maximum(curvature, 1e-300), plain)[:, None]
+    for slot in range(_MEMORY):
+        again = weights[:, slot] * (changes[:, slot] * direction).sum(axis=1)
+        direction += (shares[:, slot] - again)[:, None] * steps[:, slot]
+    direction = np.where(free == 0.0, 0.0, -direction)
+    direction *= np.minimum(1.0, _LONGEST_STEP / np.maximum(np.abs(direction).max(axis=1, initial=0.0), 1e-300))[
+        :, None
+    ]
+    uphill = (direction * free).sum(axis=1) >= 0.0
+    return np.where(uphill[:, None], -free * plain[:, None], direction)
+
+
+def _moved(rows: Matrix, step: Matrix) -> Matrix:
+    """Rows after a step, within the cube where they move: what stays may be the code of a name."""
+    return np.where(step == 0.0, rows, np.clip(rows + step, 0.0, 1.0))

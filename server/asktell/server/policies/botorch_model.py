@@ -1,0 +1,236 @@
+"""The surrogate of `kernel.py` and `likelihood.py`, and its acquisition, built of BoTorch and GPyTorch, on any torch device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import gpytorch
+import torch
+from botorch.acquisition.acquisition import AcquisitionFunction
+from botorch.acquisition.analytic import LogExpectedImprovement
+from botorch.exceptions.errors import ModelFittingError
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import SingleTaskGP
+from botorch.models.transforms.input import InputTransform
+from botorch.posteriors.gpytorch import GPyTorchPosterior
+from gpytorch.constraints import Positive
+from gpytorch.kernels import Kernel
+from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.means import ConstantMean
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from gpytorch.priors import LogNormalPrior
+from torch import Tensor
+
+from asktell.server.policies.columns import Vector
+from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.kernel import SQRT_HALF, Layout, Matrix
+from asktell.server.policies.likelihood import NOISE_PRIOR, LogNormal, lengthscale_prior, limits, prior_starts
+from asktell.server.policies.search import OutOfTimeError
+
+STEPS = 60
+_NEAREST = 1e-30
+"""Squared distances count as this at least: the square root has no derivative at 0."""
+_JITTER = 1e-9
+_EXACT = 10_000
+"""Above the largest number of observations, so that GPyTorch factorises and never iterates."""
+
+NAMES = ("model.covar_module.log_lengthscales", "likelihood.noise_covar.raw_noise", "model.mean_module.raw_constant")
+"""The fitted parameters, in the order of the coordinates of `likelihood.Likelihood`."""
+
+
+class Features(InputTransform):
+    """Settled rows (`... x d`) to features (`... x D`), as `Encoder.features` makes them."""
+
+    transform_on_train = transform_on_eval = transform_on_fantasize = True
+    owners: Tensor
+    numeric: Tensor
+    codes: Tensor
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.register_buffer("owners", torch.as_tensor(encoder.layout.owners))
+        self.register_buffer("numeric", torch.as_tensor(encoder.layout.numeric))
+        self.register_buffer("codes", torch.as_tensor(encoder.codes))
+
+    def transform(self, X: Tensor) -> Tensor:  # noqa: N803 - BoTorch's name
+        """The features."""
+        values = X[..., self.owners]
+        return torch.where(self.numeric, values, SQRT_HALF * (values == self.codes).to(values))
+
+
+class MixedMatern(Kernel):  # type: ignore[misc] # GPyTorch has no types.
+    """Matérn-5/2 over numbers and names at once: features are scaled by their parameter's lengthscale."""
+
+    is_stationary = True
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.register_buffer("owners", torch.as_tensor(layout.owners))
+        zeros = torch.zeros(layout.dimensions, dtype=torch.float64)
+        self.register_parameter("log_lengthscales", torch.nn.Parameter(zeros))
+        prior = _prior(lengthscale_prior(layout.dimensions))
+        self.register_prior("lengthscale_prior", prior, _lengthscales, _set_lengthscales)
+
+    def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **rest: bool) -> Tensor:  # noqa: FBT001, FBT002 - GPyTorch's signature
+        """Covariances of features."""
+        inverse = torch.exp(-self.log_lengthscales)[self.owners]
+        squared = self.covar_dist(x1 * inverse, x2 * inverse, square_dist=True, diag=diag, **rest)
+        root = (5.0 * squared.clamp_min(_NEAREST)).sqrt()
+        return (1.0 + root + root * root / 3.0) * torch.exp(-root)
+
+
+def _lengthscales(kernel: MixedMatern) -> Tensor:
+    return kernel.log_lengthscales.exp()
+
+
+def _set_lengthscales(kernel: MixedMatern, values: Tensor) -> None:
+    kernel.log_lengthscales.data.copy_(values.log())
+
+
+def _prior(density: LogNormal) -> LogNormalPrior:
+    location, scale = torch.tensor([density.location, density.scale], dtype=torch.float64)
+    return LogNormalPrior(location, scale)
+
+
+def make_model(rows: Tensor, labels: Tensor, encoder: Encoder) -> SingleTaskGP:
+    """A model of labels (`n`) at settled rows (`n x d`), yet to be fitted, where the rows are."""
+    noise = Positive(transform=torch.exp, inv_transform=torch.log)
+    model = SingleTaskGP(
+        rows,
+        labels.unsqueeze(-1),
+        likelihood=GaussianLikelihood(noise_prior=_prior(NOISE_PRIOR), noise_constraint=noise),
+        covar_module=MixedMatern(encoder.layout),
+        mean_module=ConstantMean(),
+        input_transform=Features(encoder),
+        outcome_transform=None,
+    )
+    return model.to(rows)
+
+
+def point_of(model: SingleTaskGP) -> Vector:
+    """The model's hyper-parameters as a point of `likelihood.Likelihood` (`d + 2`)."""
+    parameters = dict(_mll(model).named_parameters())
+    point: Vector = torch.cat([parameters[name].detach().flatten() for name in NAMES]).cpu().numpy()
+    return point
+
+
+def place(model: SingleTaskGP, point: Vector) -> None:
+    """Give the model the hyper-parameters at a point of `likelihood.Likelihood`."""
+    parameters, rest = dict(_mll(model).named_parameters()), torch.as_tensor(point)
+    for name in NAMES:
+        values, rest = rest.tensor_split([parameters[name].numel()])
+        parameters[name].data.copy_(values.reshape(parameters[name].shape))
+    model.train()
+
+
+def log_posterior(model: SingleTaskGP) -> float:
+    """The hyper-parameters' log posterior, per observation."""
+    model.train()
+    with torch.no_grad():
+        value = float(_mll(model)(model(*model.train_inputs), model.train_targets))
+    model.eval()
+    return value
+
+
+def fit(model: SingleTaskGP, deadline: Deadline) -> None:
+    """Give the model the best hyper-parameters that BoTorch's L-BFGS reaches from either start. At the deadline they are the best so far."""
+    dimensions = model.covar_module.log_lengthscales.numel()
+    reached: list[tuple[float, Vector]] = []
+    for start in prior_starts(dimensions):
+        place(model, start)
+        if _climb(model, dimensions, deadline):
+            reached.append((log_posterior(model), point_of(model)))
+        if reached and deadline.passed:
+            break
+    if not reached:
+        raise ModelFittingError("no start led to hyper-parameters")
+    best = max(value for value, _ in reached)
+    place(model, next(point for value, point in reached if value > best - 1e-6))
+    model.eval()
+
+
+def _climb(model: SingleTaskGP, dimensions: int, deadline: Deadline) -> bool:
+    between = limits(dimensions)
+    bounds = dict(zip(NAMES, (between[0], between[dimensions], between[dimensions + 1]), strict=True))
+    options = {"maxiter": STEPS, "ftol": 1e-9, "gtol": 1e-5}
+    try:
+        # Another attempt would begin at random.
+        fit_gpytorch_mll(
+            _mll(model),
+            max_attempts=1,
+            optimizer_kwargs={"bounds": bounds, "options": options, "timeout_sec": deadline.left},
+        )
+    except ModelFittingError:
+        return False
+    return True
+
+
+def _mll(model: SingleTaskGP) -> ExactMarginalLogLikelihood:
+    return ExactMarginalLogLikelihood(model.likelihood, model)
+
+
+def imagining(model: SingleTaskGP, rows: Tensor, normals: Tensor) -> SingleTaskGP:
+    """The model after pending trials (settled rows, `p x d`) have ended in as many ways as there are columns of normal numbers (`p x s`).
+
+    As in BoTorch's fantasies each way is a joint draw from the posterior, but of labels without noise.
+    """
+    with torch.no_grad():
+        posterior = cast("GPyTorchPosterior", model.posterior(rows)).distribution
+        covariance = posterior.covariance_matrix + _JITTER * torch.eye(len(rows)).to(rows)
+        labels = posterior.mean.unsqueeze(-1) + torch.linalg.cholesky(covariance) @ normals
+        return cast("SingleTaskGP", model.condition_on_observations(X=rows, Y=labels.T.unsqueeze(-1)))
+
+
+class Improvement(AcquisitionFunction):
+    """BoTorch's LogEI of labels below the incumbents (`s`, or one), averaged over the ways in which pending trials may end, if there are any.
+
+    It is a function of latent rows (`b x 1 x d`): what is inactive in them is settled to constants. At the deadline it raises OutOfTimeError,
+    because a time limit of BoTorch's own optimisers would change what they find.
+    """
+
+    X_baseline: Tensor
+    _absent: Tensor
+
+    def __init__(
+        self, model: SingleTaskGP, incumbents: Tensor, encoder: Encoder, *, deadline: Deadline, leaders: Tensor
+    ) -> None:
+        super().__init__(model)
+        self._ways = incumbents.numel()
+        self._log_ei = LogExpectedImprovement(model, best_f=incumbents.unsqueeze(-1), maximize=False)
+        self._encoder, self._deadline = encoder, deadline
+        self.register_buffer("X_baseline", leaders)
+        self.register_buffer("_absent", torch.tensor([codes.inactive for codes in encoder.columns]).to(leaders))
+
+    def forward(self, X: Tensor) -> Tensor:  # noqa: N803 - BoTorch's name
+        """The values (`b`)."""
+        if self._deadline.passed:
+            raise OutOfTimeError
+        return self.value(self._settled(X))
+
+    def value(self, settled: Tensor) -> Tensor:
+        """The values (`b`) at rows (`b x 1 x d`) that are settled, whatever the time is."""
+        if self._ways == 1:
+            return self._log_ei(settled)
+        return torch.logsumexp(self._log_ei(settled.unsqueeze(-3)), dim=-1) - math.log(self._ways)
+
+    def _settled(self, latent: Tensor) -> Tensor:
+        # L-BFGS runs on the CPU, so that one more visit there costs little.
+        rows = latent.detach().reshape(-1, latent.shape[-1]).cpu().numpy()
+        active = torch.as_tensor(self._encoder.activity(self._encoder.snap(rows))).to(latent.device)
+        return torch.where(active.reshape(latent.shape), latent, self._absent)
+
+
+def tensor(array: Matrix | Vector | Sequence[float], device: torch.device) -> Tensor:
+    """Numbers on a device, in double precision; a copy, because torch aligns its memory, which sums may depend on, and NumPy does not."""
+    return torch.tensor(array, dtype=torch.float64, device=device)
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """GPyTorch by Cholesky factors, however many observations there are."""
+    with gpytorch.settings.max_cholesky_size(_EXACT), gpytorch.settings.fast_computations(*[False] * 3):
+        yield

@@ -1,0 +1,174 @@
+"""One model-based choice after another: what is pending, where to look, the duplicate guard. Who computes the model is left to others."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from asktell.server.domain.policy import SuggestRequest
+from asktell.server.domain.space import Parameters, ParameterValue, key
+from asktell.server.policies.columns import Vector
+from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.draws import generator
+from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.gp import Choice
+from asktell.server.policies.kernel import Matrix
+from asktell.server.policies.labels import Labels
+from asktell.server.policies.recipe import Recipe
+from asktell.server.policies.scope import Key, Scope
+from asktell.server.policies.search import Optima, raw_points
+
+MAX_BELIEVED = 200
+"""So many pending trials at most are in the posterior, whose cost is cubic; the others are only not repeated."""
+_SWEPT = 2_000
+"""Finite scopes up to this size are scored whole."""
+_LEADERS = 5
+_STAGNANT = -3.5
+"""The search is stagnant when no point promises more than this log expected improvement, of standardised labels."""
+_AMBITION = 0.5
+"""How much more than the incumbent, in standard deviations of the labels, a stagnant search asks for: it then explores."""
+EXPLORATION = "exploration"
+
+Known = TypeVar("Known")
+
+
+class ModelChooser(ABC, Generic[Known]):
+    """Chooses candidates for one request by expected improvement. It keeps what is known from one candidate to the next where it can."""
+
+    def __init__(self, request: SuggestRequest, deadline: Deadline, recipe: Recipe) -> None:
+        self._request, self._deadline, self._recipe = request, deadline, recipe
+        self._scope = Scope.of(request.space, request.fixed)
+        self._encoder = Encoder.within(self._scope)
+        self._whole = Encoder.of(request.space)
+        self._ordered = sorted(request.observations, key=lambda seen: seen.number)
+        tried = [trial.parameters for trial in self._ordered]
+        self._tried = self._whole.encode([*tried, *request.pending])
+        self._known: Known | None = None
+
+    @abstractmethod
+    def _fit(self, weights: Vector | None) -> Known:
+        """What is known from the observations. `weights` scalarise several objectives."""
+
+    @abstractmethod
+    def _imagine(self, known: Known, pending: Matrix) -> Known:
+        """What would be known had pending trials (settled rows, `p x d`) ended."""
+
+    @abstractmethod
+    def _score(self, known: Known, settled: Matrix) -> Vector:
+        """The acquisition (`m`) at settled rows (`m x d`)."""
+
+    @abstractmethod
+    def _search(self, number: int, known: Known, imagined: Known, *, ambition: float = 0.0) -> Optima:
+        """Where the acquisition is highest. `ambition` is how much more than the incumbent is asked for, in units of the labels."""
+
+    @abstractmethod
+    def _expect(self, known: Known, settled: Matrix) -> tuple[float, float]:
+        """The mean and the standard deviation of the label at a settled row (`1 x d`)."""
+
+    @abstractmethod
+    def _labels(self, known: Known) -> tuple[Labels, float]:
+        """What was learned from, and the incumbent's label."""
+
+    def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
+        """The choice for a trial, given what is pending and what has been tried; None if every good point is a near-duplicate."""
+        known = self._learn(number)
+        believed = self._whole.encode(self._believed(pending, known))
+        imagined = self._imagine(known, believed) if len(believed) else known
+        fresh = self._listed(seen)
+        if fresh is not None:
+            return self._best_listed(fresh, known, imagined)
+        optima = self._search(number, known, imagined)
+        # Every other trial of a stagnant search explores, lest it stays with the first categories that were any good.
+        explores = self._recipe.explores and number % 2 == 0 and optima.values[0] < _STAGNANT
+        if explores:
+            optima = self._search(number, known, imagined, ambition=_AMBITION)
+        choice = self._first_new(optima, known, pending=pending, seen=seen)
+        return replace(choice, method=EXPLORATION) if choice and explores else choice
+
+    def hint(self) -> bytes:
+        """What makes the next request's choices faster; here nothing does."""
+        return b""
+
+    def _learn(self, number: int) -> Known:
+        if self._known is None or len(self._request.objectives) > 1:
+            self._known = self._fit(_weights(self._request, number))
+        return self._known
+
+    def _believed(self, pending: Sequence[Parameters], known: Known) -> list[Parameters]:
+        """The pending trials that matter: the last of this request's own, and those which would else be chosen again."""
+        if len(pending) <= MAX_BELIEVED:
+            return sorted(pending, key=_order)
+        earlier = len(self._request.pending)
+        own = list(pending[earlier:][-MAX_BELIEVED:])
+        others = sorted(pending[:earlier], key=_order)
+        scores = self._score(known, self._whole.encode(others))
+        order = np.argsort(-scores, kind="stable")[: MAX_BELIEVED - len(own)]
+        return sorted([*own, *(others[index] for index in order)], key=_order)
+
+    def _listed(self, seen: Collection[Key]) -> list[dict[str, ParameterValue]] | None:
+        count = self._scope.count()
+        if count is None or count > _SWEPT:
+            return None
+        return self._scope.unseen(seen, limit=_SWEPT)
+
+    def _best_listed(self, fresh: list[dict[str, ParameterValue]], known: Known, imagined: Known) -> Choice | None:
+        if not fresh:
+            return None
+        values = self._score(imagined, self._whole.encode(fresh))
+        best = int(values.argmax())
+        return self._choice(fresh[best], float(values[best]), known)
+
+    def _raw(self, number: int, *, inputs: Matrix, means: Vector, lengthscales: Vector) -> Matrix:
+        """Latent rows to start a search from: all over the scope, and around the best of the inputs (settled rows) by their means."""
+        leaders = inputs[np.argsort(means, kind="stable")[:_LEADERS]]
+        return raw_points(
+            self._encoder, leaders=leaders, lengthscales=lengthscales, seed=self._request.seed, number=number
+        )
+
+    def _first_new(
+        self, optima: Optima, known: Known, *, pending: Sequence[Parameters], seen: Collection[Key]
+    ) -> Choice | None:
+        own = pending[len(self._request.pending) :]
+        taken = np.concatenate([self._tried, self._whole.encode(own)])
+        settled = self._encoder.settle(optima.rows)
+        for rank, row in enumerate(settled):
+            parameters = self._encoder.decode(optima.rows[rank])
+            if key(parameters) in seen or self._whole.near(row, taken).any():
+                continue
+            value = float(optima.values[rank])
+            return self._choice(parameters, value, known, fallback=_why(self._request, optima, rank))
+        return None
+
+    def _choice(
+        self, parameters: dict[str, ParameterValue], value: float, known: Known, *, fallback: str = ""
+    ) -> Choice:
+        labels, incumbent = self._labels(known)
+        prediction = labels.prediction(*self._expect(known, self._whole.encode([parameters])))
+        predictions = {} if prediction is None else {labels.objective.metric: prediction}
+        return Choice(parameters, predictions, value, labels.value(incumbent), fallback=fallback)
+
+
+def _weights(request: SuggestRequest, number: int) -> Vector | None:
+    """Uniform on the simplex, another for every trial: over trials the whole Pareto front is aimed at."""
+    objectives = len(request.objectives)
+    if objectives == 1:
+        return None
+    weights: Vector = generator(request.seed, purpose="scalarisation", number=number).dirichlet(np.ones(objectives))
+    return weights
+
+
+def _order(parameters: Parameters) -> str:
+    return repr(key(parameters))
+
+
+def _why(request: SuggestRequest, optima: Optima, rank: int) -> str:
+    reasons = []
+    if optima.early:
+        reasons.append(f"the time limit of {request.time_limit:g} s ended the search early")
+    if rank:
+        reasons.append(f"{rank} better points were near-duplicates of earlier trials")
+    return "; ".join(reasons)

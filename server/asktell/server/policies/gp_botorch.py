@@ -1,0 +1,266 @@
+"""The course of `gp`, computed wholly by BoTorch and GPyTorch, on any torch device: the reference, and the way to a GPU."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from botorch.models import SingleTaskGP
+from botorch.optim.optimize import optimize_acqf
+from botorch.optim.optimize_mixed import MAX_DISCRETE_VALUES, optimize_acqf_mixed_alternating
+from torch import Tensor
+
+from asktell.server.domain.policy import SuggestRequest
+from asktell.server.domain.space import Parameters
+from asktell.server.policies import torch_device
+from asktell.server.policies.botorch_model import (
+    Improvement,
+    exact,
+    fit,
+    imagining,
+    make_model,
+    place,
+    point_of,
+    tensor,
+)
+from asktell.server.policies.choosing import ModelChooser
+from asktell.server.policies.columns import Column, Vector
+from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.draws import fantasy_normals, generator
+from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.gp import Choice
+from asktell.server.policies.kernel import Matrix
+from asktell.server.policies.labels import Labels, make_labels
+from asktell.server.policies.recipe import Recipe
+from asktell.server.policies.scope import Key
+from asktell.server.policies.search import Optima, OutOfTimeError, distinct
+from asktell.server.policies.subset import spaced, subset
+
+FITTED = 250
+"""To so many observations at most hyper-parameters are fitted; the posterior has more."""
+RESTARTS = 4
+RAW_SAMPLES = 128
+SPRAY_POINTS = 8
+STEPS = 60
+_SCORED = 512
+"""So many rows are scored at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A fitted model of labels, and the settled rows where the incumbent may be: those that were measured, or are imagined to be."""
+
+    labels: Labels
+    model: SingleTaskGP
+    places: Tensor
+
+    def means(self) -> Tensor:
+        """Posterior means at the places (`m`, or `s x m` if pending trials are imagined to end in `s` ways)."""
+        with torch.no_grad():
+            return self.model.posterior(self.places).mean.squeeze(-1)
+
+
+class BotorchChooser(ModelChooser[Known]):
+    """Chooses candidates for one request by BoTorch. Failures are imputed, however many they are; pending trials are fantasised."""
+
+    def __init__(self, request: SuggestRequest, deadline: Deadline, recipe: Recipe) -> None:
+        super().__init__(request, deadline, recipe)
+        self._device = torch.device(torch_device.chosen())
+
+    def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
+        """As every model's choice, but in surroundings that make it depend on the request alone."""
+        seed = int(generator(self._request.seed, purpose="botorch", number=number).integers(2**63))
+        with _calm(), _seeded(seed, self._device):
+            return super().choose(number, pending=pending, seen=seen)
+
+    def _fit(self, weights: Vector | None) -> Known:
+        shape, objectives = self._recipe.members[0].shape, self._request.objectives
+        everything = make_labels(self._ordered, objectives, weights=weights, shape=shape)
+        settled = self._tried[: len(self._ordered)]
+        kept = subset(self._whole.features(settled), everything.values)
+        labels = make_labels([self._ordered[index] for index in kept], objectives, weights=weights, shape=shape)
+        rows = self._tensor(settled[kept])
+        model = learn(rows, self._tensor(labels.values), self._whole, self._deadline)
+        return Known(labels, model, rows[torch.as_tensor(labels.measured)])
+
+    def _imagine(self, known: Known, pending: Matrix) -> Known:
+        normals = fantasy_normals(self._request.seed, points=len(pending), fantasies=self._recipe.fantasies)
+        rows = self._tensor(pending)
+        return Known(known.labels, imagining(known.model, rows, self._tensor(normals)), torch.cat([known.places, rows]))
+
+    def _score(self, known: Known, settled: Matrix) -> Vector:
+        return score(self._improvement(known, known), settled)
+
+    def _search(self, number: int, known: Known, imagined: Known, *, ambition: float = 0.0) -> Optima:
+        raw = self._raw(
+            number,
+            inputs=known.places.cpu().numpy(),
+            means=known.means().cpu().numpy(),
+            lengthscales=np.exp(point_of(known.model)[:-2]),
+        )
+        improvement = self._improvement(known, imagined, ambition=ambition)
+        return BotorchSearch(self._encoder, improvement, self._deadline).run(raw)
+
+    def _expect(self, known: Known, settled: Matrix) -> tuple[float, float]:
+        with torch.no_grad():
+            posterior = known.model.posterior(self._tensor(settled))
+            return float(posterior.mean), float(posterior.variance.sqrt())
+
+    def _labels(self, known: Known) -> tuple[Labels, float]:
+        return known.labels, float(known.means().min())
+
+    def _improvement(self, known: Known, imagined: Known, *, ambition: float = 0.0) -> Improvement:
+        leaders = known.places[known.means().argsort(stable=True)[:1]]
+        incumbents = imagined.means().min(dim=-1).values - ambition
+        return Improvement(imagined.model, incumbents, self._whole, deadline=self._deadline, leaders=leaders)
+
+    def _tensor(self, array: Matrix | Vector) -> Tensor:
+        return tensor(array, self._device)
+
+
+def learn(rows: Tensor, labels: Tensor, encoder: Encoder, deadline: Deadline) -> SingleTaskGP:
+    """A model of labels (`n`) at settled rows (`n x d`), its hyper-parameters fitted to as many of them as it takes."""
+    few = spaced(len(rows), FITTED)
+    fitted = make_model(rows[few], labels[few], encoder)
+    fit(fitted, deadline)
+    if len(few) == len(rows):
+        return fitted
+    model = make_model(rows, labels, encoder)
+    place(model, point_of(fitted))
+    return model.eval()
+
+
+def score(improvement: Improvement, settled: Matrix) -> Vector:
+    """The acquisition (`m`) at settled rows (`m x d`)."""
+    with torch.no_grad():
+        rows = torch.as_tensor(settled).to(improvement.X_baseline).unsqueeze(-2)
+        values: Vector = torch.cat([improvement.value(some) for some in rows.split(_SCORED)]).cpu().numpy()
+        return values
+
+
+class BotorchSearch:
+    """Maximises an acquisition by BoTorch's optimisers within a scope, whose encoder says what may be chosen."""
+
+    def __init__(self, encoder: Encoder, improvement: Improvement, deadline: Deadline) -> None:
+        self._encoder, self._improvement, self._deadline = encoder, improvement, deadline
+        self._continuous = np.array([_codes(column) is None for column in encoder.columns])
+        low, high = zip(*map(_range, encoder.columns), strict=True)
+        self._bounds = torch.tensor([low, high]).to(improvement.X_baseline)
+
+    def run(self, raw: Matrix) -> Optima:
+        """The optima found from raw latent rows; the raw rows follow after them."""
+        raw = self._encoder.snap(raw)
+        values = self._score(raw)
+        order = np.argsort(-values, kind="stable")
+        starts = raw[order[distinct(self._encoder.settle(raw[order[:200]]))]]
+        found, early = self._improve(starts)
+        rows = np.concatenate([self._encoder.snap(found), raw[order]])
+        return Optima.ranked(
+            rows, np.concatenate([self._score(rows[: len(found)]), values[order]]), early=early or self._deadline.passed
+        )
+
+    def _score(self, latent: Matrix) -> Vector:
+        return score(self._improvement, self._encoder.settle(latent))
+
+    def _improve(self, starts: Matrix) -> tuple[Matrix, bool]:
+        """What each start leads to, and whether the deadline cut it short."""
+        try:
+            best = self._alternate()
+            starts = np.concatenate([best, starts])
+            return self._ascend(starts), False
+        except OutOfTimeError:
+            return starts, True
+
+    def _alternate(self) -> Matrix:
+        """The best row that steps over discrete columns and ascents over the others reach by turns, if there are any to step over."""
+        names, numbers, fixed = self._steps()
+        if not names and not numbers:
+            return np.empty((0, len(self._encoder.columns)))
+        found, _ = optimize_acqf_mixed_alternating(
+            self._improvement,
+            self._bounds,
+            discrete_dims=numbers,
+            cat_dims=names,
+            fixed_features=fixed,
+            num_restarts=RESTARTS,
+            raw_samples=RAW_SAMPLES,
+            return_acq_values=False,
+            options={"initialization_strategy": "random", "num_spray_points": SPRAY_POINTS, "maxiter_alternating": 8},
+        )
+        rows: Matrix = found.detach().cpu().numpy()
+        return rows
+
+    def _steps(self) -> tuple[dict[int, list[float]], dict[int, list[float]], dict[int, float]]:
+        """The codes of names and of discrete numbers that there is a choice of, and the only codes of the other discrete columns."""
+        names: dict[int, list[float]] = {}
+        numbers: dict[int, list[float]] = {}
+        fixed: dict[int, float] = {}
+        for index, column in enumerate(self._encoder.columns):
+            codes = _codes(column)
+            if codes is not None and len(codes) == 1:
+                fixed[index] = codes[0]
+            elif codes is not None:
+                (names if column.nominal else numbers)[index] = codes
+        return names, numbers, fixed
+
+    def _ascend(self, starts: Matrix) -> Matrix:
+        """What each start leads to in its continuous columns."""
+        if not self._continuous.any():
+            return starts
+        rows = torch.as_tensor(starts).to(self._bounds)
+        found, _ = optimize_acqf(
+            self._improvement,
+            self._bounds,
+            q=1,
+            num_restarts=len(rows),
+            batch_initial_conditions=rows.unsqueeze(-2),
+            fixed_features={int(index): rows[:, index] for index in np.flatnonzero(~self._continuous)},
+            return_best_only=False,
+            options={"maxiter": STEPS, "max_optimization_problem_aggregation_size": 1},
+        )
+        better: Matrix = found.detach().squeeze(-2).cpu().numpy()
+        return better
+
+
+def _codes(column: Column) -> list[float] | None:
+    """The codes of a column, in order; None for a continuum, and for so many numbers that they are taken for one and rounded."""
+    if column.size is None or (column.size > MAX_DISCRETE_VALUES and not column.nominal):
+        return None
+    return np.unique(column.snap(np.array([0.0])) if column.size == 1 else column.alternatives(0.0)).tolist()
+
+
+def _range(column: Column) -> tuple[float, float]:
+    codes = _codes(column)
+    return (codes[0], codes[-1]) if codes else (float(column.snap(np.zeros(1))[0]), float(column.snap(np.ones(1))[0]))
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """One thread, exact algebra, no warnings; all of it as before when the block ends."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings(), exact():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's and Python's random numbers (BoTorch takes both) from a seed; the ones from before are back when the block ends."""
+    before = random.getstate()
+    random.seed(seed)
+    forked = {} if device.type == "cpu" else {"device_type": device.type}
+    try:
+        with torch.random.fork_rng(devices=[device.index or 0] if forked else [], **forked):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(before)

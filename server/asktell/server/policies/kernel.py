@@ -1,0 +1,154 @@
+"""The covariance between configurations: Matérn-5/2 over all parameters at once, and for some models a smooth trend beside it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from asktell.server.policies.columns import Vector
+
+Matrix = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+
+SQRT_HALF = math.sqrt(0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the columns of feature rows (`n x D`) stand for.
+
+    A number is one column, in [0, 1]. Names are one column for each name, `sqrt(1/2)` for the one that holds and 0 for the others, so that
+    squared distances between two names are 1: the Hamming distance. `owners` (`D`) are the indices of the parameters, of which there are
+    `dimensions`; `numeric` (`D`) tells numbers from names.
+    """
+
+    owners: Indices
+    numeric: Mask
+    dimensions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """What is fitted: lengthscales (`d`), the noise's variance and the mean, of standardised labels, and the trend's two variances, if any."""
+
+    lengthscales: Vector
+    noise: float
+    mean: float
+    trend: tuple[float, float] | None = None
+
+
+def matern(squared: Matrix) -> Matrix:
+    """Matérn-5/2 correlations of squared distances."""
+    root = np.sqrt(5.0 * squared)
+    return (1.0 + root + root * root / 3.0) * np.exp(-root)
+
+
+def matern_with_slope(squared: Matrix) -> tuple[Matrix, Matrix]:
+    """Matérn-5/2 correlations of squared distances, and minus twice their derivatives by the squared distance."""
+    root = np.sqrt(5.0 * squared)
+    decay = np.exp(-root)
+    slope = (5.0 / 3.0) * (1.0 + root) * decay
+    return decay * (1.0 + root * (1.0 + root / 3.0)), slope
+
+
+def squared_distances(left: Matrix, right: Matrix) -> Matrix:
+    """Squared Euclidean distances between rows (`n x D`, `m x D`): `n x m`."""
+    squared = -2.0 * left @ right.T
+    squared += (left * left).sum(axis=1)[:, None]
+    squared += (right * right).sum(axis=1)
+    return np.maximum(squared, 0.0, out=squared)
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """Legendre polynomials of degree 1 and 2 in every number, and a level for every name: features whose weights are unknown.
+
+    A Gaussian process with them extrapolates the valley that most tuning problems are, where a stationary one falls back to its mean.
+    `linear` and `quadratic` (`3 x D`) are the polynomials' coefficients of 1, x and x squared.
+    """
+
+    linear: Matrix
+    quadratic: Matrix
+
+    @classmethod
+    def of(cls, layout: Layout, variances: tuple[float, float] = (1.0, 1.0)) -> Trend:
+        """The polynomials, scaled so that inner products of their values are the trend's covariance."""
+        numeric = layout.numeric
+        zeros = np.zeros(len(numeric))
+        linear = np.stack(
+            [np.where(numeric, -math.sqrt(3.0), 0.0), np.where(numeric, 2.0 * math.sqrt(3.0), math.sqrt(2.0)), zeros]
+        )
+        quadratic = math.sqrt(5.0) * np.where(numeric, np.array([[1.0], [-6.0], [6.0]]), 0.0)
+        return cls(math.sqrt(variances[0]) * linear, math.sqrt(variances[1]) * quadratic)
+
+    def features(self, rows: Matrix) -> tuple[Matrix, Matrix]:
+        """The linear and the quadratic features of rows (`n x D` each)."""
+        constant, slope, _ = self.linear
+        zeroth, first, second = self.quadratic
+        return constant + slope * rows, zeroth + rows * (first + second * rows)
+
+    def gradient(self, rows: Matrix, linear: Matrix, quadratic: Matrix) -> Matrix:
+        """The derivatives by the rows of the features' sum, weighted (`n x D` each)."""
+        return linear * self.linear[1] + quadratic * (self.quadratic[1] + 2.0 * self.quadratic[2] * rows)
+
+
+class Kernel:
+    """The covariance of feature rows under given hyper-parameters."""
+
+    def __init__(self, layout: Layout, hyper: Hyperparameters) -> None:
+        self._trend = None if hyper.trend is None else Trend.of(layout, hyper.trend)
+        self._inverse = 1.0 / hyper.lengthscales[layout.owners]
+
+    def place(self, rows: Matrix) -> Placed:
+        """Rows made ready for covariances."""
+        trend = None if self._trend is None else np.hstack(self._trend.features(rows))
+        return Placed(rows, rows * self._inverse, trend)
+
+    @staticmethod
+    def covariance(left: Placed, right: Placed) -> Matrix:
+        """Covariances (`n x m`)."""
+        return _add_trend(matern(squared_distances(left.scaled, right.scaled)), left, right)
+
+    @staticmethod
+    def covariance_with_slope(left: Placed, right: Placed) -> tuple[Matrix, Matrix]:
+        """Covariances, and the slopes that `gradient` needs (`n x m` each)."""
+        correlation, slope = matern_with_slope(squared_distances(left.scaled, right.scaled))
+        return _add_trend(correlation, left, right), slope
+
+    @staticmethod
+    def variances(rows: Placed) -> Vector:
+        """Prior variances (`n`)."""
+        ones = np.ones(len(rows.scaled))
+        return ones if rows.trend is None else ones + (rows.trend * rows.trend).sum(axis=1)
+
+    def gradient(self, left: Placed, right: Placed, slope: Matrix, weights: Matrix, self_weights: Vector) -> Matrix:
+        """Derivatives by the left rows (`n x D`) of `sum(weights * covariance) + sum(self_weights * variances)`.
+
+        Weights are `n x m`, those of the rows' own variances `n`.
+        """
+        pull = weights * slope
+        result = (pull @ right.scaled - left.scaled * pull.sum(axis=1)[:, None]) * self._inverse
+        if left.trend is not None and right.trend is not None and self._trend is not None:
+            steep = weights @ right.trend + 2.0 * self_weights[:, None] * left.trend
+            columns = left.rows.shape[1]
+            result += self._trend.gradient(left.rows, steep[:, :columns], steep[:, columns:])
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Feature rows (`n x D`), the same in units of the lengthscales, and their weighted trend features (`n x 2D`), if there is a trend."""
+
+    rows: Matrix
+    scaled: Matrix
+    trend: Matrix | None
+
+
+def _add_trend(covariance: Matrix, left: Placed, right: Placed) -> Matrix:
+    if left.trend is not None and right.trend is not None:
+        covariance += left.trend @ right.trend.T
+    return covariance

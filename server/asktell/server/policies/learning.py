@@ -1,0 +1,113 @@
+"""From observations to models: labels, hyper-parameters, posteriors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asktell.server.domain.metric import Objective
+from asktell.server.domain.policy import Observation
+from asktell.server.policies.acquisition import Feasibility
+from asktell.server.policies.columns import Vector
+from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.hints import Fits, digest_of
+from asktell.server.policies.kernel import Hyperparameters, Layout, Matrix
+from asktell.server.policies.labels import Labels, make_labels, measured
+from asktell.server.policies.likelihood import fit, unpack
+from asktell.server.policies.models import Learned, Model, weigh
+from asktell.server.policies.posterior import Posterior
+from asktell.server.policies.recipe import Member, Recipe
+from asktell.server.policies.subset import spaced, subset
+
+_FITTED = 250
+"""To so many observations at most hyper-parameters are fitted; the posterior has more."""
+_ALWAYS = 16
+"""Up to so many observations every new one is a reason for a new fit;"""
+_GROWTH = 1.1
+"""beyond, so much growth is. A fit costs as much as all the rest of an ask, and a few observations seldom change it."""
+_LEAST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Observations by number, their features (`n x D`), and what it takes to learn from them. `pending` trials
+
+    have not ended; `weights` scalarise several objectives.
+    """
+
+    observations: Sequence[Observation]
+    rows: Matrix
+    layout: Layout
+    objectives: tuple[Objective, ...]
+    pending: int
+    recipe: Recipe
+    weights: Vector | None
+    fits: Fits
+    deadline: Deadline
+
+    def learn(self) -> Learned:
+        """Fit the recipe's models."""
+        failures = int((~measured(self.observations, self.objectives)).sum())
+        models = tuple(self._model(member) for member in self.recipe.members)
+        log_weights = weigh(models, temper=self.recipe.temper)
+        return Learned(models, log_weights, self._feasibility() if failures > self.recipe.few_failures else None)
+
+    def _model(self, member: Member) -> Model:
+        def label(some: Sequence[Observation]) -> Labels:
+            return make_labels(some, self.objectives, weights=self.weights, shape=member.shape)
+
+        kept = subset(self.rows, label(self.observations).values)
+        labels = label(self._those(kept))
+        hyper = self._hyper(lambda some: label(some).values, trend=member.trend)
+        posterior = Posterior(self.layout, hyper, inputs=self.rows[kept], labels=labels.values)
+        return Model(labels, posterior, labels.measured)
+
+    def _feasibility(self) -> Feasibility:
+        """Of -1 where trials worked and 1 where they failed, standardised, the middle is the threshold (least-squares classification)."""
+
+        def label(some: Sequence[Observation]) -> tuple[Vector, float]:
+            signs = np.where(measured(some, self.objectives), -1.0, 1.0)
+            centre, scale = float(signs.mean()), float(signs.std()) or 1.0
+            return (signs - centre) / scale, -centre / scale
+
+        kept = subset(self.rows, label(self.observations)[0])
+        labels, threshold = label(self._those(kept))
+        hyper = self._hyper(lambda some: label(some)[0], trend=False)
+        return Feasibility(Posterior(self.layout, hyper, inputs=self.rows[kept], labels=labels), threshold)
+
+    def _those(self, indices: Sequence[int]) -> list[Observation]:
+        return [self.observations[index] for index in indices]
+
+    def _hyper(self, label: Callable[[Sequence[Observation]], Vector], *, trend: bool) -> Hyperparameters:
+        """The hyper-parameters that fit the earliest observations, up to a milestone in their number.
+
+        They depend on these alone, so that a fit can be kept from one ask to the next, and made again wherever it is not known.
+        """
+        early = spaced(self._milestone(), _FITTED)
+        rows, values = self.rows[early], label(self._those(early))
+
+        def compute() -> Vector:
+            return fit(rows, values, self.layout, deadline=self.deadline, trend=trend)
+
+        point = self.fits.recall(digest_of(rows, values, self.layout, trend=trend), compute, keep=self._in_time)
+        return unpack(point, self.layout)
+
+    def _in_time(self) -> bool:
+        return not self.deadline.passed
+
+    def _milestone(self) -> int:
+        """How many observations are fitted to. As many as are pending are left out: one that ends late must not change the rest."""
+        count = len(self.observations)
+        reached = milestone(count - self.pending)
+        enough = measured(self.observations[:reached], self.objectives).sum() >= _LEAST
+        return reached if enough and self.weights is None else count
+
+
+def milestone(count: int) -> int:
+    """The highest of the numbers 1 to 16, 18, 20, 22, 24, 26, 29, 32, ... that is not above `count`."""
+    reached = min(count, _ALWAYS)
+    while (following := max(reached + 2, int(_GROWTH * reached))) <= count:
+        reached = following
+    return reached

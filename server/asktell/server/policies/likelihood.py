@@ -1,0 +1,194 @@
+"""Hyper-parameters of the surrogate: the most probable ones, given labels and priors (MAP)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import lapack
+from scipy.optimize import OptimizeResult, minimize
+
+from asktell.server.policies.columns import Vector
+from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.kernel import Hyperparameters, Layout, Matrix, Trend, matern_with_slope, squared_distances
+
+_LENGTHSCALES = (math.log(5e-3), 7.0)
+_NOISES = (math.log(1e-6), 1.0)
+_MEANS = (-10.0, 10.0)
+_TRENDS = (-12.0, 3.0)
+_HOPELESS = 1e10
+_LOG_TWO_PI = math.log(2.0 * math.pi)
+
+
+@dataclass(frozen=True, slots=True)
+class LogNormal:
+    """A prior density of a positive number, given its logarithm."""
+
+    location: float
+    scale: float
+
+    def log_density(self, logarithms: Vector) -> tuple[float, Vector]:
+        """The log density of the numbers themselves, summed, and its derivatives by their logarithms."""
+        units = (logarithms - self.location) / self.scale
+        constant = math.log(self.scale) + _LOG_TWO_PI / 2.0
+        return -float((units * units / 2.0 + logarithms + constant).sum()), -units / self.scale - 1.0
+
+    @property
+    def log_mode(self) -> float:
+        """The logarithm of the most probable number."""
+        return self.location - self.scale**2
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """A prior density of a number."""
+
+    location: float
+    scale: float
+
+    def log_density(self, values: Vector) -> tuple[float, Vector]:
+        """The log density, summed, and its derivatives."""
+        units = (values - self.location) / self.scale
+        constant = math.log(self.scale) + _LOG_TWO_PI / 2.0
+        return -float((units * units / 2.0 + constant).sum()), -units / self.scale
+
+
+NOISE_PRIOR = LogNormal(-4.0, 1.0)
+TREND_PRIOR = Normal(-4.0, 1.5)
+"""Of the logarithms of the trend's variances."""
+
+
+def lengthscale_prior(dimensions: int) -> LogNormal:
+    """The dimension-scaled prior of Hvarfner et al. (2024)."""
+    return LogNormal(math.sqrt(2.0) + math.log(dimensions) / 2.0, math.sqrt(3.0))
+
+
+class Likelihood:
+    """The hyper-parameters' negative log posterior, per observation, for feature rows (`n x D`) and standardised labels (`n`).
+
+    It is a function of log lengthscales (`d`), log noise, mean and, with a trend, two log variances: in log space the climb takes a tenth
+    of the steps. One Cholesky factor and one inverse give the value and all the derivatives.
+    """
+
+    def __init__(self, inputs: Matrix, labels: Vector, layout: Layout, *, trend: bool = False) -> None:
+        self._inputs, self._labels, self._layout = inputs, labels, layout
+        self._squares = inputs * inputs
+        self._prior = lengthscale_prior(layout.dimensions)
+        self._trend = Trend.of(layout).features(inputs) if trend else ()
+
+    def __call__(self, point: Vector) -> tuple[float, Vector]:
+        """The value and its gradient at a point (`d + 2` or `d + 4`); hopeless where the covariance is not positive definite."""
+        size, count = self._layout.dimensions, len(self._labels)
+        inverse = np.exp(-point[:size])[self._layout.owners]
+        scaled = self._inputs * inverse
+        covariance, slope = matern_with_slope(squared_distances(scaled, scaled))
+        noise = math.exp(point[size])
+        covariance.flat[:: count + 1] += noise
+        self._add_trend(covariance, point[size + 2 :])
+        factor, failed = lapack.dpotrf(covariance, lower=1, overwrite_a=1)
+        if failed:
+            return _HOPELESS, np.zeros_like(point)
+        residuals = self._labels - point[size + 1]
+        weights, _ = lapack.dpotrs(factor, residuals, lower=1)
+        evidence = -0.5 * residuals @ weights - np.log(factor.diagonal()).sum() - 0.5 * count * _LOG_TWO_PI
+        gradient = np.empty_like(point)
+        pull = np.multiply.outer(weights, weights) - _inverse(factor)
+        gradient[size] = 0.5 * noise * np.trace(pull)
+        gradient[size + 1] = weights.sum()
+        gradient[size + 2 :] = self._trend_gradient(pull, point[size + 2 :])
+        pull *= slope
+        by_column = (pull.sum(axis=1) @ self._squares - (self._inputs * (pull @ self._inputs)).sum(axis=0)) * inverse**2
+        gradient[:size] = np.bincount(self._layout.owners, by_column, minlength=size)
+        prior, prior_gradient = self._log_prior(point)
+        return -(evidence + prior) / count, -(gradient + prior_gradient) / count
+
+    def _add_trend(self, covariance: Matrix, logarithms: Vector) -> None:
+        for variance, part in zip(np.exp(logarithms), self._trend, strict=True):
+            covariance += variance * part @ part.T
+
+    def _trend_gradient(self, pull: Matrix, logarithms: Vector) -> Sequence[float]:
+        parts = zip(np.exp(logarithms), self._trend, strict=True)
+        return [0.5 * variance * float(((pull @ part) * part).sum()) for variance, part in parts]
+
+    def _log_prior(self, point: Vector) -> tuple[float, Vector]:
+        size = self._layout.dimensions
+        gradient = np.zeros_like(point)
+        lengthscales, gradient[:size] = self._prior.log_density(point[:size])
+        noise, gradient[size : size + 1] = NOISE_PRIOR.log_density(point[size : size + 1])
+        trend, gradient[size + 2 :] = TREND_PRIOR.log_density(point[size + 2 :])
+        return lengthscales + noise + trend, gradient
+
+
+def _inverse(factor: Matrix) -> Matrix:
+    """The inverse of the matrix that has this lower Cholesky factor."""
+    # LAPACK leaves zeros above the diagonal.
+    lower, _ = lapack.dpotri(factor, lower=1)
+    full: Matrix = lower + lower.T
+    full.flat[:: len(full) + 1] *= 0.5
+    return full
+
+
+def fit(
+    inputs: Matrix,
+    labels: Vector,
+    layout: Layout,
+    *,
+    deadline: Deadline,
+    starts: Sequence[Vector] = (),
+    trend: bool = False,
+    steps: int = 60,
+) -> Vector:
+    """The best point that L-BFGS reaches from the starts, by default those of the prior. At the deadline it is the best so far."""
+    likelihood = Likelihood(inputs, labels, layout, trend=trend)
+    bounds = limits(layout.dimensions, trend=trend)
+    best: OptimizeResult | None = None
+    for start in starts or prior_starts(layout.dimensions, trend=trend):
+        found = minimize(
+            likelihood,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            callback=_stop_at(deadline),
+            options={"maxiter": steps, "ftol": 1e-6, "gtol": 1e-3},
+        )
+        if best is None or found.fun < best.fun - 1e-6:
+            best = found
+        if deadline.passed:
+            break
+    if best is None:
+        raise ValueError("no start led to hyper-parameters")
+    point: Vector = best.x
+    return point
+
+
+def limits(dimensions: int, *, trend: bool = False) -> list[tuple[float, float]]:
+    """Between which values each coordinate of the likelihood's points may be."""
+    return [_LENGTHSCALES] * dimensions + [_NOISES, _MEANS] + [_TRENDS] * (2 * trend)
+
+
+def unpack(point: Vector, layout: Layout) -> Hyperparameters:
+    """The hyper-parameters at a point of the likelihood."""
+    size = layout.dimensions
+    trend = tuple(np.exp(point[size + 2 :]).tolist()) or None
+    return Hyperparameters(np.exp(point[:size]), math.exp(point[size]), float(point[size + 1]), trend)
+
+
+def prior_starts(dimensions: int, *, trend: bool = False) -> Iterator[Vector]:
+    """The mode of the prior, and longer lengthscales with more noise: one likelihood in nine has a second peak there."""
+    yield np.array(
+        [lengthscale_prior(dimensions).log_mode] * dimensions
+        + [NOISE_PRIOR.log_mode, 0.0]
+        + [TREND_PRIOR.location] * (2 * trend)
+    )
+    yield np.array([math.log(dimensions) / 2.0] * dimensions + [-3.0, 0.0] + [TREND_PRIOR.location + 2.0] * (2 * trend))
+
+
+def _stop_at(deadline: Deadline) -> Callable[[Vector], None]:
+    def check(_: Vector) -> None:
+        if deadline.passed:
+            raise StopIteration
+
+    return check

@@ -1,0 +1,115 @@
+"""What the surrogate believes of configurations, given its hyper-parameters and labels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import lapack
+
+from asktell.server.policies.columns import Vector
+from asktell.server.policies.kernel import Hyperparameters, Kernel, Layout, Matrix, Placed
+
+_JITTERS = (0.0, 1e-9, 1e-7, 1e-5, 1e-3, 1e-1)
+_LEAST_VARIANCE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """Means (`m x s`, one column for each set of labels) and standard deviations (`m`) at `m` rows, with what their gradients take."""
+
+    mean: Matrix
+    deviation: Vector
+    _posterior: Posterior
+    _placed: Placed
+    _slope: Matrix
+    _solved: Matrix
+
+    def gradient(self, by_mean: Matrix, by_deviation: Vector) -> Matrix:
+        """The gradients (`m x D`) of a function of each row that has these derivatives by its mean (`m x s`) and its deviation (`m`)."""
+        by_variance = by_deviation / (2.0 * self.deviation)
+        weights = by_mean @ self._posterior.weights.T - 2.0 * by_variance[:, None] * (
+            self._solved @ self._posterior.whitener
+        )
+        return self._posterior.kernel.gradient(self._placed, self._posterior.placed, self._slope, weights, by_variance)
+
+
+class Posterior:
+    """A Gaussian process given labels (`n`, or `n x s`: several sets with one variance) at feature rows (`n x D`)."""
+
+    def __init__(self, layout: Layout, hyper: Hyperparameters, *, inputs: Matrix, labels: Matrix | Vector) -> None:
+        self.layout, self.hyper, self.inputs = layout, hyper, inputs
+        self.labels = labels.reshape(len(inputs), -1)
+        self.kernel = Kernel(layout, hyper)
+        self.placed = self.kernel.place(inputs)
+        self._covariance = self.kernel.covariance(self.placed, self.placed)
+        self._factor = _cholesky(self._covariance, hyper.noise)
+        self.weights, _ = lapack.dpotrs(self._factor, self.labels - hyper.mean, lower=1)
+
+    @cached_property
+    def whitener(self) -> Matrix:
+        """The inverse of the covariance's Cholesky factor (`n x n`)."""
+        inverse: Matrix = lapack.dtrtri(self._factor, lower=1)[0]
+        return inverse
+
+    @cached_property
+    def means(self) -> Matrix:
+        """The means at the inputs themselves (`n x s`)."""
+        means: Matrix = self.hyper.mean + self._covariance @ self.weights
+        return means
+
+    def moments(self, rows: Matrix) -> tuple[Matrix, Vector]:
+        """Means (`m x s`) and standard deviations (`m`) of the noise-free label at feature rows (`m x D`)."""
+        placed = self.kernel.place(rows)
+        cross = self.kernel.covariance(placed, self.placed)
+        return self.hyper.mean + cross @ self.weights, self._deviation(placed, cross @ self.whitener.T)
+
+    def believe(self, rows: Matrix) -> Belief:
+        """The same, ready for gradients."""
+        placed = self.kernel.place(rows)
+        cross, slope = self.kernel.covariance_with_slope(placed, self.placed)
+        solved = cross @ self.whitener.T
+        return Belief(
+            self.hyper.mean + cross @ self.weights, self._deviation(placed, solved), self, placed, slope, solved
+        )
+
+    def sample(self, rows: Matrix, normals: Matrix) -> Matrix:
+        """Joint draws of the noise-free labels at rows (`m x t`) for standard normal numbers of that shape; from the first set of labels."""
+        placed = self.kernel.place(rows)
+        cross = self.kernel.covariance(placed, self.placed)
+        solved = cross @ self.whitener.T
+        covariance = self.kernel.covariance(placed, placed) - solved @ solved.T
+        mean = self.hyper.mean + cross @ self.weights[:, :1]
+        draws: Matrix = mean + _cholesky(covariance, 1e-9) @ normals
+        return draws
+
+    def given(self, rows: Matrix, labels: Matrix) -> Posterior:
+        """The posterior had labels (`m x s`) been observed at more rows; the first set of the present labels goes with each of them."""
+        present = np.repeat(self.labels[:, :1], labels.shape[1], axis=1)
+        return Posterior(
+            self.layout, self.hyper, inputs=np.vstack([self.inputs, rows]), labels=np.vstack([present, labels])
+        )
+
+    def leave_one_out(self) -> Vector:
+        """Log densities (`n`) of the labels of the first set, each given all others (Sundararajan and Keerthi 2001)."""
+        precision = (self.whitener * self.whitener).sum(axis=0)
+        weights = self.weights[:, 0]
+        return 0.5 * (np.log(precision) - weights * weights / precision - math.log(2.0 * math.pi))
+
+    def _deviation(self, placed: Placed, solved: Matrix) -> Vector:
+        variance = self.kernel.variances(placed) - (solved * solved).sum(axis=1)
+        return np.sqrt(np.maximum(variance, _LEAST_VARIANCE))
+
+
+def _cholesky(covariance: Matrix, noise: float) -> Matrix:
+    """The lower factor of the covariance with noise on its diagonal, and with as little more as it takes."""
+    for jitter in _JITTERS:
+        noisy = covariance.copy()
+        noisy.flat[:: len(noisy) + 1] += noise + jitter
+        factor, failed = lapack.dpotrf(noisy, lower=1, overwrite_a=1)
+        if not failed:
+            lower: Matrix = factor
+            return lower
+    raise ArithmeticError(f"the covariance of {len(covariance)} observations is not positive definite")

@@ -1,0 +1,34 @@
+"""What the default policy is made of. The benchmarks take ingredients away to show what each one brings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asktell.server.policies.labels import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One of the models that the acquisition is averaged over: how its labels are warped, and whether it has a trend."""
+
+    shape: Shape = Shape.HALF
+    trend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The ingredients of the default policy.
+
+    `temper`: to which power a member's evidence is its weight, 0 for equal weights. `explores`: every other trial of a stagnant search asks
+    for more than the incumbent. `fantasies`: in how many ways pending trials are imagined to end. `few_failures`: failures are imputed;
+    more than so many also get a model of their own.
+    """
+
+    members: tuple[Member, ...] = (Member(Shape.HALF), Member(Shape.FENCE, trend=True))
+    temper: float = 0.3
+    explores: bool = True
+    fantasies: int = 16
+    few_failures: int = 2
+
+
+STANDARD = Recipe()

@@ -1,0 +1,148 @@
+"""The search for an acquisition's maximum over a mixed space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from asktell.server.policies.acquisition import Acquisition
+from asktell.server.policies.ascent import ascend
+from asktell.server.policies.columns import Vector
+from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.draws import generator, spread
+from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.kernel import Indices, Mask, Matrix
+
+SPREAD_POINTS = 384
+LOCAL_POINTS = 384
+STARTS = 8
+KEPT = 5
+_APART = 0.02
+_CALLS = 30
+
+
+class OutOfTimeError(Exception):
+    """The time limit was reached within a computation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Optima:
+    """Latent rows, best first, with their acquisition; `early` if the deadline ended the search."""
+
+    rows: Matrix
+    values: Vector
+    early: bool
+
+    @classmethod
+    def ranked(cls, rows: Matrix, values: Vector, *, early: bool) -> Optima:
+        """The rows in the order of their values."""
+        order = np.argsort(-values, kind="stable")
+        return cls(rows[order], values[order], early)
+
+
+class Search:
+    """Maximises an acquisition: raw points, ascents from the best, sweeps over discrete parameters, ascents over the continuous rest.
+
+    `encoder` says what may be chosen; `whole` is that of the whole space, which the surrogate's features are made by.
+    """
+
+    def __init__(self, encoder: Encoder, whole: Encoder, acquisition: Acquisition, deadline: Deadline) -> None:
+        self._encoder, self._whole, self._acquisition, self._deadline = encoder, whole, acquisition, deadline
+        several = np.array([codes.size != 1 for codes in encoder.columns])
+        self._movable = several & ~encoder.nominal & ~encoder.parents
+        self._smooth = self._movable & encoder.continuous
+        self._discrete = np.flatnonzero(several & ~encoder.continuous)
+
+    def run(self, raw: Matrix) -> Optima:
+        """The optima found from raw latent rows; the raw rows follow after them."""
+        raw = self._encoder.snap(raw)
+        values = self.score(raw)
+        order = np.argsort(-values, kind="stable")
+        rows, early = raw[order[distinct(self._encoder.settle(raw[order[:200]]))]], False
+        try:
+            rows = self._improve(rows)
+        except OutOfTimeError:
+            early = True
+        found = np.concatenate([self.score(rows), values[order]])
+        return Optima.ranked(np.concatenate([rows, raw[order]]), found, early=early)
+
+    def score(self, latent: Matrix) -> Vector:
+        """The acquisition (`m`) at latent rows."""
+        return self._acquisition(self._whole.features(self._encoder.settle(latent)))
+
+    def _improve(self, rows: Matrix) -> Matrix:
+        rows = self._encoder.snap(self._ascend(rows, self._movable))
+        if not len(self._discrete):
+            return rows
+        rows = rows[np.argsort(-self.score(rows), kind="stable")[:KEPT]]
+        for _ in range(2):
+            for index in self._discrete:
+                rows = self._sweep(rows, int(index))
+            rows = self._ascend(rows, self._smooth)
+        return rows
+
+    def _sweep(self, rows: Matrix, index: int) -> Matrix:
+        """Each row with the best of a discrete parameter's alternatives."""
+        self._check_time()
+        codes = self._encoder.columns[index]
+        options = [codes.alternatives(row[index]) for row in rows]
+        owners = np.repeat(np.arange(len(rows)), [len(option) for option in options])
+        varied = rows[owners]
+        varied[:, index] = np.concatenate(options)
+        scores = self.score(varied)
+        best = [np.flatnonzero(owners == row)[np.argmax(scores[owners == row])] for row in range(len(rows))]
+        return varied[best]
+
+    def _ascend(self, rows: Matrix, columns: Mask) -> Matrix:
+        """Rows after an ascent over some columns, those that are active; a relaxed discrete column is not rounded."""
+        if not columns.any():
+            return rows
+        free = columns & self._encoder.activity(self._encoder.snap(rows))
+        layout = self._whole.layout
+        numbers = np.flatnonzero(layout.numeric)
+        parameters = layout.owners[numbers]
+
+        def function(points: Matrix, which: Indices) -> tuple[Vector, Matrix]:
+            self._check_time()
+            values, slopes = self._acquisition.with_gradient(self._whole.features(points))
+            gradients = np.zeros_like(points)
+            gradients[:, parameters] = slopes[:, numbers]
+            return values, gradients * free[which]
+
+        found = ascend(function, self._encoder.settle(rows), calls=_CALLS)
+        return np.where(free, found, rows)
+
+    def _check_time(self) -> None:
+        if self._deadline.passed:
+            raise OutOfTimeError
+
+
+def distinct(settled: Matrix) -> list[int]:
+    """The first rows that are apart from one another, as many as a search starts from."""
+    chosen: list[int] = []
+    for place, row in enumerate(settled):
+        if not chosen or np.abs(settled[chosen] - row).max(axis=1).min() > _APART:
+            chosen.append(place)
+        if len(chosen) == STARTS:
+            break
+    return chosen
+
+
+def raw_points(encoder: Encoder, *, leaders: Matrix, lengthscales: Vector, seed: int, number: int) -> Matrix:
+    """Latent rows to start a search from: points spread over the whole space, and perturbations of the leaders (settled rows)."""
+    random = generator(seed, purpose="acquisition", number=number)
+    unit = spread(random, count=SPREAD_POINTS, dimensions=len(encoder.columns))
+    return np.concatenate([encoder.draw(unit), _around(encoder, leaders, lengthscales, random)])
+
+
+def _around(encoder: Encoder, leaders: Matrix, lengthscales: Vector, random: np.random.Generator) -> Matrix:
+    parents = leaders[random.integers(len(leaders), size=LOCAL_POINTS)]
+    fresh = encoder.draw(random.random(parents.shape))
+    steps = np.exp(random.uniform(np.log(0.01), np.log(0.3), (LOCAL_POINTS, 1))) * np.minimum(lengthscales, 1.0)
+    chosen = random.random(parents.shape) < np.maximum(0.2, random.random((LOCAL_POINTS, 1)))
+    moved = np.clip(parents + random.normal(size=parents.shape) * steps * chosen, 0.0, 1.0)
+    renamed = np.where(random.random(parents.shape) < 0.15, fresh, parents)
+    local = np.where(encoder.nominal, renamed, moved)
+    absent = ~encoder.activity(encoder.snap(parents))
+    return np.where(absent, fresh, local)

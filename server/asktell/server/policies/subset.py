@@ -1,0 +1,45 @@
+"""Which observations the model learns from, when there are too many for all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from asktell.server.policies.columns import Vector
+from asktell.server.policies.kernel import Matrix
+
+MAX_LEARNED = 1_000
+
+
+def subset(rows: Matrix, labels: Vector) -> list[int]:
+    """Which observations, by their features (`n x D`) and labels (`n`), the model learns from: all if they are few.
+
+    Else they are the best, the latest and a space-filling rest, in order.
+    """
+    count = len(rows)
+    if count <= MAX_LEARNED:
+        return list(range(count))
+    best = [int(index) for index in np.argsort(labels, kind="stable")[: MAX_LEARNED // 3]]
+    kept = dict.fromkeys([*best, *range(count - MAX_LEARNED // 3, count)])
+    _fill(kept, rows, MAX_LEARNED)
+    return sorted(kept)
+
+
+def spaced(count: int, limit: int) -> list[int]:
+    """Indices below `count`, all or `limit` of them at even distances."""
+    return list(range(count)) if count <= limit else [int(index) for index in np.linspace(0, count - 1, limit)]
+
+
+def _fill(kept: dict[int, None], rows: Matrix, limit: int) -> None:
+    """Add the row farthest from all kept ones until there are `limit`."""
+    squares = (rows * rows).sum(axis=1)
+
+    def distances(indices: list[int]) -> Vector:
+        gaps: Vector = (squares[indices, None] + squares - 2.0 * rows[indices] @ rows.T).min(axis=0)
+        return gaps
+
+    nearest = distances(list(kept))
+    while len(kept) < limit:
+        nearest[list(kept)] = -1.0
+        farthest = int(nearest.argmax())
+        kept[farthest] = None
+        nearest = np.minimum(nearest, distances([farthest]))

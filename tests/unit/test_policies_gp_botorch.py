@@ -1,0 +1,379 @@
+"""The policy that runs wholly on BoTorch: it agrees with the project's own numerics, and leaves the process as it found it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pickle
+import random
+import subprocess
+import sys
+import warnings
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+from asktell.server import bootstrap
+from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.policy import Candidate, Decision, Observation, SuggestRequest
+from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace, key
+from asktell.server.domain.trial import Origin, TrialState
+from asktell.server.policies import registry, torch_device
+from asktell.server.policies.acquisition import ExpectedImprovement
+from asktell.server.policies.botorch_model import fit as fit_botorch
+from asktell.server.policies.botorch_model import log_posterior, make_model, point_of, tensor
+from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.draws import fantasy_normals
+from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.engine import ProcessPoolEngine
+from asktell.server.policies.gp_botorch import BotorchChooser
+from asktell.server.policies.labels import make_labels
+from asktell.server.policies.likelihood import Likelihood, fit, unpack
+from asktell.server.policies.models import Model
+from asktell.server.policies.posterior import Posterior
+from asktell.server.policies.random_search import seen_keys
+from asktell.server.policies.recipe import STANDARD
+from asktell.server.policies.scope import Scope
+from asktell.server.policies.search import Search, raw_points
+from asktell.server.settings import Settings
+from tests.contract.test_policy import check_any_request, requests
+
+ROOT = Path(__file__).parents[2]
+COST = Objective("cost", Goal.MINIMIZE)
+SPACES = {
+    "numbers": SearchSpace(tuple(Float(name=f"x{index}", low=0.0, high=1.0) for index in range(4))),
+    "mixed": SearchSpace(
+        (
+            Float(name="x0", low=1e-4, high=1.0, log=True),
+            Int(name="i", low=1, high=1_000),
+            Ordinal(name="batch", values=(16, 32, 64)),
+            Categorical(name="name", choices=("a", "b", "c", "d")),
+        )
+    ),
+    "conditional": SearchSpace(
+        (
+            Categorical(name="name", choices=("a", "b")),
+            Float(name="x0", low=0.0, high=1.0, when=Condition("name", ("a",))),
+            Bool(name="flag", when=Condition("name", ("a",))),
+            Float(name="x1", low=0.0, high=1.0),
+            Int(name="i", low=0, high=4, when=Condition("name", ("b",))),
+        )
+    ),
+}
+
+
+def cost(encoder, parameters, seed):
+    """A smooth function of a configuration's codes, with a little noise of its own."""
+    row = encoder.encode([parameters])[0]
+    slopes = np.random.default_rng(seed).normal(size=len(row))
+    noise = np.random.default_rng(zlib.crc32(row.tobytes())).normal()
+    return float(np.sin(3.0 * row @ slopes) + 0.5 * ((row - 0.3) ** 2).sum() + 0.05 * noise)
+
+
+def study(space, *, count=14, pending=0, seed=0, policy="gp-botorch", **changes):
+    """A request in the midst of a study."""
+    encoder = Encoder.of(space)
+    blank = SuggestRequest(
+        space=space, objectives=(COST,), policy="random", seed=seed, count=count + pending, next_number=1
+    )
+    drawn = [candidate.parameters for candidate in registry.suggest(blank).candidates]
+    observations = tuple(
+        Observation(number, TrialState.SUCCEEDED, parameters, {"cost": MetricValue(cost(encoder, parameters, seed))})
+        for number, parameters in enumerate(drawn[:count], 1)
+    )
+    usual = {"policy": policy, "count": 1, "next_number": count + pending + 1}
+    return replace(blank, observations=observations, pending=tuple(drawn[count:]), **{**usual, **changes})
+
+
+@pytest.fixture(autouse=True)
+def calm():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("count", [6, 20, 45])
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_both_fits_reach_the_same_log_posterior(space, count, seed):
+    request, encoder = study(space, count=count, seed=seed), Encoder.of(space)
+    rows = encoder.encode([seen.parameters for seen in request.observations])
+    labels = make_labels(request.observations, request.objectives).values
+    model = make_model(tensor(rows, torch.device("cpu")), tensor(labels, torch.device("cpu")), encoder)
+    fit_botorch(model, Deadline(None))
+    likelihood = Likelihood(encoder.features(rows), labels, encoder.layout)
+    theirs, _ = likelihood(point_of(model))
+    ours, _ = likelihood(fit(encoder.features(rows), labels, encoder.layout, deadline=Deadline(None)))
+    assert theirs == pytest.approx(-log_posterior(model), rel=1e-6)
+    assert ours < theirs + 1e-3
+    assert theirs < ours + 1e-3
+
+
+def chosen(request):
+    """BoTorch's choice, and the chooser that made it."""
+    chooser = BotorchChooser(request, Deadline(None), STANDARD)
+    choice = chooser.choose(request.next_number, pending=request.pending, seen=seen_keys(request))
+    return choice, chooser
+
+
+def our_model(request, chooser):
+    """Our posterior with BoTorch's hyper-parameters, after the pending trials were imagined to end."""
+    encoder, known = Encoder.of(request.space), chooser._known
+    rows = encoder.features(encoder.encode([seen.parameters for seen in request.observations]))
+    hyper = unpack(point_of(known.model), encoder.layout)
+    posterior = Posterior(encoder.layout, hyper, inputs=rows, labels=known.labels.values)
+    model = Model(known.labels, posterior, known.labels.measured)
+    if not request.pending:
+        return model
+    pending = sorted(request.pending, key=lambda parameters: repr(key(parameters)))
+    normals = fantasy_normals(request.seed, points=len(pending), fantasies=STANDARD.fantasies)
+    return model.imagining(encoder.features(encoder.encode(pending)), normals)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("pending", [0, 3])
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_both_agree_on_the_candidates_acquisition_and_ours_finds_as_high_a_one(space, pending, seed):
+    request = study(space, pending=pending, seed=seed, next_number=15 + 2 * seed)
+    choice, chooser = chosen(request)
+    assert not choice.fallback
+    whole, within = Encoder.of(space), Encoder.within(Scope.of(space, {}))
+    model = our_model(request, chooser)
+    ours = ExpectedImprovement(model.posterior, model.incumbents)
+    row = whole.encode([choice.parameters])
+    (value,) = ours(whole.features(row))
+    ambitious = ExpectedImprovement(model.posterior, model.incumbents - 0.5)(whole.features(row))[0]
+    explored = choice.method == "exploration"
+    assert choice.acquisition == pytest.approx(ambitious if explored else value, rel=1e-6)
+    raw = raw_points(
+        within,
+        leaders=whole.settled(model.posterior.inputs[:5]),
+        lengthscales=model.posterior.hyper.lengthscales,
+        seed=seed,
+        number=1,
+    )
+    assert Search(within, whole, ours, Deadline(None)).run(raw).values[0] > value - 1e-3
+
+
+def test_its_prediction_and_incumbent_are_those_of_our_posterior():
+    request = study(SPACES["mixed"])
+    choice, chooser = chosen(request)
+    model, encoder = our_model(request, chooser), Encoder.of(request.space)
+    mean, deviation = model.posterior.moments(encoder.features(encoder.encode([choice.parameters])))
+    expected = model.labels.prediction(float(mean[0, 0]), float(deviation[0]))
+    assert choice.predictions["cost"].mean == pytest.approx(expected.mean, rel=1e-6)
+    assert choice.predictions["cost"].standard_deviation == pytest.approx(expected.standard_deviation, rel=1e-6)
+    assert choice.incumbent == pytest.approx(model.labels.value(float(model.incumbents[0])), rel=1e-6)
+
+
+def test_more_observations_than_the_fit_takes_are_all_in_the_posterior():
+    request = study(SPACES["numbers"], count=300)
+    choice, chooser = chosen(request)
+    assert len(chooser._known.labels.values) == 300
+    model, encoder = our_model(request, chooser), Encoder.of(request.space)
+    row = encoder.features(encoder.encode([choice.parameters]))
+    (value,) = ExpectedImprovement(model.posterior, model.incumbents)(row)
+    assert choice.acquisition == pytest.approx(value, rel=1e-5)
+
+
+def test_a_numeric_parent_decides_what_is_active():
+    space = SearchSpace(
+        (
+            Int(name="layers", low=1, high=50),
+            Float(name="x", low=0.0, high=1.0),
+            Float(name="skip", low=0.0, high=1.0, when=Condition("layers", tuple(range(2, 51)))),
+        )
+    )
+    request = study(space, count=12)
+    for candidate in registry.suggest(replace(request, count=2)).candidates:
+        assert candidate.origin.fallback == ""
+        assert space.check(candidate.parameters) == candidate.parameters
+        assert ("skip" in candidate.parameters) == (candidate.parameters["layers"] > 1)
+
+
+def test_all_but_one_parameter_can_be_fixed():
+    fixed = {"x0": 0.25, "batch": 32, "name": "c"}
+    (candidate,) = registry.suggest(study(SPACES["mixed"], fixed=fixed)).candidates
+    assert {name: candidate.parameters[name] for name in fixed} == fixed
+    assert candidate.origin.fallback == ""
+
+
+def test_names_beyond_what_botorch_lists_are_searched_and_repeat_to_the_bit():
+    names = tuple(f"name{index}" for index in range(30))
+    space = SearchSpace((Categorical(name="name", choices=names), Float(name="x", low=0.0, high=1.0)))
+    first, again = (registry.suggest(study(space)).candidates for _ in range(2))
+    assert [c.parameters for c in first] == [c.parameters for c in again]
+    assert [c.origin.acquisition for c in first] == [c.origin.acquisition for c in again]
+
+
+def test_threads_and_random_numbers_are_left_as_they_were():
+    random.seed(1)
+    torch.manual_seed(1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        before = random.getstate(), torch.get_rng_state().tolist(), torch.get_default_dtype()
+        first = registry.suggest(study(SPACES["mixed"])).candidates
+        assert (random.getstate(), torch.get_rng_state().tolist(), torch.get_default_dtype()) == before
+        assert torch.get_num_threads() == 2
+        random.seed(2)
+        torch.manual_seed(2)
+        assert registry.suggest(study(SPACES["mixed"])).candidates[0].parameters == first[0].parameters
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_search_that_runs_out_of_time_says_so_and_settles_for_what_it_has():
+    request = study(SPACES["mixed"], time_limit=100.0)
+    chooser = BotorchChooser(request, Deadline.after(100.0), STANDARD)
+    usual = chooser.choose(15, pending=(), seen=seen_keys(request))
+    late = BotorchChooser(request, Deadline.after(100.0), STANDARD)
+    late._learn(15)
+    late._deadline = Deadline.after(0.0)
+    choice = late.choose(15, pending=(), seen=seen_keys(request))
+    assert "ended the search early" in choice.fallback
+    assert SPACES["mixed"].check(choice.parameters) == choice.parameters
+    assert choice.acquisition <= usual.acquisition
+    assert usual.fallback == ""
+
+
+def test_a_time_limit_that_is_kept_changes_nothing():
+    free, limited = (
+        registry.suggest(study(SPACES["mixed"], time_limit=limit)).candidates[0] for limit in (None, 500.0)
+    )
+    assert free.parameters == limited.parameters
+    assert free.origin.acquisition == limited.origin.acquisition
+
+
+@given(requests("gp-botorch"))
+@settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+def test_no_study_is_too_strange_for_gp_botorch(request):
+    check_any_request(request)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3_600)
+@given(requests("gp-botorch"))
+@settings(
+    max_examples=1_000,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+def test_no_study_of_hundreds_is_too_strange_for_gp_botorch(request):
+    check_any_request(request)
+
+
+# Who does not ask for it does not pay for it.
+
+
+def test_its_model_based_requests_go_to_the_engines_processes():
+    request = study(SPACES["numbers"])
+    assert registry.outlook(request) is registry.Outlook.MODEL
+    assert registry.outlook(replace(request, observations=())) is registry.Outlook.MODEL_LATER
+
+
+def test_only_its_own_modules_import_torch():
+    importers = {
+        path.name for path in (ROOT / "server").rglob("*.py") if TORCH & set(imported(ast.parse(path.read_text())))
+    }
+    assert importers == {"gp_botorch.py", "botorch_model.py"}
+
+
+TORCH = {"torch", "botorch", "gpytorch", "linear_operator"}
+
+
+def imported(tree):
+    """The top names of all packages that a module imports, at its start or later."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0]
+
+
+def test_a_server_and_a_suggestion_of_gp_load_no_torch(tmp_path):
+    program = """
+import pickle, sys
+from asktell.server import embedded
+from asktell.server.policies import registry
+server = embedded.start(sys.argv[1])
+for path in sys.argv[2:]:
+    with open(path, "rb") as file:
+        print(*{c.origin.method for c in registry.suggest(pickle.load(file)).candidates})
+server.close()
+print(*[name for name in ("torch", "botorch", "gpytorch") if name in sys.modules])
+"""
+    asked = study(SPACES["mixed"], policy="gp"), study(SPACES["mixed"], count=2, policy="gp-botorch")
+    paths = [tmp_path / str(index) for index in range(2)]
+    for path, request in zip(paths, asked, strict=True):
+        path.write_bytes(pickle.dumps(request))
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "a.db"), *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines() == ["acquisition", "initial-design", ""]
+
+
+# The device.
+
+
+def tell_device(request):
+    """A computation that says where it would compute, and in which process."""
+    return Decision((Candidate({}, Origin(policy=torch_device.chosen(), method=str(os.getpid()))),))
+
+
+async def test_the_torch_device_reaches_the_engines_processes():
+    engine = ProcessPoolEngine(workers=1, compute=tell_device, torch_device="cuda:7")
+    try:
+        decision = await engine.suggest(study(SPACES["numbers"]))
+    finally:
+        await engine.close()
+    assert decision.candidates[0].origin.policy == "cuda:7"
+    assert decision.candidates[0].origin.method != str(os.getpid())
+    assert torch_device.chosen() == "cpu"
+
+
+async def test_the_engine_computes_it_in_a_process_of_its_own():
+    engine = ProcessPoolEngine(workers=1)
+    try:
+        decision = await engine.suggest(study(SPACES["numbers"]))
+    finally:
+        await engine.close()
+    origin = decision.candidates[0].origin
+    assert (origin.policy, origin.fallback) == ("gp-botorch", "")
+    assert decision.candidates[0].parameters == registry.suggest(study(SPACES["numbers"])).candidates[0].parameters
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "abacus"])
+async def test_a_server_whose_torch_device_does_not_exist_is_refused_by_name(device, tmp_path):
+    settings = Settings(listen="127.0.0.1:0", database=str(tmp_path / "a.db"), torch_device=device)
+    with pytest.raises(bootstrap.StartError, match=rf"--torch-device \(ASKTELL_TORCH_DEVICE\) is '{device}'"):
+        async with bootstrap.running(settings):
+            pass
+    assert not (tmp_path / "a.db").exists(), "nothing was begun"
+
+
+def test_a_device_that_torch_has_but_that_cannot_compute_is_refused():
+    with pytest.raises(torch_device.UnusableDevice, match="'meta'"):
+        torch_device.check("meta")
+
+
+def test_any_name_of_the_cpu_is_fine():
+    torch_device.check("cpu")
+    torch_device.check("cpu:0")
