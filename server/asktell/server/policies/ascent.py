@@ -65,9 +65,11 @@ class _Climbs:
         expected = (self._free * (tried - self._rows)).sum(axis=1)
         lower = losses <= self._losses + 1e-4 * expected
         gains = np.where(lower, self._losses - losses, np.inf)
+        # A step that had to be shortened says little about what a next one, with another curvature, will gain.
+        going = (gains > _SETTLED) | (self._length < 1.0)
         self._accept(lower, tried[lower], losses[lower], gradients[lower])
         self._length = np.where(lower, 1.0, self._length * _SHRINK)
-        self._drop((gains > _SETTLED) & (self._length > _SHORTEST) & self._steep())
+        self._drop(going & (self._length > _SHORTEST) & self._steep())
 
     def _evaluate(self, rows: Matrix) -> tuple[Vector, Matrix]:
         values, gradients = self._function(rows, self.going)

@@ -100,7 +100,7 @@ def stages(request: SuggestRequest) -> Iterator[Stage]:
 
 
 def needs_model(request: SuggestRequest) -> bool:
-    """Whether the request takes a surrogate, and so torch and seconds; anything else takes milliseconds."""
+    """Whether the request takes a surrogate, and so a process of its own; anything else takes milliseconds."""
     return Stage.MODEL in stages(request)
 
 

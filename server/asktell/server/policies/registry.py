@@ -48,7 +48,7 @@ def suggest_botorch(request: SuggestRequest) -> Decision:
 
 
 class Outlook(Enum):
-    """What a request takes: a surrogate, which means torch and seconds; or milliseconds now, but a surrogate later in the study; or neither."""
+    """What a request takes: a surrogate, and so a process of its own; or milliseconds now, but a surrogate later in the study; or neither."""
 
     MODEL = "model"
     MODEL_LATER = "model later"
