@@ -32,9 +32,9 @@ _LEAST = 2
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """Observations by number, their features (`n x D`), and what it takes to learn from them. `pending` trials
+    """Observations by number, their features (`n x D`), and what it takes to learn from them.
 
-    have not ended; `weights` scalarise several objectives.
+    `pending` is how many trials have not ended; `weights` scalarise several objectives.
     """
 
     observations: Sequence[Observation]
@@ -100,7 +100,7 @@ class Lesson:
     def _milestone(self) -> int:
         """How many observations are fitted to. As many as are pending are left out: one that ends late must not change the rest."""
         count = len(self.observations)
-        reached = milestone(count - self.pending)
+        reached = milestone(count - min(self.pending, count // 4))
         enough = measured(self.observations[:reached], self.objectives).sum() >= _LEAST
         return reached if enough and self.weights is None else count
 
