@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from asktell.server.domain.metric import Goal, MetricValue, Objective
@@ -19,6 +19,10 @@ from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace, key
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import registry
+from asktell.server.policies.choosing import MAX_BELIEVED
+from asktell.server.policies.initial_design import fits
+from asktell.server.policies.labels import measured
+from asktell.server.policies.scope import Scope
 
 COST = Objective("cost", Goal.MINIMIZE)
 GAIN = Objective("gain", Goal.MAXIMIZE)
@@ -121,6 +125,10 @@ def test_another_process_gives_the_same_bits(policy, tmp_path):
     code = """
 import pickle, sys
 from asktell.server.policies import registry
+from asktell.server.policies.choosing import MAX_BELIEVED
+from asktell.server.policies.initial_design import fits
+from asktell.server.policies.labels import measured
+from asktell.server.policies.scope import Scope
 request = pickle.load(open(sys.argv[1], "rb"))
 print([(c.parameters, c.origin.acquisition) for c in registry.suggest(request).candidates])
 """
@@ -199,6 +207,16 @@ def test_nothing_is_offered_twice_in_a_study(policy):
     assert len({key(seen.parameters) for seen in observations}) == 15
 
 
+@pytest.mark.xfail(strict=True, reason="32 draws are all that is tried in a space with a continuum anywhere")
+def test_a_continuum_behind_a_rare_choice_is_found_when_all_else_has_failed(policy):
+    """Only one choice of 40 has a number; the other 39 failed, and must not be offered again."""
+    rare = Float(name="x", low=0.0, high=1.0, when=Condition("c", (0,)))
+    space = SearchSpace((Categorical(name="c", choices=tuple(range(40))), rare))
+    failed = tuple(Observation(choice, TrialState.FAILED, {"c": choice}, {}) for choice in range(1, 40))
+    candidates = parameters(ask(space, policy, observations=failed, next_number=40, count=5))
+    assert [p["c"] for p in candidates] == [0] * 5
+
+
 @pytest.mark.parametrize("objectives", [(COST,), (GAIN,), (COST, GAIN)], ids=len)
 def test_several_objectives_and_both_goals_are_served(policy, objectives):
     (candidate,) = modelled(policy, objectives=objectives)
@@ -239,7 +257,25 @@ VALUES = st.one_of(
     st.sampled_from([0.0, -0.0, 1e300, -1e300, 1.7e308, -1.7e308, 5e-324, math.nan, math.inf, -math.inf]),
     st.just(1.0),
 )
-STATES = st.sampled_from([TrialState.SUCCEEDED, TrialState.STOPPED, TrialState.INFEASIBLE, TrialState.FAILED])
+# A study's trials take them in turn: one value is a constant objective, two states are half a study of failures.
+TOLD = st.one_of(
+    st.lists(VALUES, min_size=1, max_size=12),
+    st.lists(st.floats(-10.0, 10.0), min_size=4, max_size=12),
+    st.lists(VALUES, min_size=1, max_size=1),
+    st.permutations([1e300, -1e300, 1.0, 2.0]),
+    st.lists(st.sampled_from([math.nan, math.inf, -math.inf]), min_size=1, max_size=3),
+)
+USEFUL = st.sampled_from([TrialState.SUCCEEDED, TrialState.STOPPED])
+FAILURES = (TrialState.INFEASIBLE, TrialState.FAILED)
+USELESS = st.sampled_from(FAILURES)
+STATES = st.one_of(
+    st.lists(USEFUL, min_size=1, max_size=2),
+    st.lists(st.one_of(USEFUL, USEFUL, USELESS), min_size=1, max_size=6),
+    st.lists(USELESS, min_size=1, max_size=2),
+)
+SEEDS = st.integers(-(2**63), 2**63 - 1)
+COUNTS = st.one_of(st.integers(0, 3), st.integers(4, 12), st.integers(4, 12), st.integers(13, 40))
+PENDING = st.one_of(st.just(0), st.integers(1, 8), st.sampled_from([40, 250]))
 
 
 SPECS = st.one_of(
@@ -275,47 +311,79 @@ def spaces(draw):
 
 
 @st.composite
+def fixings(draw, space, tried):
+    """Some values of one configuration; or conditional ones of one and the others of another, which may contradict each other."""
+    one, other = draw(st.sampled_from(tried)), draw(st.sampled_from(tried))
+    names = draw(st.sets(st.sampled_from(sorted(one)), max_size=3))
+    if draw(st.booleans()):
+        return {name: one[name] for name in names}
+    conditional = {spec.name for spec in space if spec.when}
+    inner = {name: value for name, value in one.items() if name in conditional}
+    return inner | {name: value for name, value in other.items() if name not in conditional}
+
+
+@st.composite
 def requests(draw, policy):
     space = draw(spaces())
     space.validate()
     objectives = draw(st.sampled_from([(COST,), (GAIN,), (COST, GAIN)]))
-    drawn = parameters(
-        ask(space, "random", count=draw(st.integers(0, 12)), seed=draw(st.integers(-(2**63), 2**63 - 1)))
-    )
-    if drawn and draw(st.booleans()):
-        drawn += drawn[:3]
-    told = st.builds(MetricValue, VALUES)
+    tried = parameters(ask(space, "random", count=draw(COUNTS), seed=draw(SEEDS)))
+    if draw(st.booleans()):
+        tried += tried[:3]
+    states, costs, gains = draw(STATES), draw(TOLD), draw(TOLD)
     observations = tuple(
-        Observation(number, draw(STATES), p, {"cost": draw(told), "gain": draw(told)})
-        for number, p in enumerate(drawn, 1)
+        Observation(
+            number,
+            states[number % len(states)],
+            p,
+            {"cost": MetricValue(costs[number % len(costs)]), "gain": MetricValue(gains[number % len(gains)])},
+        )
+        for number, p in enumerate(tried, 1)
     )
+    pending = parameters(ask(space, "random", count=draw(PENDING), seed=draw(SEEDS)))
+    if draw(st.booleans()):
+        pending += tried[:2]
     return SuggestRequest(
         space=space,
         objectives=objectives,
         policy=policy,
-        seed=draw(st.integers(-(2**63), 2**63 - 1)),
+        seed=draw(SEEDS),
         count=draw(st.integers(1, 3)),
-        next_number=len(observations) + 1,
+        next_number=len(observations) + len(pending) + 1,
         observations=observations,
-        pending=tuple(drawn[:2]) if draw(st.booleans()) else (),
-        max_trials=draw(st.sampled_from([None, 1, 30])),
+        pending=tuple(pending),
+        fixed=draw(fixings(space, tried)) if tried and draw(st.booleans()) else {},
+        max_trials=draw(st.sampled_from([None, None, 1, 30])),
+        hint=draw(st.one_of(st.just(b""), st.binary(max_size=100))),
     )
+
+
+def left_in_scope(request):
+    """How many configurations with the fixed parameters have not been tried; None for a continuum."""
+    count = Scope.of(request.space, request.fixed).count()
+    tried = [*(seen.parameters for seen in request.observations), *request.pending]
+    within = {key(p) for p in tried if fits(p, request.fixed)}
+    return None if count is None else count - len(within)
 
 
 def check_any_request(request):
     candidates = registry.suggest(request).candidates
-    seen = {key(o.parameters) for o in request.observations} | {key(p) for p in request.pending}
+    left = left_in_scope(request)
+    assert len(candidates) == (request.count if left is None else min(request.count, left))
+    if left is not None:
+        seen = {key(o.parameters) for o in request.observations} | {key(p) for p in request.pending}
+        assert len({key(candidate.parameters) for candidate in candidates} - seen) == len(candidates)
     for candidate in candidates:
+        origin = candidate.origin
         assert key(request.space.check(candidate.parameters)) == key(candidate.parameters)
-        assert not any(word in candidate.origin.fallback for word in ("Error", "Exception")), candidate.origin
-        for prediction in candidate.origin.predictions.values():
+        assert fits(candidate.parameters, request.fixed)
+        assert not any(word in origin.fallback for word in ("Error", "Exception")), origin
+        for prediction in origin.predictions.values():
             assert math.isfinite(prediction.mean)
+            assert math.isfinite(prediction.standard_deviation)
             assert prediction.standard_deviation >= 0
-    if request.space.size is not None:
-        keys = [key(candidate.parameters) for candidate in candidates]
-        assert len(set(keys) - seen) == len(keys)
-    else:
-        assert len(candidates) == request.count
+        assert math.isfinite(origin.acquisition or 0.0)
+        assert math.isfinite(origin.incumbent or 0.0)
 
 
 FUZZ = {
@@ -323,6 +391,54 @@ FUZZ = {
     "derandomize": True,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 }
+
+
+def losses(request):
+    """The objective's values as a model sees them."""
+    useful = measured(request.observations, request.objectives)
+    name = request.objectives[0].metric
+    return [seen.metrics[name].value for seen, usable in zip(request.observations, useful, strict=True) if usable]
+
+
+def repeats(request):
+    """The losses of each configuration that was measured more than once."""
+    by_key = {}
+    for seen in request.observations:
+        if seen.state is TrialState.SUCCEEDED:
+            by_key.setdefault(key(seen.parameters), []).append(seen.metrics["cost"].value)
+    return [values for values in by_key.values() if len(values) > 1]
+
+
+ODDITIES = {
+    "a constant objective": lambda r: len(losses(r)) > 5 and len(set(losses(r))) == 1,
+    "duplicates": lambda r: len(repeats(r)) > 1,
+    "contradicting repeats": lambda r: any(max(values) - min(values) > 1 for values in repeats(r)),
+    "1e300 and -1e300": lambda r: {1e300, -1e300} <= set(losses(r)),
+    "NaN and infinity": lambda r: {"nan", "inf"} <= {str(seen.metrics["cost"].value) for seen in r.observations},
+    "a parameter of one value": lambda r: any(
+        Scope.of(SearchSpace((s,)), {}).count() == 1 for s in r.space if not s.when
+    ),
+    "fewer than two observations": lambda r: len(r.observations) == 1,
+    "failures alone": lambda r: len(r.observations) > 5 and all(seen.state in FAILURES for seen in r.observations),
+    "failures enough for a model of their own": lambda r: (
+        len(r.observations) - len(losses(r)) > 2 and len(losses(r)) > 2
+    ),
+    "more pending than are believed": lambda r: len(r.pending) > MAX_BELIEVED and bool(losses(r)),
+    "several objectives": lambda r: len(r.objectives) > 1 and len(losses(r)) > 5,
+    "a condition": lambda r: any(spec.when for spec in r.space) and len(losses(r)) > 5,
+    "fixed parameters": lambda r: len(r.fixed) > 1 and len(losses(r)) > 5,
+    "fixed parameters that contradict": lambda r: Scope.of(r.space, r.fixed).empty,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("oddity", ODDITIES.values(), ids=ODDITIES)
+def test_the_strange_studies_are_as_strange_as_they_should_be(oddity):
+    """Each oddity is among them, most in a request that takes a model."""
+    found = find(
+        requests("gp"), oddity, settings=settings(max_examples=3_000, phases=[Phase.generate], database=None, **FUZZ)
+    )
+    assert oddity(found)
 
 
 @given(requests("random"))
@@ -333,7 +449,7 @@ def test_no_study_is_too_strange_for_random(request):
 
 @pytest.mark.timeout(600)
 @given(requests("gp"))
-@settings(max_examples=60, **FUZZ)
+@settings(max_examples=300, **FUZZ)
 def test_no_study_is_too_strange_for_gp(request):
     check_any_request(request)
 
@@ -341,6 +457,6 @@ def test_no_study_is_too_strange_for_gp(request):
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 @given(requests("gp"))
-@settings(max_examples=3_000, **{**FUZZ, "derandomize": False})
-def test_no_study_of_thousands_is_too_strange_for_gp(request):
+@settings(max_examples=12_000, **{**FUZZ, "derandomize": False})
+def test_no_study_of_twelve_thousand_is_too_strange_for_gp(request):
     check_any_request(request)

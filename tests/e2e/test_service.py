@@ -78,7 +78,7 @@ def test_sigterm_lets_an_ask_finish_says_not_serving_and_exits_with_0(processes:
         watching = pool.submit(watch, wire.channel)
         await_status(SERVING)
         # The first model-based decision starts a process and imports torch: long enough to be caught at it.
-        study = wire.create("draining", small_study(policy="gp")).name
+        study = wire.create("draining", small_study(policy="gp-botorch")).name
         for trial in wire.ask(study, count=12).trials:
             wire.tell(trial, trial.parameters["x"].double_value)
         payload = trials.AskRequest(parent=study, worker_id="last").SerializeToString()
@@ -127,7 +127,7 @@ def test_a_person_with_buf_curl_needs_no_proto_files(processes: Processes, sqlit
 def test_an_idle_server_leaves_no_process_behind(processes: Processes, sqlite_file: str, signal: str) -> None:
     server = processes.serve(sqlite_file)
     with Wire(server.target) as wire:
-        study = wire.create("family", small_study(policy="gp")).name
+        study = wire.create("family", small_study(policy="gp-botorch")).name
         for trial in wire.ask(study, count=12).trials:
             wire.tell(trial, trial.parameters["x"].double_value)
         assert wire.ask(study).trials

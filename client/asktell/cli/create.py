@@ -116,7 +116,13 @@ class Settings:
     """All else about a study."""
 
     seed: Annotated[int | None, _help("Makes the choice of candidates repeatable.")] = None
-    policy: Annotated[str | None, _help("What chooses candidates: `auto`, `gp`, `random`.")] = None
+    policy: Annotated[
+        str | None,
+        _help(
+            "What chooses candidates: `auto` (`gp`, or `random` for a study too large for it), `gp`, `gp-botorch` (the same course on BoTorch,"
+            " on the server's torch device), `random`."
+        ),
+    ] = None
     lease_duration: Annotated[float | None, Positive, _help("Seconds that a worker's claim lasts without renewal.")] = (
         None
     )

@@ -178,7 +178,9 @@ class StudySpec(_message.Message):
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     LATE_TELLS_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
-    """Optional. What chooses candidates: `auto` (the default), `gp`, `random`."""
+    """Optional. What chooses candidates: `auto` (the default: `gp`, or `random` for a study that is too large for it), `gp`, `gp-botorch` (the
+    same course on BoTorch, on the server's torch device), `random`.
+    """
     seed: _builtins.int
     """Optional. Makes the choice of candidates repeatable; drawn by the server if absent, and then shown here."""
     max_attempts: _builtins.int

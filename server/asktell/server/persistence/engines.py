@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import timedelta
 from typing import Any
 
+import stamina
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
@@ -71,7 +73,10 @@ def _take_transaction_control(connection: Any, _record: object) -> None:
 
 
 def _prepare_to_write(connection: Any, _record: object) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
+    # While another process makes the same switch on a new file, SQLite says locked at once, whatever the busy timeout.
+    for attempt in stamina.retry_context(on=sqlite3.OperationalError, timeout=10.0, wait_initial=0.01, wait_max=0.1):
+        with attempt:
+            connection.execute("PRAGMA journal_mode = WAL")
     # FULL: with NORMAL a power cut loses commits that were acknowledged.
     connection.execute("PRAGMA synchronous = FULL")
 

@@ -1,4 +1,4 @@
-"""The surrogate of `kernel.py` and `likelihood.py`, and its acquisition, built of BoTorch and GPyTorch, on any torch device."""
+"""The surrogate of `kernel.py` and `likelihood.py` without a trend, and its acquisition, built of BoTorch and GPyTorch, on any torch device."""
 
 from __future__ import annotations
 
@@ -201,14 +201,15 @@ class Improvement(AcquisitionFunction):
         super().__init__(model)
         self._ways = incumbents.numel()
         self._log_ei = LogExpectedImprovement(model, best_f=incumbents.unsqueeze(-1), maximize=False)
-        self._encoder, self._deadline = encoder, deadline
+        self.cells = model.train_targets.shape[-1] * self._ways
+        self._encoder, self.deadline = encoder, deadline
         self.register_buffer("X_baseline", leaders)
         self.register_buffer("_absent", torch.tensor([codes.inactive for codes in encoder.columns]).to(leaders))
 
     def forward(self, X: Tensor) -> Tensor:  # noqa: N803 - BoTorch's name
         """The values (`b`)."""
-        if self._deadline.passed:
-            raise OutOfTimeError
+        if self.deadline.passed:
+            raise OutOfTimeError("the time limit ended the search")
         return self.value(self._settled(X))
 
     def value(self, settled: Tensor) -> Tensor:

@@ -120,7 +120,8 @@ class ModelChooser(ABC, Generic[Known]):
             return None
         values = self._score(imagined, self._whole.encode(fresh))
         best = int(values.argmax())
-        return self._choice(fresh[best], float(values[best]), known)
+        late = f"the time limit of {self._request.time_limit:g} s was over" if self._deadline.passed else ""
+        return self._choice(fresh[best], float(values[best]), known, fallback=late)
 
     def _raw(self, number: int, *, inputs: Matrix, means: Vector, lengthscales: Vector) -> Matrix:
         """Latent rows to start a search from: all over the scope, and around the best of the inputs (settled rows) by their means."""

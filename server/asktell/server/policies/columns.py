@@ -18,6 +18,7 @@ Vector = npt.NDArray[np.float64]
 Token = tuple[str, ParameterValue]
 
 MAX_ALTERNATIVES = 33
+MAX_NAMES = 128
 INACTIVE_NUMBER = 0.5
 INACTIVE_CHOICE = -1.0
 
@@ -289,8 +290,11 @@ class Choices(Column):
     def snap(self, codes: Vector) -> Vector:
         return np.clip(np.rint(codes), 0.0, len(self.members) - 1)
 
-    def alternatives(self, code: float) -> Vector:  # noqa: ARG002 - they do not depend on where one is
-        return np.arange(len(self.members), dtype=np.float64)
+    def alternatives(self, code: float) -> Vector:
+        if len(self.members) <= MAX_NAMES:
+            return np.arange(len(self.members), dtype=np.float64)
+        spread = np.rint(np.linspace(0, len(self.members) - 1, MAX_NAMES))
+        return np.unique(np.append(spread, code))
 
     def values(self) -> Iterator[ParameterValue]:
         return iter(self.members)

@@ -18,9 +18,12 @@ def generator(seed: int, *, purpose: str, number: int = 0) -> np.random.Generato
 
 
 def fantasy_normals(seed: int, *, points: int, fantasies: int) -> Matrix:
-    """Standard normal numbers (`points x fantasies`) in opposite pairs: in which ways pending trials are imagined to end."""
+    """Standard normal numbers (`points x fantasies`) in opposite pairs: in which ways pending trials are imagined to end.
+
+    An odd one is zero, which is the mean (the kriging believer of Ginsbourger et al. 2010).
+    """
     half = generator(seed, purpose="fantasies").normal(size=(points, fantasies // 2))
-    return np.hstack([half, -half])
+    return np.hstack([half, -half, np.zeros((points, fantasies % 2))])
 
 
 def spread(random: np.random.Generator, *, count: int, dimensions: int) -> Matrix:

@@ -13,9 +13,6 @@ from asktell.server.policies.columns import Column, Token, Vector, column, token
 from asktell.server.policies.kernel import SQRT_HALF, Layout, Mask, Matrix
 from asktell.server.policies.scope import Scope
 
-VERSION = 1
-"""Rises whenever a configuration would get other codes than before."""
-
 NEAR = 1e-4
 """Points closer than this in every number, and equal in every name, are one point to a duplicate guard."""
 

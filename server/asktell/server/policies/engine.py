@@ -66,7 +66,7 @@ class ProcessPoolEngine:
         return await asyncio.shield(self._keep(self._modelled(request)))
 
     async def warm_up(self) -> None:
-        """Start a process and import what model-based decisions need. Whatever goes wrong shows when the process is used."""
+        """Start a process and import what decisions of `gp` need. Whatever goes wrong shows when the process is used."""
         self._warmed = True
         try:
             await self._workers[-1].start()
@@ -115,6 +115,8 @@ class ProcessPoolEngine:
         try:
             async with asyncio.timeout_at(ends):
                 await worker.start()
+                for module in registry.modules(request):
+                    await worker.load(module)
         except TimeoutError:
             # Starting takes seconds and goes on; killing the process now would only make later asks wait as well.
             raise Late("no process was ready") from None
@@ -130,7 +132,7 @@ class ProcessPoolEngine:
             raise
 
     def _give_back(self, worker: Worker) -> None:
-        if worker.usable:
+        if worker.usable and not worker.loading:
             self._idle.put_nowait(worker)
         else:
             self._keep(self._restart(worker))
@@ -139,6 +141,7 @@ class ProcessPoolEngine:
         """Make the worker idle when it is ready: until then others are the better choice."""
         try:
             await worker.start()
+            await worker.loaded()
         except (WorkerDied, OSError):
             pass  # The ask that takes it starts it again, and reports what goes wrong.
         finally:

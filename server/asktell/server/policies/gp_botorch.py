@@ -48,7 +48,8 @@ RAW_SAMPLES = 128
 SPRAY_POINTS = 8
 STEPS = 60
 _SCORED = 512
-"""So many rows are scored at a time."""
+_CELLS = 250_000
+"""So many rows are scored at a time, and so many covariances computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +140,17 @@ def score(improvement: Improvement, settled: Matrix) -> Vector:
     """The acquisition (`m`) at settled rows (`m x d`)."""
     with torch.no_grad():
         rows = torch.as_tensor(settled).to(improvement.X_baseline).unsqueeze(-2)
-        values: Vector = torch.cat([improvement.value(some) for some in rows.split(_SCORED)]).cpu().numpy()
+        size = max(1, min(_SCORED, _CELLS // improvement.cells))
+        parts = [improvement.value(some) for some in _in_time(rows.split(size), improvement.deadline)]
+        values: Vector = torch.cat(parts).cpu().numpy()
         return values
+
+
+def _in_time(parts: Sequence[Tensor], deadline: Deadline) -> Iterator[Tensor]:
+    for part in parts:
+        yield part
+        if deadline.passed and part is not parts[-1]:
+            raise OutOfTimeError("the time limit ended the search")
 
 
 class BotorchSearch:

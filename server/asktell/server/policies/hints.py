@@ -7,12 +7,14 @@ import struct
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 
 from asktell.server.domain.policy import MAX_HINT
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Layout, Matrix
 
-_MAGIC = b"asktell fits 1\n"
+_MAGIC = f"asktell fits 1, NumPy {np.__version__}, SciPy {scipy.__version__}\n".encode()
+"""Changes with whatever changes a fit but its data: priors, starts and steps of `likelihood.py` are part of the number."""
 _DIGEST = 16
 _LENGTH = struct.Struct("<H")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,9 +50,16 @@ class Lesson:
     def learn(self) -> Learned:
         """Fit the recipe's models."""
         failures = int((~measured(self.observations, self.objectives)).sum())
-        models = tuple(self._model(member) for member in self.recipe.members)
+        models = tuple(self._models())
         log_weights = weigh(models, temper=self.recipe.temper)
         return Learned(models, log_weights, self._feasibility() if failures > self.recipe.few_failures else None)
+
+    def _models(self) -> Iterator[Model]:
+        """The members' models: the first, and the others if there is time."""
+        for member in self.recipe.members:
+            yield self._model(member)
+            if self.deadline.passed:
+                return
 
     def _model(self, member: Member) -> Model:
         def label(some: Sequence[Observation]) -> Labels:
@@ -85,24 +92,32 @@ class Lesson:
 
         They depend on these alone, so that a fit can be kept from one ask to the next, and made again wherever it is not known.
         """
-        early = spaced(self._milestone(), _FITTED)
+        early = self._early()
         rows, values = self.rows[early], label(self._those(early))
 
         def compute() -> Vector:
             return fit(rows, values, self.layout, deadline=self.deadline, trend=trend)
 
+        if self.weights is not None:
+            return unpack(compute(), self.layout)  # Another scalarisation every time: nothing to recall.
         point = self.fits.recall(digest_of(rows, values, self.layout, trend=trend), compute, keep=self._in_time)
         return unpack(point, self.layout)
 
     def _in_time(self) -> bool:
         return not self.deadline.passed
 
-    def _milestone(self) -> int:
-        """How many observations are fitted to. As many as are pending are left out: one that ends late must not change the rest."""
-        count = len(self.observations)
-        reached = milestone(count - min(self.pending, count // 4))
-        enough = measured(self.observations[:reached], self.objectives).sum() >= _LEAST
-        return reached if enough and self.weights is None else count
+    def _early(self) -> list[int]:
+        """Which observations are fitted to: the earliest, up to a milestone, or all that were measured if too few of those are among them.
+
+        As many as are pending, at most a quarter, are left out, for what ends late.
+        """
+        count, useful = len(self.observations), measured(self.observations, self.objectives)
+        reached = count if self.weights is not None else milestone(count - min(self.pending, count // 4))
+        early = spaced(reached, _FITTED)
+        if useful[early].sum() >= _LEAST:
+            return early
+        where = np.flatnonzero(useful)
+        return [int(where[place]) for place in spaced(len(where), _FITTED)]
 
 
 def milestone(count: int) -> int:

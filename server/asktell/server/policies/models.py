@@ -15,6 +15,7 @@ from asktell.server.policies.labels import Labels
 from asktell.server.policies.posterior import Posterior
 
 _LEAST_WEIGHT = 1e-9
+_CAUTION = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Model:
 
         There all warps are the identity, so that their labels differ in the unit only.
         """
-        better = self.labels.values <= np.median(self.labels.values)
+        values = self.labels.values
+        better = self.measured & (values <= np.median(values[self.measured]))
         return float(self.posterior.leave_one_out()[better].sum() - better.sum() * np.log(self.labels.unit))
 
 
@@ -61,7 +63,10 @@ class Learned:
         """What is maximised. `ambition` is how much more than the incumbent is asked for, in standard deviations of the labels."""
         parts = [ExpectedImprovement(model.posterior, model.incumbents - ambition) for model in self.models]
         value: Acquisition = parts[0] if len(parts) == 1 else Average(parts, self.log_weights)
-        return value if self.feasibility is None else Product([value, self.feasibility])
+        if self.feasibility is None:
+            return value
+        # What explores has hardly an improvement to lose by failing, and would go wherever nobody has been yet.
+        return Product([value] + [self.feasibility] * (_CAUTION if ambition else 1))
 
     def imagining(self, rows: Matrix, *, fantasies: int, seed: int) -> Learned:
         """What would be known had pending trials (`p x D`) ended."""

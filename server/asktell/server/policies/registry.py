@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -67,6 +67,11 @@ def outlook(request: SuggestRequest) -> Outlook:
         return Outlook.NO_MODEL
 
 
+def modules(request: SuggestRequest) -> Sequence[str]:
+    """What a process imports for the request beyond what every one has; it may take longer than an ask has time."""
+    return ["asktell.server.policies.gp_botorch"] if request.policy == BOTORCH else []
+
+
 def suggest(request: SuggestRequest) -> Decision:
     """The decision of the request's policy; a random one, which says so, if there is no such policy."""
     entry = POLICIES.get(request.policy)
@@ -93,7 +98,7 @@ POLICIES: Mapping[str, Entry] = {
     ),
     BOTORCH: Entry(
         guarded(suggest_botorch, name=BOTORCH),
-        "the same, computed by BoTorch on the server's torch device: slower on a CPU",
+        "one model without a trend, fitted and searched by BoTorch on the server's torch device: slower on a CPU",
     ),
     random_search.NAME: Entry(guarded(random_search.suggest, name=random_search.NAME), "independent draws"),
 }

@@ -18,6 +18,8 @@ SPREAD_POINTS = 384
 LOCAL_POINTS = 384
 STARTS = 8
 KEPT = 5
+_CELLS = 500_000
+"""So many features are scored at a time."""
 _APART = 0.02
 _CALLS = 30
 
@@ -68,8 +70,14 @@ class Search:
         return Optima.ranked(np.concatenate([rows, raw[order]]), found, early=early)
 
     def score(self, latent: Matrix) -> Vector:
-        """The acquisition (`m`) at latent rows."""
-        return self._acquisition(self._whole.features(self._encoder.settle(latent)))
+        """The acquisition (`m`) at latent rows. Raises OutOfTimeError if there are so many that they are scored part by part."""
+        size = max(1, _CELLS // len(self._whole.layout.owners))
+        parts = []
+        for start in range(0, len(latent), size):
+            if start:
+                self._check_time()
+            parts.append(self._acquisition(self._whole.features(self._encoder.settle(latent[start : start + size]))))
+        return np.concatenate(parts)
 
     def _improve(self, rows: Matrix) -> Matrix:
         rows = self._encoder.snap(self._ascend(rows, self._movable))
@@ -115,7 +123,7 @@ class Search:
 
     def _check_time(self) -> None:
         if self._deadline.passed:
-            raise OutOfTimeError
+            raise OutOfTimeError("the time limit ended the search")
 
 
 def distinct(settled: Matrix) -> list[int]:

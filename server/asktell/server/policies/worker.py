@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import threading
@@ -38,6 +39,7 @@ class Worker:
         self._compute, self._start_limit, self._torch_device = compute, start_limit, torch_device
         self._executor: Any = None
         self._starting: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[None] | None = None
         self._killing: set[asyncio.Future[None]] = set()
 
     @property
@@ -46,7 +48,7 @@ class Worker:
         return self._starting is not None and not (self._starting.done() and self._failed(self._starting))
 
     async def start(self) -> None:
-        """Return when the process is there and has imported what it needs; at once if it has. Raises WorkerDied.
+        """Return when the process is there and has imported what `gp` needs; at once if it has. Raises WorkerDied.
 
         Whoever stops waiting does not stop the start.
         """
@@ -55,16 +57,37 @@ class Worker:
             self._starting.add_done_callback(self._failed)
         await asyncio.shield(self._starting)
 
+    async def load(self, module: str) -> None:
+        """Return when the process, which has started, has imported a module. Raises WorkerDied.
+
+        Whoever stops waiting does not stop the import: killed with every ask that is short of time, it would never be done.
+        """
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load(module), name="load-module")
+            self._loading.add_done_callback(self._failed)
+        await asyncio.shield(self._loading)
+
+    async def loaded(self) -> None:
+        """Return when nothing is being imported. Raises WorkerDied."""
+        if self._loading is not None:
+            await asyncio.shield(self._loading)
+
+    @property
+    def loading(self) -> bool:
+        """Whether the process is busy with an import."""
+        return self._loading is not None and not self._loading.done()
+
     async def run(self, request: SuggestRequest) -> Decision:
         """The process's decision. Raises WorkerDied."""
         executor = self._executor
         if executor is None:
             raise WorkerDied("it was stopped")
-        return await self._result(await asyncio.to_thread(executor.submit, self._compute, request))
+        decision: Decision = await self._result(await asyncio.to_thread(executor.submit, self._compute, request))
+        return decision
 
     def kill(self) -> None:
         """End the process without waiting; the next start makes another."""
-        executor, self._executor, self._starting = self._executor, None, None
+        executor, self._executor, self._starting, self._loading = self._executor, None, None, None
         if executor is not None:
             ended = asyncio.ensure_future(asyncio.to_thread(_kill, executor))
             self._killing.add(ended)
@@ -72,8 +95,9 @@ class Worker:
 
     async def close(self) -> None:
         """End the process."""
-        if self._starting is not None:
-            self._starting.cancel()
+        for task in (self._starting, self._loading):
+            if task is not None:
+                task.cancel()
         self.kill()
         if self._killing:
             await asyncio.wait(self._killing)
@@ -90,13 +114,19 @@ class Worker:
             self._abandon()
             raise
 
+    async def _load(self, module: str) -> None:
+        executor = self._executor
+        if executor is None:
+            raise WorkerDied("it was stopped")
+        await self._result(await asyncio.to_thread(executor.submit, _import, module))
+
     def _abandon(self) -> None:
         starting = self._starting
         self.kill()
         self._starting = starting
 
     @staticmethod
-    async def _result(future: Future) -> Decision:
+    async def _result(future: Future) -> Any:
         try:
             return await asyncio.wrap_future(future)
         except (BrokenProcessPool, ShutdownExecutorError) as error:
@@ -108,7 +138,7 @@ class Worker:
 
 
 def rehearse(compute: Compute) -> Decision:
-    """A first small decision, which imports all that later ones need."""
+    """A first small decision, which imports what `gp` needs: torch waits for the first study that names it."""
     values = {0.0: 1.0, 0.4: 0.2, 1.0: 0.7, 0.7: 0.3, 0.2: 0.5}
     return compute(
         SuggestRequest(
@@ -124,6 +154,10 @@ def rehearse(compute: Compute) -> Decision:
             ),
         )
     )
+
+
+def _import(module: str) -> None:
+    importlib.import_module(module)
 
 
 def _open(device: str) -> ProcessPoolExecutor:

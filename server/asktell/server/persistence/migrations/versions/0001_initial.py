@@ -114,7 +114,8 @@ def _create_policy_hints() -> None:
         "policy_hints",
         sa.Column("study_id", sa.BigInteger(), nullable=False),
         sa.Column("policy", sa.Text(), nullable=False),
-        sa.Column("hint", sa.LargeBinary(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("blob", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("study_id", "policy", name="pk_policy_hints"),
         sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name="fk_policy_hints_studies", ondelete="CASCADE"),
     )
