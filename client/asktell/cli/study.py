@@ -316,7 +316,7 @@ def update(
 
 @app.command
 def pause(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) -> None:
-    """Hand out no trials for now; running ones go on.
+    """Hand out no trials for now; active ones go on.
 
     For example: `asktell study pause digits`
 
@@ -348,7 +348,7 @@ def resume(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) 
 
 @app.command
 def finish(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) -> None:
-    """Hand out no trials any more; running ones may still be told.
+    """Hand out no trials any more; active ones may still be told.
 
     For example: `asktell study finish digits`
 

@@ -185,7 +185,7 @@ class Study(StudyView):
         return table.to_dataframe([trial.record for trial in self.list_trials()])
 
     def pause(self) -> None:
-        """Hand out no trials for now; running ones go on."""
+        """Hand out no trials for now; active ones go on."""
         self._record = self._connection.run(calls.set_state(self.name, StudyState.PAUSED))
 
     def resume(self) -> None:
@@ -193,7 +193,7 @@ class Study(StudyView):
         self._record = self._connection.run(calls.set_state(self.name, StudyState.ACTIVE))
 
     def finish(self) -> None:
-        """Hand out no trials any more; running ones may still be told."""
+        """Hand out no trials any more; active ones may still be told."""
         self._record = self._connection.run(calls.set_state(self.name, StudyState.FINISHED))
 
     def update(

@@ -189,7 +189,7 @@ class Study(StudyView):
         return table.to_dataframe([trial.record for trial in await self.list_trials()])
 
     async def pause(self) -> None:
-        """Hand out no trials for now; running ones go on."""
+        """Hand out no trials for now; active ones go on."""
         self._record = await self._connection.run(calls.set_state(self.name, StudyState.PAUSED))
 
     async def resume(self) -> None:
@@ -197,7 +197,7 @@ class Study(StudyView):
         self._record = await self._connection.run(calls.set_state(self.name, StudyState.ACTIVE))
 
     async def finish(self) -> None:
-        """Hand out no trials any more; running ones may still be told."""
+        """Hand out no trials any more; active ones may still be told."""
         self._record = await self._connection.run(calls.set_state(self.name, StudyState.FINISHED))
 
     async def update(

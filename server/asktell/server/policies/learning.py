@@ -121,7 +121,7 @@ class Lesson:
 
 
 def milestone(count: int) -> int:
-    """The highest of the numbers 1 to 16, 18, 20, 22, 24, 26, 29, 32, ... that is not above `count`."""
+    """The highest of the numbers 1 to 16, 18, 20, 22, 24, 26, 28, 30, 33, ... that is not above `count`."""
     reached = min(count, _ALWAYS)
     while (following := max(reached + 2, int(_GROWTH * reached))) <= count:
         reached = following

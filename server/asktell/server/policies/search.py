@@ -70,14 +70,15 @@ class Search:
         return Optima.ranked(np.concatenate([rows, raw[order]]), found, early=early)
 
     def score(self, latent: Matrix) -> Vector:
-        """The acquisition (`m`) at latent rows. Raises OutOfTimeError if there are so many that they are scored part by part."""
+        """The acquisition (`m`) at latent rows, part by part if they are many; minus infinity where time did not suffice."""
         size = max(1, _CELLS // len(self._whole.layout.owners))
-        parts = []
+        values = np.full(len(latent), -np.inf)
         for start in range(0, len(latent), size):
-            if start:
-                self._check_time()
-            parts.append(self._acquisition(self._whole.features(self._encoder.settle(latent[start : start + size]))))
-        return np.concatenate(parts)
+            some = slice(start, start + size)
+            values[some] = self._acquisition(self._whole.features(self._encoder.settle(latent[some])))
+            if self._deadline.passed:
+                break
+        return values
 
     def _improve(self, rows: Matrix) -> Matrix:
         rows = self._encoder.snap(self._ascend(rows, self._movable))
