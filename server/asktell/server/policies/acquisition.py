@@ -112,16 +112,19 @@ class Average:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """The sum of the parts, which are logarithms."""
+    """The logarithm of one acquisition times another one to a power, all of which are logarithms."""
 
-    parts: Sequence[Acquisition]
+    first: Acquisition
+    second: Acquisition
+    power: float = 1.0
 
     def __call__(self, rows: Matrix) -> Vector:
-        return np.sum([part(rows) for part in self.parts], axis=0)
+        return self.first(rows) + self.power * self.second(rows)
 
     def with_gradient(self, rows: Matrix) -> tuple[Vector, Matrix]:
-        values, gradients = zip(*(part.with_gradient(rows) for part in self.parts), strict=True)
-        return np.sum(values, axis=0), np.sum(gradients, axis=0)
+        value, gradient = self.first.with_gradient(rows)
+        other, other_gradient = self.second.with_gradient(rows)
+        return value + self.power * other, gradient + self.power * other_gradient
 
 
 def log_mean(values: Matrix) -> Vector:

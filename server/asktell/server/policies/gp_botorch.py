@@ -39,10 +39,8 @@ from asktell.server.policies.labels import Labels, make_labels
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.scope import Key
 from asktell.server.policies.search import Optima, OutOfTimeError, distinct
-from asktell.server.policies.subset import spaced, subset
+from asktell.server.policies.subset import MAX_FITTED, spaced, subset
 
-FITTED = 250
-"""To so many observations at most hyper-parameters are fitted; the posterior has more."""
 RESTARTS = 4
 RAW_SAMPLES = 128
 SPRAY_POINTS = 8
@@ -126,7 +124,7 @@ class BotorchChooser(ModelChooser[Known]):
 
 def learn(rows: Tensor, labels: Tensor, encoder: Encoder, deadline: Deadline) -> SingleTaskGP:
     """A model of labels (`n`) at settled rows (`n x d`), its hyper-parameters fitted to as many of them as it takes."""
-    few = spaced(len(rows), FITTED)
+    few = spaced(len(rows), MAX_FITTED)
     fitted = make_model(rows[few], labels[few], encoder)
     fit(fitted, deadline)
     if len(few) == len(rows):

@@ -12,6 +12,7 @@ from asktell.server.domain.policy import Observation
 from asktell.server.policies.acquisition import Feasibility
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.gp import MIN_LEARNED
 from asktell.server.policies.hints import Fits, digest_of
 from asktell.server.policies.kernel import Hyperparameters, Layout, Matrix
 from asktell.server.policies.labels import Labels, make_labels, measured
@@ -19,15 +20,12 @@ from asktell.server.policies.likelihood import fit, unpack
 from asktell.server.policies.models import Learned, Model, weigh
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.recipe import Member, Recipe
-from asktell.server.policies.subset import spaced, subset
+from asktell.server.policies.subset import MAX_FITTED, spaced, subset
 
-_FITTED = 250
-"""To so many observations at most hyper-parameters are fitted; the posterior has more."""
 _ALWAYS = 16
 """Up to so many observations every new one is a reason for a new fit;"""
 _GROWTH = 1.1
 """beyond, so much growth is. A fit costs as much as all the rest of an ask, and a few observations seldom change it."""
-_LEAST = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,10 @@ class Lesson:
         def label(some: Sequence[Observation]) -> Labels:
             return make_labels(some, self.objectives, weights=self.weights, shape=member.shape)
 
-        kept = subset(self.rows, label(self.observations).values)
-        labels = label(self._those(kept))
+        labels = label(self.observations)
+        kept = subset(self.rows, labels.values)
+        if len(kept) < len(self.rows):
+            labels = label(self._those(kept))
         hyper = self._hyper(lambda some: label(some).values, trend=member.trend)
         posterior = Posterior(self.layout, hyper, inputs=self.rows[kept], labels=labels.values)
         return Model(labels, posterior, labels.measured)
@@ -113,11 +113,11 @@ class Lesson:
         """
         count, useful = len(self.observations), measured(self.observations, self.objectives)
         reached = count if self.weights is not None else milestone(count - min(self.pending, count // 4))
-        early = spaced(reached, _FITTED)
-        if useful[early].sum() >= _LEAST:
+        early = spaced(reached, MAX_FITTED)
+        if useful[early].sum() >= MIN_LEARNED:
             return early
         where = np.flatnonzero(useful)
-        return [int(where[place]) for place in spaced(len(where), _FITTED)]
+        return [int(where[place]) for place in spaced(len(where), MAX_FITTED)]
 
 
 def milestone(count: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asktell.server.domain.policy import SuggestRequest
-from asktell.server.policies.choosing import EXPLORATION, MAX_BELIEVED, ModelChooser
+from asktell.server.policies.choosing import ModelChooser
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.hints import Fits
@@ -13,8 +13,6 @@ from asktell.server.policies.learning import Lesson
 from asktell.server.policies.models import Learned
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.search import Optima, Search
-
-__all__ = ["EXPLORATION", "MAX_BELIEVED", "AnalyticChooser"]
 
 
 class AnalyticChooser(ModelChooser[Learned]):

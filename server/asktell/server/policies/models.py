@@ -15,7 +15,8 @@ from asktell.server.policies.labels import Labels
 from asktell.server.policies.posterior import Posterior
 
 _LEAST_WEIGHT = 1e-9
-_CAUTION = 20
+_CAUTION = 20.0
+"""To which power the probability that a trial works counts in a search that explores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Learned:
         if self.feasibility is None:
             return value
         # What explores has hardly an improvement to lose by failing, and would go wherever nobody has been yet.
-        return Product([value] + [self.feasibility] * (_CAUTION if ambition else 1))
+        return Product(value, self.feasibility, power=_CAUTION if ambition else 1.0)
 
     def imagining(self, rows: Matrix, *, fantasies: int, seed: int) -> Learned:
         """What would be known had pending trials (`p x D`) ended."""

@@ -8,6 +8,8 @@ from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Matrix
 
 MAX_LEARNED = 1_000
+MAX_FITTED = 250
+"""To so many observations at most hyper-parameters are fitted; the posterior has up to MAX_LEARNED."""
 
 
 def subset(rows: Matrix, labels: Vector) -> list[int]:
