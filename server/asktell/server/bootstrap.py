@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from asktell.server.application import failpoints
 from asktell.server.application.ask import Desk
 from asktell.server.application.history import History
 from asktell.server.application.leases import expire_leases
@@ -57,6 +58,7 @@ class Service:
 async def running(settings: Settings) -> AsyncIterator[Service]:
     """A server that answers until the block ends, which waits for the calls under way as long as `settings.drain` says."""
     async with contextlib.AsyncExitStack() as stack:
+        failpoints.arm(settings.failpoints)
         with _start_errors():
             await asyncio.to_thread(torch_device.check, settings.torch_device)
         store = await _open_database(settings)

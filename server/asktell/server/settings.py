@@ -9,6 +9,8 @@ import loky
 from cyclopts import Parameter, validators
 from platformdirs import user_data_path
 
+from asktell.server.application import failpoints
+
 
 def default_database() -> str:
     """A SQLite file in the user's data directory."""
@@ -25,6 +27,10 @@ def _check_listen(_: object, listen: str) -> None:
     host, separator, port = listen.rpartition(":")
     if not (host and separator and port.isascii() and port.isdecimal() and int(port) <= 65_535):
         raise ValueError(f"{listen!r} is not HOST:PORT with a port from 0 to 65535")
+
+
+def _check_failpoints(_: object, description: str) -> None:
+    failpoints.read(description)
 
 
 @Parameter(name="*")
@@ -73,6 +79,9 @@ class Settings:
 
     log_format: Annotated[Literal["auto", "console", "json"], Parameter(env_var="ASKTELL_LOG_FORMAT")] = "auto"
     """Log lines for people or for programs; `auto` is `console` in a terminal, else `json`. They go to standard error."""
+
+    failpoints: Annotated[str, Parameter(env_var="ASKTELL_FAILPOINTS", validator=_check_failpoints)] = ""
+    """For tests of what survives a crash: places in the code where the server dies, such as `ask.committed=kill@3`; never in production."""
 
     @property
     def database_url(self) -> str:

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from asktell.server.application.failpoints import reach
 from asktell.server.application.history import History, Snapshot
 from asktell.server.application.ports import Engine, Locked, Request, Store, Transaction
 from asktell.server.application.requests import keep_reply, replay_of
@@ -115,10 +116,13 @@ async def ask(desk: Desk, command: Ask, *, pack: Callable[[Answer], bytes]) -> b
             if not plan.queued and not decision.candidates:
                 return pack(make_answer(command, snapshot, plan, trials=()))
             nonces = [desk.new_nonce() for _ in decision.candidates]
+            reach("ask.chosen")
             try:
-                return await desk.store.write(_HandOut(command, snapshot, plan, decision, nonces, pack))
+                reply = await desk.store.write(_HandOut(command, snapshot, plan, decision, nonces, pack))
             except Conflict:
                 continue
+            reach("ask.committed")
+            return reply
     raise Unavailable(f"study {command.study.study!r} is too busy: {MAX_CONFLICTS} collisions in one ask")
 
 
@@ -230,7 +234,9 @@ class _HandOut:
         claimed = self._claim(tx, locked)
         created = self._create(tx, locked, first_sequence=locked.first_sequence + len(claimed))
         answer = make_answer(self.command, self.snapshot, self.plan, trials=[*claimed, *created])
-        return keep_reply(tx, locked, self.command.request, self.pack(answer))
+        reply = keep_reply(tx, locked, self.command.request, self.pack(answer))
+        reach("ask.inserted")
+        return reply
 
     def _refuse_stale(self, tx: Transaction, locked: Locked) -> None:
         """A new trial elsewhere is one that the candidates do not know of; a study that was changed may allow less."""

@@ -8,6 +8,7 @@ from enum import Enum
 
 import structlog
 
+from asktell.server.application.failpoints import reach
 from asktell.server.application.ports import Locked, Store, Transaction
 from asktell.server.application.requests import Unchanged, write_once
 from asktell.server.application.studies import missing_study, require_study
@@ -235,6 +236,7 @@ class _Expiry:
             for index, trial in enumerate(trials)
         ]
         tx.update_trials(locked.study.id, expired)
+        reach("leases.expired")
         return len(expired)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from asktell.server.application.failpoints import reach
 from asktell.server.application.ports import Locked, Request, Transaction
 from asktell.server.application.requests import Unchanged, keep_reply, refuse_replay
 from asktell.server.application.studies import missing_study
@@ -110,6 +111,7 @@ def tell(tx: Transaction, command: Tell, *, pack: Callable[[Sequence[Trial]], by
     if locked is None:
         raise missing_study(command.study)
     refuse_replay(locked, command.request)
+    reach("tell.locked")
     _require_objectives(command, locked.study.spec)
     trials = tx.find_trials(locked.study.id, [result.number for result in command.results])
     told = [
@@ -121,7 +123,9 @@ def tell(tx: Transaction, command: Tell, *, pack: Callable[[Sequence[Trial]], by
         raise Unchanged(pack(told))
     if changed:
         tx.update_trials(locked.study.id, changed)
-    return keep_reply(tx, locked, command.request, pack(told))
+    reply = keep_reply(tx, locked, command.request, pack(told))
+    reach("tell.updated")
+    return reply
 
 
 def _require_objectives(command: Tell, spec: StudySpec) -> None:

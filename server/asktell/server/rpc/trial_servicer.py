@@ -8,6 +8,7 @@ from typing import Any
 
 from asktell.server.application import leases, trials
 from asktell.server.application.ask import Answer, Desk, ask
+from asktell.server.application.failpoints import reach
 from asktell.server.application.requests import write_once
 from asktell.server.application.tell import tell
 from asktell.server.domain.study import StudyName
@@ -32,7 +33,9 @@ class TrialServicer(TrialServiceServicer):
         remaining = context.time_remaining()
         patience = self.ask_time_limit if remaining is None else min(remaining - MARGIN, self.ask_time_limit)
         command = convert.read_ask(request, patience=patience)
-        return pb.AskResponse.FromString(await ask(self.desk, command, pack=_pack_answer))
+        reply = await ask(self.desk, command, pack=_pack_answer)
+        reach("ask.replying")
+        return pb.AskResponse.FromString(reply)
 
     async def Tell(self, request: pb.TellRequest, context: Any) -> pb.TellResponse:
         command = convert.read_tell(request)
@@ -42,12 +45,16 @@ class TrialServicer(TrialServiceServicer):
             return pb.TellResponse(trials=convert.trial_messages(command.study, told)).SerializeToString()
 
         reply = await write_once(self.desk.store, lambda tx: tell(tx, command, pack=pack))
+        reach("tell.committed")
+        reach("tell.replying")
         return pb.TellResponse.FromString(reply)
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
         command = convert.read_report(request)
         command.validate()
-        return convert.report_message(await write_once(self.desk.store, lambda tx: leases.report(tx, command)))
+        verdict = await write_once(self.desk.store, lambda tx: leases.report(tx, command))
+        reach("report.committed")
+        return convert.report_message(verdict)
 
     async def RenewLeases(self, request: pb.RenewLeasesRequest, context: Any) -> pb.RenewLeasesResponse:
         return convert.renew_message(await leases.renew(self.desk.store, convert.read_renew(request)))
