@@ -17,7 +17,8 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine, event, text
 
 from asktell.server.application.leases import expire_leases
-from asktell.server.application.ports import NewStudy, Replay, Request
+from asktell.server.application.ports import NewStudy, Request
+from asktell.server.application.requests import keep_reply, refuse_replay, write_once
 from asktell.server.domain.errors import Conflict, Unavailable
 from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
 from asktell.server.domain.space import Float, SearchSpace
@@ -158,23 +159,27 @@ async def test_a_copy_of_a_request_that_waited_for_the_first_gets_its_reply(stor
     def answer(tx):
         locked = tx.lock_study(NAME, changes=1, request=REQUEST)
         gate.hold()
-        tx.save_reply(study_id, REQUEST, b"answer", now=locked.now)
+        tx.save_replies(study_id, [(REQUEST, b"answer")], now=locked.now)
+
+    def copy(tx):
+        locked = tx.lock_study(NAME, changes=1, request=REQUEST)
+        refuse_replay(locked, REQUEST)
+        return keep_reply(tx, locked, REQUEST, b"another answer")
 
     first = asyncio.create_task(store.write(answer))
     await gate.reached()
-    copies = [
-        asyncio.create_task(store.write(lambda tx: tx.lock_study(NAME, changes=1, request=REQUEST))) for _ in range(3)
-    ]
+    copies = [asyncio.create_task(write_once(store, copy)) for _ in range(3)]
     await until_blocked(address)
     gate.open()
     await first
-    assert [locked.replay for locked in await asyncio.gather(*copies)] == [Replay("digest", b"answer")] * 3
+    assert await asyncio.gather(*copies) == [b"answer"] * 3
+    assert (await store.read(lambda tx: tx.find_study(NAME))).study.sequence == 2, "the copies changed nothing"
 
 
 async def test_of_two_who_answer_a_request_without_the_lock_one_meets_a_conflict(store, study_id):
     now = (await store.read(lambda tx: tx.find_study(NAME))).now
     outcomes = await asyncio.gather(
-        *(store.write(lambda tx: tx.save_reply(study_id, REQUEST, b"", now=now)) for _ in range(8)),
+        *(store.write(lambda tx: tx.save_replies(study_id, [(REQUEST, b"")], now=now)) for _ in range(8)),
         return_exceptions=True,
     )
     assert outcomes.count(None) == 1
@@ -392,7 +397,7 @@ class TestSqlite:
             pages = tx._connection.exec_driver_sql("PRAGMA page_count").scalar_one()
             tx._connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 10}")
             add_trial(tx)
-            tx.save_reply(study_id, REQUEST, b"x" * 1_000_000, now=tx.find_study(NAME).now)
+            tx.save_replies(study_id, [(REQUEST, b"x" * 1_000_000)], now=tx.find_study(NAME).now)
 
         outcomes = await asyncio.gather(
             *(store.write(step) for step in (add_trial, fill, add_trial)), return_exceptions=True

@@ -87,7 +87,7 @@ async def test_hints_of_several_policies_hide_neither_the_study_nor_its_reply(st
     study_id = await create(store)
     request = Request("ask", "r", "f")
     now = (await store.read(lambda tx: tx.find_study(NAME))).now
-    await store.write(lambda tx: tx.save_reply(study_id, request, b"reply", now=now))
+    await store.write(lambda tx: tx.save_replies(study_id, [(request, b"reply")], now=now))
     for policy in ("auto", "gp", "random"):
         await save(store, study_id, policy.encode(), policy=policy)
     seen = await store.read(lambda tx: tx.find_study(NAME, request=request))

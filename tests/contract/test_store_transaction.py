@@ -171,7 +171,7 @@ async def test_deleting_a_study_deletes_all_that_belongs_to_it_and_nothing_else(
     def fill(tx, study_id):
         tx.insert_trials(study_id, [queued(1)])
         tx.record_measurements(study_id, {1: [Measurement(1, {"loss": MetricValue(1.0)})]}, now=THEN)
-        tx.save_reply(study_id, request, b"reply", now=THEN)
+        tx.save_replies(study_id, [(request, b"reply")], now=THEN)
 
     first, second = await create(store), await create(store, ELSEWHERE)
     for study_id in (first, second):
@@ -423,7 +423,7 @@ async def test_a_step_reported_again_is_replaced_metric_by_metric(store):
 async def test_a_request_is_replayed_from_its_kept_reply(store):
     study_id = await create(store)
     request = Request("ask", "r-1", "digest")
-    await store.write(lambda tx: tx.save_reply(study_id, request, b"\0\xff", now=THEN))
+    await store.write(lambda tx: tx.save_replies(study_id, [(request, b"\0\xff")], now=THEN))
     locked = await store.write(lambda tx: tx.lock_study(NAME, changes=1, request=request))
     found = await store.read(lambda tx: tx.find_study(NAME, request=request))
     assert locked.replay == found.replay == Replay("digest", b"\0\xff")
@@ -434,7 +434,7 @@ async def test_a_reply_is_that_of_its_method_and_id_alone(store, other):
     study_id = await create(store)
     await create(store, ELSEWHERE)
     request = Request("ask", "r-1", "digest")
-    await store.write(lambda tx: tx.save_reply(study_id, request, b"", now=THEN))
+    await store.write(lambda tx: tx.save_replies(study_id, [(request, b"")], now=THEN))
     assert (await store.write(lambda tx: tx.lock_study(NAME, changes=0, request=other))).replay is None
     assert (await store.read(lambda tx: tx.find_study(NAME, request=other))).replay is None
     assert (await store.read(lambda tx: tx.find_study(ELSEWHERE, request=request))).replay is None
@@ -443,9 +443,9 @@ async def test_a_reply_is_that_of_its_method_and_id_alone(store, other):
 async def test_a_second_reply_to_one_request_is_a_conflict(store):
     study_id = await create(store)
     request = Request("ask", "r-1", "digest")
-    await store.write(lambda tx: tx.save_reply(study_id, request, b"first", now=THEN))
+    await store.write(lambda tx: tx.save_replies(study_id, [(request, b"first")], now=THEN))
     with pytest.raises(Conflict, match="r-1"):
-        await store.write(lambda tx: tx.save_reply(study_id, request, b"second", now=THEN))
+        await store.write(lambda tx: tx.save_replies(study_id, [(request, b"second")], now=THEN))
     found = await store.read(lambda tx: tx.find_study(NAME, request=request))
     assert found.replay.response == b"first"
 
@@ -457,7 +457,9 @@ async def test_only_replies_older_than_a_day_are_forgotten(store):
     ages = {"fresh": timedelta(0), "nearly": day - MINUTE, "old": day, "older": 2 * day, "oldest": 3 * day}
     for name, age in ages.items():
         request = Request("ask", name, "")
-        await store.write(lambda tx, request=request, age=age: tx.save_reply(study_id, request, b"", now=now - age))
+        await store.write(
+            lambda tx, request=request, age=age: tx.save_replies(study_id, [(request, b"")], now=now - age)
+        )
     assert await store.write(lambda tx: tx.forget_old_replies(2)) == 2
     assert await store.write(lambda tx: tx.forget_old_replies(2)) == 1
     kept = [
@@ -521,9 +523,12 @@ METHODS = {
     ),
     "list_measurements": lambda tx, study, trials: tx.list_measurements(study, 1),
     "save_hint": lambda tx, study, trials: tx.save_hint(study, "auto", b"h" * len(trials)),
-    "save_reply": lambda tx, study, trials: tx.save_reply(study, Request("ask", "r", "f"), b"", now=THEN),
     "forget_old_replies": lambda tx, study, trials: tx.forget_old_replies(10),
 }
+
+
+def _requests(trials):
+    return [Request("ask", f"r{trial.number}", "f") for trial in trials]
 
 
 async def test_each_method_is_one_statement_whatever_the_number_of_trials(store):
@@ -545,8 +550,24 @@ async def test_each_method_is_one_statement_whatever_the_number_of_trials(store)
     assert counts == {(name, size): 1 + extra.get(name, 0) for name in METHODS for size in (1, 40)}
 
 
-async def test_locking_for_a_request_looks_for_its_reply_once_more_on_postgresql_alone(store):
+async def test_locking_for_a_request_is_one_statement(store):
     await create(store)
     with statements() as sent:
         await store.write(lambda tx: tx.lock_study(NAME, changes=1, request=Request("ask", "r", "f")))
-    assert len(sent) == (2 if store.description.startswith("postgresql") else 1)
+    assert len(sent) == 1
+
+
+async def test_replies_are_found_by_method_and_request(store):
+    study_id = await create(store)
+    kept = [
+        (Request("ask", "r1", "f1"), b"one"),
+        (Request("tell", "r1", "f2"), b"two"),
+        (Request("ask", "r2", "f3"), b""),
+    ]
+    await store.write(lambda tx: tx.save_replies(study_id, kept, now=THEN))
+    sought = [Request("ask", "r1", "other"), Request("tell", "r2", "f"), Request("ask", "r2", "f3")]
+    assert await store.read(lambda tx: tx.find_replies(study_id, sought)) == {
+        ("ask", "r1"): Replay("f1", b"one"),
+        ("ask", "r2"): Replay("f3", b""),
+    }
+    assert await store.read(lambda tx: tx.find_replies(study_id, [])) == {}

@@ -16,11 +16,13 @@ import pytest
 from sqlalchemy import Engine, event
 
 from asktell.server.application import leases, studies, trials
-from asktell.server.application.ask import Answer, Ask, Desk, Reason, ask
+from asktell.server.application.ask import Answer, Ask, Reason
+from asktell.server.application.clerk import Clerk
+from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
 from asktell.server.application.ports import Request, Store
 from asktell.server.application.tell import Failed, Result, Succeeded, Tell, tell
-from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound
+from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound, Overloaded
 from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
 from asktell.server.domain.space import Int, SearchSpace
@@ -66,7 +68,7 @@ class House:
 
     async def ask(self, *, desk: Desk | None = None, **how: Any) -> Answer:
         command = Ask(**{"study": NAME, "count": 1, "worker_id": "w", "deadline": time.monotonic() + 30, **how})
-        await ask(desk or self.desk, command, pack=self._pack)
+        await (desk or self.desk).ask(command, pack=self._pack)
         return self.answers[-1]
 
     def _pack(self, answer: Answer) -> bytes:
@@ -77,7 +79,7 @@ class House:
         result = Result(
             number=trial.number, lease_token=trial.lease.token, outcome=outcome or Succeeded({"y": MetricValue(1.0)})
         )
-        await self.store.write(lambda tx: tell(tx, Tell(study=NAME, results=[result]), pack=lambda told: b""))
+        await Clerk(self.store).make(tell(Tell(study=NAME, results=[result]), pack=lambda told: b""))
 
     async def enqueue(self, *levels: int) -> None:
         new = [trials.NewTrial(parameters={"x": level}) for level in levels]
@@ -155,7 +157,7 @@ async def test_the_budget_of_trials_is_kept_and_closes_the_study_once_all_ended(
 async def test_a_cancelled_trial_gives_its_place_in_the_budget_back(tmp_path: Path) -> None:
     async with house(tmp_path, max_trials=1) as home:
         await home.ask()
-        await home.store.write(lambda tx: trials.cancel_trial(tx, TrialName(NAME, 1)))
+        await Clerk(home.store).make(trials.cancel_trial(TrialName(NAME, 1)))
         assert numbers(await home.ask()) == [2]
 
 
@@ -232,11 +234,84 @@ async def test_two_replicas_never_hand_out_one_configuration_twice(tmp_path: Pat
         assert len(home.engine.requests) > 3, "the replicas that lost the race chose again"
 
 
-async def test_asks_on_one_replica_are_met_one_after_another(tmp_path: Path) -> None:
+async def test_asks_that_wait_for_one_study_are_met_together(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         await asyncio.gather(*(home.ask(worker_id=f"w{i}") for i in range(8)))
-        assert sorted(trial.number for answer in home.answers for trial in answer.trials) == list(range(1, 9))
-        assert len(home.engine.requests) == 8, "nobody had to choose twice"
+        assert [numbers(answer) for answer in home.answers] == [[number] for number in range(1, 9)]
+        assert [answer.trials[0].worker_id for answer in home.answers] == [f"w{i}" for i in range(8)]
+        assert [request.count for request in home.engine.requests] == [8]
+
+
+async def test_a_round_hands_out_so_many_trials_that_the_first_ask_does_not_wait_for_the_last(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await asyncio.gather(*(home.ask(worker_id=f"w{i}", count=3) for i in range(3)))
+        assert [request.count for request in home.engine.requests] == [6, 3]
+
+
+async def test_asks_with_other_fixed_parameters_are_met_apart_and_in_their_order(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await asyncio.gather(*(home.ask(fixed=fixed) for fixed in ({}, {"x": 5}, {"x": 5}, {})))
+        assert [(request.fixed, request.count) for request in home.engine.requests] == [({}, 1), ({"x": 5}, 2), ({}, 1)]
+
+
+async def test_a_budget_is_shared_out_in_the_order_of_the_asks(tmp_path: Path) -> None:
+    async with house(tmp_path, max_trials=3) as home:
+        await asyncio.gather(*(home.ask(worker_id=f"w{i}", count=2) for i in range(3)))
+        assert [numbers(answer) for answer in home.answers] == [[1, 2], [3], []]
+        assert [answer.reason for answer in home.answers] == [None, Reason.BUDGET_SPENT, Reason.BUDGET_SPENT]
+        assert not any(answer.closed for answer in home.answers), "a trial of this round may come back"
+
+
+async def test_copies_of_a_request_that_wait_together_are_one_ask(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        request = Request("Ask", "r1", "fingerprint")
+        with pytest.raises(AlreadyExists):
+            await asyncio.gather(
+                *(home.ask(request=request) for _ in range(4)), home.ask(request=Request("Ask", "r1", "other"))
+            )
+        await home.ask()
+        assert [request.next_number for request in home.engine.requests] == [1, 2], "the copies were one ask"
+
+
+async def test_an_ask_whose_caller_went_away_takes_no_trial(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        home.engine.gate.clear()
+        gone = asyncio.create_task(home.ask(worker_id="gone"))
+        stays = asyncio.create_task(home.ask(worker_id="stays"))
+        waits = None
+        while not home.engine.requests:
+            await asyncio.sleep(0)
+        waits = asyncio.create_task(home.ask(worker_id="waits"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        waits.cancel()
+        await asyncio.sleep(0)
+        home.engine.gate.set()
+        await stays
+        await asyncio.gather(gone, waits, return_exceptions=True)
+        await home.desk.settle()
+        assert [[trial.worker_id for trial in answer.trials] for answer in home.answers] == [["stays"]]
+        assert numbers(home.answers[0]) == [1]
+
+
+async def test_asks_beyond_those_that_may_wait_are_told_when_to_come_again(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        home.engine.gate.clear()
+        desk = Desk(
+            store=home.store, engine=home.engine, history=History(home.store), new_nonce=lambda: "n", max_waiting=2
+        )
+        asks = [asyncio.create_task(home.ask(desk=desk))]
+        while not home.engine.requests:
+            await asyncio.sleep(0)
+        asks += [asyncio.create_task(home.ask(desk=desk)) for _ in range(3)]
+        done, _ = await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED)
+        (refused,) = done
+        error = refused.exception()
+        assert isinstance(error, Overloaded)
+        assert 1.0 <= error.retry_after <= 30.0
+        home.engine.gate.set()
+        await asyncio.gather(*(task for task in asks if task is not refused))
+        assert len(home.answers) == 3, "those that wait are met"
 
 
 async def test_a_repeated_request_is_answered_from_memory_and_another_payload_is_refused(tmp_path: Path) -> None:
@@ -293,9 +368,9 @@ async def test_the_cache_drops_what_was_read_longest_ago_and_reads_it_again(tmp_
         command = studies.CreateStudy(name=other, spec=spec, budget=Budget(), drawn_seed=0)
         await home.store.write(lambda tx: studies.create_study(tx, command))
         small = History(home.store, max_values=4)
-        assert len((await small.read(NAME)).trials) == 5, "one study is remembered however large it is"
-        assert len((await small.read(other)).trials) == 0
-        assert len((await small.read(NAME)).trials) == 5
+        assert len((await small.read(NAME)).roster.trials) == 5, "one study is remembered however large it is"
+        assert len((await small.read(other)).roster.trials) == 0
+        assert len((await small.read(NAME)).roster.trials) == 5
 
 
 async def test_a_study_made_anew_knows_nothing_of_the_deleted_one(tmp_path: Path) -> None:

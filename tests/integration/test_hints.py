@@ -15,7 +15,9 @@ import pytest
 from sqlalchemy import Connection, create_engine, text
 
 from asktell.server.application import studies, trials
-from asktell.server.application.ask import Answer, Ask, Desk, ask
+from asktell.server.application.ask import Answer, Ask
+from asktell.server.application.clerk import Clerk
+from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
 from asktell.server.application.tell import Result, Succeeded, Tell, tell
 from asktell.server.domain.metric import Goal, MetricValue, Objective
@@ -87,14 +89,15 @@ class Replica:
             given.append(answer)
             return b""
 
-        await ask(self.desk, Ask(study=name, count=1, worker_id="w", deadline=time.monotonic() + 100), pack=pack)
+        await self.desk.ask(Ask(study=name, count=1, worker_id="w", deadline=time.monotonic() + 100), pack=pack)
+        await self.desk.settle()
         (trial,) = given[-1].trials
         return trial
 
     async def tell(self, name: StudyName, trial: Trial) -> None:
         outcome = Succeeded({"cost": MetricValue(cost(trial))})
         result = Result(number=trial.number, lease_token=trial.lease.token, outcome=outcome)
-        await self.store.write(lambda tx: tell(tx, Tell(study=name, results=[result]), pack=lambda told: b""))
+        await Clerk(self.store).make(tell(Tell(study=name, results=[result]), pack=lambda told: b""))
 
 
 def _finished(count: int) -> Sequence[trials.NewTrial]:

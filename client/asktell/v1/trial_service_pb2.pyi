@@ -333,6 +333,7 @@ class Origin(_message.Message):
     ACQUISITION_FIELD_NUMBER: _builtins.int
     INCUMBENT_FIELD_NUMBER: _builtins.int
     COMPUTE_DURATION_FIELD_NUMBER: _builtins.int
+    MADE_FOR_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """`user` for an added trial, else the policy that chose."""
     method: _builtins.str
@@ -343,6 +344,10 @@ class Origin(_message.Message):
     """Value of the acquisition function at the parameters."""
     incumbent: _builtins.float
     """Objective value that the acquisition was measured against."""
+    made_for: _builtins.int
+    """Sequence number of the study that the choice was made for. A choice that was prepared ahead, while workers trained, may lack the
+    latest results if they were about as expected; then more changes lie between this and the trial's own sequence number.
+    """
     @_builtins.property
     def predictions(self) -> _containers.MessageMap[_builtins.str, Global___PredictedMetric]:
         """What the surrogate expected of the objectives, in their own units."""
@@ -361,10 +366,11 @@ class Origin(_message.Message):
         acquisition: _builtins.float | None = ...,
         incumbent: _builtins.float | None = ...,
         compute_duration: _duration_pb2.Duration | None = ...,
+        made_for: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_acquisition", b"_acquisition", "_incumbent", b"_incumbent", "acquisition", b"acquisition", "compute_duration", b"compute_duration", "incumbent", b"incumbent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acquisition", b"_acquisition", "_incumbent", b"_incumbent", "acquisition", b"acquisition", "compute_duration", b"compute_duration", "fallback", b"fallback", "incumbent", b"incumbent", "method", b"method", "policy", b"policy", "predictions", b"predictions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acquisition", b"_acquisition", "_incumbent", b"_incumbent", "acquisition", b"acquisition", "compute_duration", b"compute_duration", "fallback", b"fallback", "incumbent", b"incumbent", "made_for", b"made_for", "method", b"method", "policy", b"policy", "predictions", b"predictions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__acquisition: _TypeAlias = _typing.Literal["acquisition"]  # noqa: Y015
     _WhichOneofArgType__acquisition: _TypeAlias = _typing.Literal["_acquisition", b"_acquisition"]  # noqa: Y015

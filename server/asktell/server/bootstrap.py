@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import structlog
 
 from asktell.server.application import failpoints
-from asktell.server.application.ask import Desk
+from asktell.server.application.clerk import Clerk
+from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
 from asktell.server.application.leases import expire_leases
 from asktell.server.domain.errors import Unavailable
@@ -65,10 +66,19 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(store.close)
         engine = ProcessPoolEngine(workers=settings.processes, torch_device=settings.torch_device)
         stack.push_async_callback(engine.close)
-        desk = Desk(store=store, engine=engine, history=History(store), new_nonce=lambda: secrets.token_hex(8))
+        desk = Desk(
+            store=store,
+            engine=engine,
+            history=History(store),
+            new_nonce=lambda: secrets.token_hex(8),
+            max_waiting=settings.max_waiting_asks,
+            speculate=settings.speculate,
+        )
+        stack.push_async_callback(desk.close)
         with _start_errors():
             rpc = build_server(
                 desk,
+                Clerk(store),
                 listen=settings.listen,
                 ask_time_limit=settings.ask_time_limit,
                 max_connection_age=settings.max_connection_age,

@@ -61,6 +61,15 @@ class Settings:
     ] = 20.0
     """Seconds that choosing a candidate may take, if the caller's deadline is not earlier; then the best found so far is handed out."""
 
+    max_waiting_asks: Annotated[
+        int, Parameter(env_var="ASKTELL_MAX_WAITING_ASKS", validator=validators.Number(gte=1, lte=100_000))
+    ] = 256
+    """Asks that may wait for one study, and an eighth of those that may wait in all; further ones are RESOURCE_EXHAUSTED, with when to
+    come again."""
+
+    speculate: Annotated[bool, Parameter(env_var="ASKTELL_SPECULATE")] = True
+    """Prepare candidates after a tell and between asks, while an engine process is idle, so that the next ask need not wait for them."""
+
     lease_check_interval: Annotated[
         float, Parameter(env_var="ASKTELL_LEASE_CHECK_INTERVAL", validator=validators.Number(gt=0, lte=3600))
     ] = 1.0

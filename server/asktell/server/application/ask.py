@@ -1,34 +1,25 @@
-"""Hand out trials: queued ones first, then new ones that the policy chooses."""
+"""What an ask may have of a study, and the transaction that hands it out."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
-from itertools import islice
-from weakref import WeakValueDictionary
-
-import structlog
+from itertools import count, islice
 
 from asktell.server.application.failpoints import reach
-from asktell.server.application.history import History, Snapshot
-from asktell.server.application.ports import Engine, Locked, Request, Store, Transaction
-from asktell.server.application.requests import keep_reply, replay_of
+from asktell.server.application.history import Snapshot
+from asktell.server.application.ports import Locked, Request, Transaction
 from asktell.server.application.studies import missing_study
-from asktell.server.domain.errors import Conflict, InvalidArgument, Unavailable
-from asktell.server.domain.policy import MAX_HINT, Candidate, Decision, Observation, SuggestRequest
+from asktell.server.domain.errors import Conflict, InvalidArgument
+from asktell.server.domain.policy import Candidate, SuggestRequest
 from asktell.server.domain.space import Parameters, same
-from asktell.server.domain.study import StudyName, StudyState, TrialCounts, check_lease_duration
+from asktell.server.domain.study import Study, StudyName, StudyState, check_lease_duration
 from asktell.server.domain.text import check_worker_id
 from asktell.server.domain.trial import Trial, TrialState
 
-log = structlog.get_logger("asktell.ask")
-
 MAX_COUNT = 1_000
-MAX_CONFLICTS = 100
 SOON = timedelta(seconds=1)
 LATER = timedelta(seconds=5)
 
@@ -75,6 +66,9 @@ class Answer:
     retry_after: timedelta | None = None
 
 
+Pack = Callable[[Answer], bytes]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How an ask will be met: queued trials to claim, new ones to create, and why these are fewer than asked for."""
@@ -83,72 +77,56 @@ class Plan:
     new: int = 0
     reason: Reason | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """Where asks are met: the store, the engine, the history, one lock a study so that asks on one replica do not collide."""
-
-    store: Store
-    engine: Engine
-    history: History
-    new_nonce: Callable[[], str]
-    locks: WeakValueDictionary[StudyName, asyncio.Lock] = field(default_factory=WeakValueDictionary)
-
-    def lock(self, name: StudyName) -> asyncio.Lock:
-        """The lock of a study; it lives as long as somebody holds or awaits it."""
-        return self.locks.setdefault(name, asyncio.Lock())
+    @property
+    def trials(self) -> int:
+        """How many trials it hands out, if the policy has as many candidates."""
+        return len(self.queued) + self.new
 
 
-async def ask(desk: Desk, command: Ask, *, pack: Callable[[Answer], bytes]) -> bytes:
-    """Hand out trials and return the packed answer; the same request again gets the same answer.
+@dataclass(slots=True)
+class Allowance:
+    """What a study's state and budget allow of asks that are planned together; each that is planned leaves less."""
 
-    Another replica may add a trial between our reading and our writing; then nothing is written and we choose again, knowing of it.
-    """
-    command.validate()
-    async with desk.lock(command.study):
-        for _ in range(MAX_CONFLICTS):
-            snapshot = await desk.history.read(command.study, request=command.request)
-            earlier = replay_of(command.request, snapshot.replay)
-            if earlier is not None:
-                return earlier
-            plan = make_plan(snapshot, command)
-            decision = await _choose(desk, command, snapshot, plan)
-            if not plan.queued and not decision.candidates:
-                return pack(make_answer(command, snapshot, plan, trials=()))
-            nonces = [desk.new_nonce() for _ in decision.candidates]
-            reach("ask.chosen")
-            try:
-                reply = await desk.store.write(_HandOut(command, snapshot, plan, decision, nonces, pack))
-            except Conflict:
-                continue
-            reach("ask.committed")
-            return reply
-    raise Unavailable(f"study {command.study.study!r} is too busy: {MAX_CONFLICTS} collisions in one ask")
+    refusal: Reason | None
+    queue: Iterator[int]
+    parallel: float
+    trials: float
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, fixed: Parameters) -> Allowance:
+        """All that may be had, by asks with these fixed parameters. Good until the next `await`, as the snapshot's roster is."""
+        budget, counts = snapshot.study.budget, snapshot.counts
+        return cls(
+            refusal=_refusal(snapshot),
+            queue=_claimable(snapshot, fixed),
+            parallel=_left(budget.max_parallel, counts.active),
+            trials=_left(budget.max_trials, counts.spent),
+        )
+
+    def plan(self, count: int) -> Plan:
+        """What an ask for so many gets."""
+        if self.refusal is not None:
+            return Plan(reason=self.refusal)
+        room = int(min(count, self.parallel))
+        queued = tuple(islice(self.queue, room))
+        new = int(min(room - len(queued), self.trials))
+        self.parallel -= len(queued) + new
+        self.trials -= new
+        if len(queued) + new == count:
+            return Plan(queued, new)
+        return Plan(queued, new, Reason.MAX_PARALLEL if len(queued) + new == room else Reason.BUDGET_SPENT)
 
 
-def make_plan(snapshot: Snapshot, command: Ask) -> Plan:
-    """What the study's state and budget allow of an ask."""
-    study = snapshot.study
-    fixed = study.spec.space.check_fixed(command.fixed, path="fixed_parameters")
-    refusal = _refusal(snapshot)
-    if refusal is not None:
-        return Plan(reason=refusal)
-    states = [trial.state for trial in snapshot.trials.values()]
-    room = _room(study.budget.max_parallel, states.count(TrialState.ACTIVE), command.count)
-    queued = tuple(islice(_claimable(snapshot.trials.values(), fixed), room))
-    spent = len(states) - states.count(TrialState.CANCELLED)
-    new = _room(study.budget.max_trials, spent, room - len(queued))
-    if len(queued) + new == command.count:
-        return Plan(queued, new)
-    return Plan(queued, new, Reason.MAX_PARALLEL if len(queued) + new == room else Reason.BUDGET_SPENT)
+def _left(limit: int | None, used: int) -> float:
+    return float("inf") if limit is None else max(0, limit - used)
 
 
 def _refusal(snapshot: Snapshot) -> Reason | None:
-    study = snapshot.study
-    if study.state is StudyState.PAUSED:
-        return Reason.PAUSED
-    if study.state is StudyState.FINISHED:
-        return Reason.FINISHED
+    match snapshot.study.state:
+        case StudyState.PAUSED:
+            return Reason.PAUSED
+        case StudyState.FINISHED:
+            return Reason.FINISHED
     return Reason.BUDGET_SPENT if _overspent(snapshot) else None
 
 
@@ -157,42 +135,20 @@ def _overspent(snapshot: Snapshot) -> bool:
     budget, created = snapshot.study.budget, snapshot.study.create_time
     if budget.max_duration is not None and snapshot.now - created >= budget.max_duration:
         return True
-    failures = sum(trial.state is TrialState.FAILED for trial in snapshot.trials.values())
-    return budget.max_failures is not None and failures >= budget.max_failures
+    return budget.max_failures is not None and snapshot.counts.failed >= budget.max_failures
 
 
-def _room(limit: int | None, used: int, wanted: int) -> int:
-    return wanted if limit is None else max(0, min(wanted, limit - used))
+def _claimable(snapshot: Snapshot, fixed: Parameters) -> Iterator[int]:
+    return (
+        trial.number
+        for trial in snapshot.roster.queued
+        if all(name in trial.parameters and same(trial.parameters[name], value) for name, value in fixed.items())
+    )
 
 
-def _claimable(trials: Iterable[Trial], fixed: Parameters) -> Iterable[int]:
-    for trial in sorted(trials, key=lambda trial: trial.number):
-        if trial.state is TrialState.QUEUED and all(
-            name in trial.parameters and same(trial.parameters[name], value) for name, value in fixed.items()
-        ):
-            yield trial.number
-
-
-async def _choose(desk: Desk, command: Ask, snapshot: Snapshot, plan: Plan) -> Decision:
-    """The engine's decision, with the hint that is worth storing."""
-    if plan.new == 0:
-        return Decision(())
-    decision = await desk.engine.suggest(suggest_request(snapshot, plan.new, command))
-    return Decision(decision.candidates[: plan.new], _new_hint(decision.hint, snapshot))
-
-
-def _new_hint(hint: bytes, snapshot: Snapshot) -> bytes:
-    """The hint if it is another than the stored one, else b"". One that is too long is dropped: it only saves time."""
-    if len(hint) > MAX_HINT:
-        log.debug("hint_dropped", study=str(snapshot.study.name), policy=snapshot.study.spec.policy, bytes=len(hint))
-        return b""
-    return b"" if hint == snapshot.hint else hint
-
-
-def suggest_request(snapshot: Snapshot, count: int, command: Ask) -> SuggestRequest:
-    """What the policy is asked, in an order that does not depend on the order of tells."""
+def suggest_request(snapshot: Snapshot, count: int, *, fixed: Parameters, time_limit: float | None) -> SuggestRequest:
+    """What the policy is asked, in an order that does not depend on the order of tells. Taken before the next `await`."""
     study = snapshot.study
-    trials = sorted(snapshot.trials.values(), key=lambda trial: trial.number)
     return SuggestRequest(
         space=study.spec.space,
         objectives=study.spec.objectives,
@@ -200,110 +156,128 @@ def suggest_request(snapshot: Snapshot, count: int, command: Ask) -> SuggestRequ
         seed=study.seed,
         count=count,
         next_number=study.next_number,
-        observations=tuple(
-            Observation(trial.number, trial.state, trial.parameters, trial.metrics)
-            for trial in trials
-            if trial.state.terminal and trial.state is not TrialState.CANCELLED
-        ),
-        pending=tuple(trial.parameters for trial in trials if not trial.state.terminal),
-        fixed=study.spec.space.check_fixed(command.fixed),
+        observations=snapshot.roster.observations,
+        pending=snapshot.roster.pending,
+        fixed=fixed,
         max_trials=study.budget.max_trials,
-        time_limit=max(command.deadline - time.monotonic(), 0.0),
+        time_limit=time_limit,
         hint=snapshot.hint,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _HandOut:
-    """The transaction that gives trials to a worker, if the study still is as the plan saw it."""
+class Portion:
+    """One ask's part of a hand-out: its plan, and what makes its reply."""
 
     command: Ask
-    snapshot: Snapshot
     plan: Plan
-    decision: Decision
+    pack: Pack
+
+
+@dataclass(frozen=True, slots=True)
+class HandOut:
+    """The transaction that gives trials to workers, if the study still is as the plans saw it; else Conflict.
+
+    Its result is the packed answers, in the order of the portions. The candidates are dealt out in the same order; when they are fewer
+    than planned, a finite space has no more. An answer with trials is kept for its request.
+    """
+
+    study: Study
+    portions: Sequence[Portion]
+    candidates: Sequence[Candidate]
     nonces: Sequence[str]
-    pack: Callable[[Answer], bytes]
+    answer: Callable[[Ask, Plan, Sequence[Trial]], Answer]
 
-    def __call__(self, tx: Transaction) -> bytes:
-        new = len(self.decision.candidates)
-        # A reply that another copy of this request saved since we read is not looked for: it makes saving ours a conflict.
-        locked = tx.lock_study(self.command.study, changes=len(self.plan.queued) + new, new_trials=new)
+    def __call__(self, tx: Transaction) -> list[bytes]:
+        queued, new = [number for portion in self.portions for number in portion.plan.queued], len(self.candidates)
+        # A reply that another copy of a request saved since we read is not looked for: it makes saving ours a conflict.
+        locked = tx.lock_study(self.study.name, changes=len(queued) + new, new_trials=new)
         if locked is None:
-            raise missing_study(self.command.study)
-        self._refuse_stale(tx, locked)
-        claimed = self._claim(tx, locked)
-        created = self._create(tx, locked, first_sequence=locked.first_sequence + len(claimed))
-        answer = make_answer(self.command, self.snapshot, self.plan, trials=[*claimed, *created])
-        reply = keep_reply(tx, locked, self.command.request, self.pack(answer))
+            raise missing_study(self.study.name)
+        self._refuse_stale(tx, locked, handed=len(queued) + new)
+        claimable = tx.find_trials(locked.study.id, queued)
+        candidates = zip(self.candidates, self.nonces, strict=True)
+        dealer = _Dealer(locked, claimable, candidates, sequences=count(locked.first_sequence))
+        answers = [self._answer(dealer, portion) for portion in self.portions]
+        tx.update_trials(locked.study.id, dealer.claimed)
+        tx.insert_trials(locked.study.id, dealer.created)
+        replies = [
+            (portion.command.request, reply)
+            for portion, (answer, reply) in zip(self.portions, answers, strict=True)
+            if portion.command.request is not None and answer.trials
+        ]
+        tx.save_replies(locked.study.id, replies, now=locked.now)
         reach("ask.inserted")
-        return reply
+        return [reply for _, reply in answers]
 
-    def _refuse_stale(self, tx: Transaction, locked: Locked) -> None:
+    def _answer(self, dealer: _Dealer, portion: Portion) -> tuple[Answer, bytes]:
+        answer = self.answer(portion.command, portion.plan, dealer.deal(portion))
+        return answer, portion.pack(answer)
+
+    def _refuse_stale(self, tx: Transaction, locked: Locked, *, handed: int) -> None:
         """A new trial elsewhere is one that the candidates do not know of; a study that was changed may allow less."""
-        seen, now = self.snapshot.study, locked.study
+        seen, now = self.study, locked.study
         if (seen.id, seen.state, seen.budget) != (now.id, now.state, now.budget):
             raise Conflict
-        if self.decision.candidates and seen.next_number != locked.first_number:
+        if self.candidates and seen.next_number != locked.first_number:
             raise Conflict
-        if now.budget.max_parallel is not None:
-            active = tx.count_trials([now.id]).get(now.id, TrialCounts()).active
-            if active + len(self.plan.queued) + len(self.decision.candidates) > now.budget.max_parallel:
-                raise Conflict
-
-    def _claim(self, tx: Transaction, locked: Locked) -> list[Trial]:
-        if not self.plan.queued:
-            return []
-        trials = tx.find_trials(locked.study.id, self.plan.queued)
-        if any(number not in trials or trials[number].state is not TrialState.QUEUED for number in self.plan.queued):
+        if now.budget.max_parallel is not None and tx.count_active(now.id) + handed > now.budget.max_parallel:
             raise Conflict
-        claimed = [
-            self._lease(replace(trials[number], sequence=locked.first_sequence + index), locked)
-            for index, number in enumerate(self.plan.queued)
-        ]
-        tx.update_trials(locked.study.id, claimed)
-        return claimed
 
-    def _create(self, tx: Transaction, locked: Locked, *, first_sequence: int) -> list[Trial]:
-        if not self.decision.candidates:
-            return []
+
+@dataclass(slots=True)
+class _Dealer:
+    """Deals out trials within one transaction."""
+
+    locked: Locked
+    claimable: Mapping[int, Trial]
+    candidates: Iterator[tuple[Candidate, str]]
+    sequences: Iterator[int]
+    claimed: list[Trial] = field(default_factory=list)
+    created: list[Trial] = field(default_factory=list)
+
+    def deal(self, portion: Portion) -> list[Trial]:
+        """The portion's trials, leased to who asked."""
+        claimed = [self._lease(portion.command, self._queued(number)) for number in portion.plan.queued]
+        self.claimed += claimed
+        first = self.locked.first_number + len(self.created)
         created = [
-            self._lease(
-                new_trial(candidate, locked.first_number + index, first_sequence + index, nonce, locked), locked
-            )
-            for index, (candidate, nonce) in enumerate(zip(self.decision.candidates, self.nonces, strict=True))
+            self._lease(portion.command, self._new(number, candidate, nonce))
+            for number, (candidate, nonce) in enumerate(islice(self.candidates, portion.plan.new), first)
         ]
-        tx.insert_trials(locked.study.id, created)
-        if self.decision.hint:
-            tx.save_hint(locked.study.id, locked.study.spec.policy, self.decision.hint)
-        return created
+        self.created += created
+        return [*claimed, *created]
 
-    def _lease(self, trial: Trial, locked: Locked) -> Trial:
-        duration = self.command.lease_duration or locked.study.spec.lease_duration
-        return trial.leased(worker_id=self.command.worker_id, duration=duration, now=locked.now)
+    def _queued(self, number: int) -> Trial:
+        trial = self.claimable.get(number)
+        if trial is None or trial.state is not TrialState.QUEUED:
+            raise Conflict
+        return replace(trial, sequence=next(self.sequences))
+
+    def _new(self, number: int, candidate: Candidate, nonce: str) -> Trial:
+        return Trial(
+            number=number,
+            state=TrialState.QUEUED,
+            parameters=candidate.parameters,
+            origin=candidate.origin,
+            nonce=nonce,
+            sequence=next(self.sequences),
+            create_time=self.locked.now,
+        )
+
+    def _lease(self, command: Ask, trial: Trial) -> Trial:
+        duration = command.lease_duration or self.locked.study.spec.lease_duration
+        return trial.leased(worker_id=command.worker_id, duration=duration, now=self.locked.now)
 
 
-def make_answer(command: Ask, snapshot: Snapshot, plan: Plan, *, trials: Sequence[Trial]) -> Answer:
-    """The trials, and if they are fewer than asked for, why and when to come back."""
+def make_answer(command: Ask, plan: Plan, trials: Sequence[Trial], *, snapshot: Snapshot, busy: bool) -> Answer:
+    """The trials, and if they are fewer than asked for, why and when to come back. `busy`: trials are queued or active."""
     reason = plan.reason
     if reason is None and len(trials) < command.count:
         reason = Reason.EXHAUSTED
-    busy = bool(trials) or any(not trial.state.terminal for trial in snapshot.trials.values())
     closed = is_closed(reason, busy=busy, overspent=_overspent(snapshot))
     retry_after = None if closed or reason is None else LATER if reason is Reason.PAUSED else SOON
     return Answer(study=command.study, trials=trials, closed=closed, reason=reason, retry_after=retry_after)
-
-
-def new_trial(candidate: Candidate, number: int, sequence: int, nonce: str, locked: Locked) -> Trial:
-    """A candidate as a queued trial."""
-    return Trial(
-        number=number,
-        state=TrialState.QUEUED,
-        parameters=candidate.parameters,
-        origin=candidate.origin,
-        nonce=nonce,
-        sequence=sequence,
-        create_time=locked.now,
-    )
 
 
 def is_closed(reason: Reason | None, *, busy: bool, overspent: bool) -> bool:

@@ -3,46 +3,50 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from asktell.server.application.ports import Found, Replay, Request, Store, Transaction
+from asktell.server.application.roster import Roster
 from asktell.server.application.studies import missing_study
-from asktell.server.domain.study import Study, StudyName
+from asktell.server.domain.study import Study, StudyName, TrialCounts
 from asktell.server.domain.trial import Trial
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A study with all its trials by number, without measurements, the database's clock and the hint for the study's policy."""
+    """A study as it stands, the database's clock, what requests got before, by their keys, and the hint for the study's policy.
+
+    The roster is the history's own and goes on changing: what is needed of it is taken before the next `await`; `counts` stay.
+    """
 
     study: Study
     now: datetime
-    replay: Replay | None
-    trials: Mapping[int, Trial]
+    replays: Mapping[tuple[str, str], Replay]
+    roster: Roster
+    counts: TrialCounts
     hint: bytes = b""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Known:
     name: StudyName
     parameters: int
-    sequence: int = 0
-    trials: dict[int, Trial] = field(default_factory=dict)
+    roster: Roster = field(default_factory=Roster)
 
     @property
     def values(self) -> int:
         """How many parameter values are kept, which is what memory goes by."""
-        return len(self.trials) * self.parameters
+        return len(self.roster.trials) * self.parameters
 
-    def learn(self, trials: Iterable[Trial], sequence: int) -> None:
-        """Take in changed trials. Reads may end in another order than they began, so an older row never replaces a newer one."""
-        for trial in trials:
-            present = self.trials.get(trial.number)
-            if present is None or present.sequence < trial.sequence:
-                self.trials[trial.number] = trial
-        self.sequence = max(self.sequence, sequence)
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    found: Found
+    replays: Mapping[tuple[str, str], Replay]
+    since: int
+    changed: Sequence[Trial]
 
 
 class History:
@@ -57,38 +61,44 @@ class History:
         self._max_studies, self._max_values = max_studies, max_values
         self._known: OrderedDict[int, _Known] = OrderedDict()
 
-    async def read(self, name: StudyName, *, request: Request | None = None) -> Snapshot:
-        """The study as it stands; NotFound if there is none."""
-        sequences = {study_id: known.sequence for study_id, known in self._known.items()}
+    async def read(self, name: StudyName, *, requests: Sequence[Request] = ()) -> Snapshot:
+        """The study as it stands, with what the requests got if they were answered before; NotFound if there is no such study."""
+        sequences = {study_id: known.roster.sequence for study_id, known in self._known.items()}
 
-        def step(tx: Transaction) -> tuple[Found, int, list[Trial]]:
-            found = tx.find_study(name, request=request)
+        def step(tx: Transaction) -> _Read:
+            # One replay comes with the study; several are a statement of their own.
+            alone = requests[0] if len(requests) == 1 else None
+            found = tx.find_study(name, request=alone)
             if found is None:
                 raise missing_study(name)
             since = sequences.get(found.study.id, 0)
-            return found, since, tx.trials_after(found.study.id, since)
+            replays = tx.find_replies(found.study.id, requests) if alone is None else {}
+            if alone is not None and found.replay is not None:
+                replays = {alone.key: found.replay}
+            return _Read(found, replays, since, tx.trials_after(found.study.id, since))
 
-        found, since, changed = await self._store.read(step)
-        known = self._remember(found.study, since, changed)
-        if known is None:
-            return await self.read(name, request=request)
+        read = await self._store.read(step)
+        roster = self._remember(read)
+        if roster is None:
+            return await self.read(name, requests=requests)
         # The hint is not remembered: another replica's, or its loss, shows at the next read.
-        return Snapshot(found.study, found.now, found.replay, known.trials, found.hint)
+        return Snapshot(read.found.study, read.found.now, read.replays, roster, roster.counts, read.found.hint)
 
     def forget(self, name: StudyName) -> None:
         """Drop what is known of a study, as when it was deleted."""
         for study_id in [study_id for study_id, known in self._known.items() if known.name == name]:
             del self._known[study_id]
 
-    def _remember(self, study: Study, since: int, changed: Iterable[Trial]) -> _Known | None:
+    def _remember(self, read: _Read) -> Roster | None:
         """What is known now; None if what the changes build on was dropped while they were read."""
-        if since and study.id not in self._known:
+        study = read.found.study
+        if read.since and study.id not in self._known:
             return None
         known = self._known.setdefault(study.id, _Known(study.name, len(study.spec.space)))
-        known.learn(changed, study.sequence)
+        known.roster.learn(read.changed, study.sequence)
         self._known.move_to_end(study.id)
         self._shrink()
-        return known
+        return known.roster
 
     def _shrink(self) -> None:
         values = sum(known.values for known in self._known.values())

@@ -8,11 +8,11 @@ from enum import Enum
 
 import structlog
 
+from asktell.server.application.clerk import Change, Draft
 from asktell.server.application.failpoints import reach
 from asktell.server.application.ports import Locked, Store, Transaction
 from asktell.server.application.requests import Unchanged, write_once
 from asktell.server.application.studies import missing_study, require_study
-from asktell.server.application.tell import require_trial
 from asktell.server.domain.errors import STUDY_BUSY, InvalidArgument, Unavailable
 from asktell.server.domain.metric import Measurement, check_measurements
 from asktell.server.domain.study import StudyName
@@ -154,35 +154,37 @@ def _going_on(trial: Trial) -> Verdict:
     return Verdict(trial.number, Directive.CONTINUE, lease=trial.lease)
 
 
-def report(tx: Transaction, command: Report) -> Verdict:
-    """Keep the measurements, renew the lease, and say whether to go on. A lost lease keeps nothing and is an answer, not an error."""
-    locked = _lock(tx, command.trial.study, changes=1)
+def report(command: Report) -> Change[Verdict]:
+    """The change that keeps the measurements and renews the lease; its reply says whether to go on. A lost lease keeps nothing and is an
+    answer, not an error.
+    """
+    command.validate()
     number = command.trial.number
-    trial = require_trial(locked.study, tx.find_trials(locked.study.id, [number]), number)
-    if trial.resumable(command.lease_token):
-        trial = trial.resumed(now=locked.now)
-    if not trial.holds(command.lease_token):
-        raise Unchanged(_verdict(trial, Renewal(number, command.lease_token)))
-    kept = replace(
-        trial.renewed(now=locked.now).noted(checkpoint_uri=command.checkpoint_uri), sequence=locked.first_sequence
-    )
-    tx.update_trials(locked.study.id, [kept])
-    tx.record_measurements(locked.study.id, {number: command.measurements}, now=locked.now)
-    return _going_on(kept)
+
+    def amend(draft: Draft) -> Verdict:
+        trial = draft.trial(number)
+        if trial.resumable(command.lease_token):
+            trial = trial.resumed(now=draft.now)
+        if not trial.holds(command.lease_token):
+            return _verdict(trial, Renewal(number, command.lease_token))
+        draft.record(number, command.measurements)
+        return _going_on(draft.change(trial.renewed(now=draft.now).noted(checkpoint_uri=command.checkpoint_uri)))
+
+    return Change(study=command.trial.study, numbers=[number], amend=amend)
 
 
-def release(tx: Transaction, command: Release) -> Trial:
-    """Queue the trial for the next worker. One that this lease has given back already stays as it is."""
-    locked = _lock(tx, command.trial.study, changes=1)
-    number = command.trial.number
-    trial = require_trial(locked.study, tx.find_trials(locked.study.id, [number]), number)
-    if trial.state is TrialState.QUEUED and trial.held(command.lease_token):
-        raise Unchanged(trial)
-    trial.require_lease(command.lease_token)
-    released = trial.released().noted(checkpoint_uri=command.checkpoint_uri)
-    queued = replace(released, sequence=locked.first_sequence)
-    tx.update_trials(locked.study.id, [queued])
-    return queued
+def release(command: Release) -> Change[Trial]:
+    """The change that queues the trial for the next worker. One that this lease has given back already stays as it is."""
+    command.validate()
+
+    def amend(draft: Draft) -> Trial:
+        trial = draft.trial(command.trial.number)
+        if trial.state is TrialState.QUEUED and trial.held(command.lease_token):
+            return trial
+        trial.require_lease(command.lease_token)
+        return draft.change(trial.released().noted(checkpoint_uri=command.checkpoint_uri))
+
+    return Change(study=command.trial.study, numbers=[command.trial.number], amend=amend)
 
 
 async def expire_leases(store: Store) -> int:

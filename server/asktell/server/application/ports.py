@@ -23,6 +23,11 @@ class Request:
     id: str
     fingerprint: str
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a reply is kept under in its study."""
+        return self.method, self.id
+
 
 @dataclass(frozen=True, slots=True)
 class Replay:
@@ -50,7 +55,8 @@ class Locked:
 
     `first_sequence` is the first of the sequence numbers reserved for this transaction's changes; `study.sequence` the last.
     `first_number` is the first of the trial numbers reserved; `study.next_number` follows the last. `now` is the database's clock.
-    `replay` is there if the request was answered before: then nothing must be written.
+    `replay` is there if the request was answered before: then nothing must be written. Of a reply that another transaction kept while
+    this one waited for the lock it may know nothing; then keeping another is a `Conflict`.
     """
 
     study: Study
@@ -72,7 +78,7 @@ class NewStudy:
 
 
 class Transaction(Protocol):
-    """One database transaction. Each method is one statement, but for a replay looked up under the lock.
+    """One database transaction. Each method is one statement at most; one that has nothing to do is none.
 
     Every change of a trial but a lease's renewal happens under the study's lock.
     """
@@ -139,8 +145,14 @@ class Transaction(Protocol):
     def save_hint(self, study_id: int, policy: str, hint: bytes) -> None:
         """Keep what the policy's later decisions in the study may start from, in place of what was kept before."""
 
-    def save_reply(self, study_id: int, request: Request, response: bytes, *, now: datetime) -> None:
-        """Keep the packed reply for 24 hours. A reply that is there already raises `domain.errors.Conflict`."""
+    def count_active(self, study_id: int) -> int:
+        """How many of the study's trials are active."""
+
+    def find_replies(self, study_id: int, requests: Collection[Request]) -> dict[tuple[str, str], Replay]:
+        """What the requests got, by their keys; those that were not answered before are left out."""
+
+    def save_replies(self, study_id: int, replies: Sequence[tuple[Request, bytes]], *, now: datetime) -> None:
+        """Keep the packed replies for 24 hours. One that is there already raises `domain.errors.Conflict`."""
 
     def forget_old_replies(self, limit: int) -> int:
         """Delete replies past their time, at most `limit`; how many."""
@@ -167,3 +179,6 @@ class Engine(Protocol):
 
     async def suggest(self, request: SuggestRequest) -> Decision:
         """The policy's decision. Never raises for what is in the request: it falls back and says so in the candidates' origin."""
+
+    async def suggest_ahead(self, request: SuggestRequest) -> Decision | None:
+        """As `suggest`, for candidates that nobody waits for yet; None if they take no time to speak of, or if others need the engine."""

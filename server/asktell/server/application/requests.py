@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from asktell.server.application.ports import Locked, Replay, Request, Store, Transaction
-from asktell.server.domain.errors import AlreadyExists
+from asktell.server.domain.errors import AlreadyExists, Conflict, Unavailable
 
 T = TypeVar("T")
+
+_ATTEMPTS = 3
 
 
 class Unchanged(Exception):
@@ -20,12 +22,19 @@ class Unchanged(Exception):
 
 
 async def write_once(store: Store, step: Callable[[Transaction], T]) -> T:
-    """Run a step and return its reply, also that of one that ended as Unchanged."""
-    try:
-        return await store.write(step)
-    except Unchanged as end:
-        reply: T = end.reply
-        return reply
+    """Run a step and return its reply, also that of one that ended as Unchanged.
+
+    A copy of the request that was answered while the step waited for the study makes it run again: then it finds the reply.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return await store.write(step)
+        except Unchanged as end:
+            reply: T = end.reply
+            return reply
+        except Conflict:
+            continue
+    raise Unavailable(f"copies of this request got in the way {_ATTEMPTS} times")
 
 
 def replay_of(request: Request | None, replay: Replay | None) -> bytes | None:
@@ -49,5 +58,5 @@ def refuse_replay(locked: Locked, request: Request | None) -> None:
 def keep_reply(tx: Transaction, locked: Locked, request: Request | None, response: bytes) -> bytes:
     """Keep the reply for repetitions of the request, if it has an id."""
     if request is not None:
-        tx.save_reply(locked.study.id, request, response, now=locked.now)
+        tx.save_replies(locked.study.id, [(request, response)], now=locked.now)
     return response

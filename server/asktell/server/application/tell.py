@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from asktell.server.application.clerk import Change, Draft
 from asktell.server.application.failpoints import reach
-from asktell.server.application.ports import Locked, Request, Transaction
-from asktell.server.application.requests import Unchanged, keep_reply, refuse_replay
-from asktell.server.application.studies import missing_study
-from asktell.server.domain.errors import InvalidArgument, NotFound
+from asktell.server.application.ports import Request
+from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.metric import Metrics, check_metrics
 from asktell.server.domain.study import Study, StudyName, StudySpec
 from asktell.server.domain.text import check_checkpoint_uri, check_lease_token, check_message, check_notes
@@ -102,30 +101,21 @@ class Tell:
                 raise error.within(f"results[{index}]") from None
 
 
-def tell(tx: Transaction, command: Tell, *, pack: Callable[[Sequence[Trial]], bytes]) -> bytes:
-    """End the trials, all or none, and return the packed trials in the order of the results.
+def tell(command: Tell, *, pack: Callable[[Sequence[Trial]], bytes]) -> Change[bytes]:
+    """The change that ends the trials, all or none; its reply is the packed trials in the order of the results.
 
     A trial that ended just so already stays as it is; one that ended otherwise, or whose lease is another's, is FailedPrecondition.
     """
-    locked = tx.lock_study(command.study, changes=len(command.results), request=command.request)
-    if locked is None:
-        raise missing_study(command.study)
-    refuse_replay(locked, command.request)
-    reach("tell.locked")
-    _require_objectives(command, locked.study.spec)
-    trials = tx.find_trials(locked.study.id, [result.number for result in command.results])
-    told = [
-        _tell_one(tx, locked, require_trial(locked.study, trials, result.number), result, locked.first_sequence + index)
-        for index, result in enumerate(command.results)
-    ]
-    changed = [trial for trial in told if trial is not trials[trial.number]]
-    if not changed and command.request is None:
-        raise Unchanged(pack(told))
-    if changed:
-        tx.update_trials(locked.study.id, changed)
-    reply = keep_reply(tx, locked, command.request, pack(told))
-    reach("tell.updated")
-    return reply
+    command.validate()
+
+    def amend(draft: Draft) -> bytes:
+        reach("tell.locked")
+        _require_objectives(command, draft.study.spec)
+        told = [_tell_one(draft, result) for result in command.results]
+        return pack(told)
+
+    numbers = [result.number for result in command.results]
+    return Change(study=command.study, numbers=numbers, amend=amend, request=command.request)
 
 
 def _require_objectives(command: Tell, spec: StudySpec) -> None:
@@ -137,12 +127,13 @@ def _require_objectives(command: Tell, spec: StudySpec) -> None:
                 raise error.within(f"results[{index}].succeeded") from None
 
 
-def _tell_one(tx: Transaction, locked: Locked, trial: Trial, result: Result, sequence: int) -> Trial:
+def _tell_one(draft: Draft, result: Result) -> Trial:
+    trial = draft.trial(result.number)
     if trial.state.terminal and trial.held(result.lease_token) and _ended_so(trial, result):
         return trial
-    _require_tellable(trial, result, locked.study)
+    _require_tellable(trial, result, draft.study)
     noted = trial.noted(metadata=result.metadata, checkpoint_uri=result.checkpoint_uri)
-    return replace(_end(tx, locked, noted, result.outcome), sequence=sequence)
+    return draft.change(_end(draft, noted, result.outcome))
 
 
 def _require_tellable(trial: Trial, result: Result, study: Study) -> None:
@@ -153,23 +144,18 @@ def _require_tellable(trial: Trial, result: Result, study: Study) -> None:
         trial.require_tellable(result.lease_token, study.spec.late_tells)
 
 
-def _end(tx: Transaction, locked: Locked, trial: Trial, outcome: Outcome) -> Trial:
+def _end(draft: Draft, trial: Trial, outcome: Outcome) -> Trial:
     match outcome:
         case Succeeded(metrics):
-            return trial.ended(TrialState.SUCCEEDED, metrics=metrics, now=locked.now)
+            return trial.ended(TrialState.SUCCEEDED, metrics=metrics, now=draft.now)
         case Infeasible(message):
-            return trial.ended(TrialState.INFEASIBLE, message=message, now=locked.now)
+            return trial.ended(TrialState.INFEASIBLE, message=message, now=draft.now)
         case Failed(message, retry):
-            attempts = locked.study.spec.max_attempts
-            return trial.broken(message=message, max_attempts=attempts, retry=retry, now=locked.now)
+            attempts = draft.study.spec.max_attempts
+            return trial.broken(message=message, max_attempts=attempts, retry=retry, now=draft.now)
         case Stopped(metrics, message):
-            last = metrics or _last_reported(tx, locked.study, trial)
-            return trial.ended(TrialState.STOPPED, metrics=last, message=message, now=locked.now)
-
-
-def _last_reported(tx: Transaction, study: Study, trial: Trial) -> Metrics:
-    measurements = tx.list_measurements(study.id, trial.number)
-    return measurements[-1].metrics if measurements else {}
+            last = metrics or draft.last_reported(trial.number)
+            return trial.ended(TrialState.STOPPED, metrics=last, message=message, now=draft.now)
 
 
 def _ended_so(trial: Trial, result: Result) -> bool:
@@ -192,13 +178,6 @@ def _equal(left: Metrics, right: Metrics) -> bool:
         and (left[name].value == right[name].value or (math.isnan(left[name].value) and math.isnan(right[name].value)))
         for name in left
     )
-
-
-def require_trial(study: Study, trials: Mapping[int, Trial], number: int) -> Trial:
-    """The trial of that number, or NotFound."""
-    if number not in trials:
-        raise NotFound(f"there is no trial {number} in study {study.name}", reason="TRIAL_NOT_FOUND")
-    return trials[number]
 
 
 def kind(outcome: Outcome) -> str:

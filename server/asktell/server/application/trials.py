@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from asktell.server.application.clerk import Change, Draft, missing_trial
 from asktell.server.application.history import History
 from asktell.server.application.ports import Locked, Request, Transaction
-from asktell.server.application.requests import Unchanged, keep_reply, refuse_replay
+from asktell.server.application.requests import keep_reply, refuse_replay
 from asktell.server.application.studies import missing_study, require_study
-from asktell.server.application.tell import require_trial
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.metric import Measurement, Metrics, check_measurements, check_metrics
 from asktell.server.domain.ranking import optimal
@@ -83,7 +83,8 @@ class AddTrials:
 
 def add_trials(tx: Transaction, command: AddTrials, *, pack: Callable[[Sequence[Trial]], bytes]) -> bytes:
     """Add the trials, all or none, and return them packed."""
-    locked = tx.lock_study(command.study, changes=len(command.trials), request=command.request)
+    count = len(command.trials)
+    locked = tx.lock_study(command.study, changes=count, new_trials=count, request=command.request)
     if locked is None:
         raise missing_study(command.study)
     refuse_replay(locked, command.request)
@@ -91,7 +92,6 @@ def add_trials(tx: Transaction, command: AddTrials, *, pack: Callable[[Sequence[
     trials = [_trial(command, locked, new, index) for index, new in enumerate(checked)]
     tx.insert_trials(locked.study.id, trials)
     tx.record_measurements(locked.study.id, {trial.number: trial.measurements for trial in trials}, now=locked.now)
-    tx.update_study(replace(locked.study, next_number=locked.study.next_number + len(trials)))
     return keep_reply(tx, locked, command.request, pack(trials))
 
 
@@ -107,7 +107,7 @@ def _check(command: AddTrials, spec: StudySpec) -> list[NewTrial]:
 
 def _trial(command: AddTrials, locked: Locked, new: NewTrial, index: int) -> Trial:
     queued = Trial(
-        number=locked.study.next_number + index,
+        number=locked.first_number + index,
         state=TrialState.QUEUED,
         parameters=new.parameters,
         origin=Origin(policy="user", method="imported" if new.state.terminal else "enqueued"),
@@ -126,7 +126,9 @@ def _trial(command: AddTrials, locked: Locked, new: NewTrial, index: int) -> Tri
 def get_trial(tx: Transaction, name: TrialName) -> Trial:
     """The trial with its measurements, or NotFound."""
     study = require_study(tx, name.study)
-    trial = require_trial(study, tx.find_trials(study.id, [name.number]), name.number)
+    trial = tx.find_trials(study.id, [name.number]).get(name.number)
+    if trial is None:
+        raise missing_trial(name)
     return replace(trial, measurements=tuple(tx.list_measurements(study.id, name.number)))
 
 
@@ -153,17 +155,16 @@ async def list_optimal_trials(history: History, name: StudyName) -> list[Trial]:
     """The best succeeded trial, or, with several objectives, the Pareto front."""
     snapshot = await history.read(name)
     # With many objectives and trials this takes seconds, which other callers must not wait for.
-    return await asyncio.to_thread(optimal, list(snapshot.trials.values()), snapshot.study.spec.objectives)
+    return await asyncio.to_thread(optimal, list(snapshot.roster.trials.values()), snapshot.study.spec.objectives)
 
 
-def cancel_trial(tx: Transaction, name: TrialName) -> Trial:
-    """Withdraw a queued or active trial. A cancelled one stays as it is; one that ended otherwise is FailedPrecondition."""
-    locked = tx.lock_study(name.study, changes=1)
-    if locked is None:
-        raise missing_study(name.study)
-    trial = require_trial(locked.study, tx.find_trials(locked.study.id, [name.number]), name.number)
-    if trial.state is TrialState.CANCELLED:
-        raise Unchanged(trial)
-    cancelled = replace(trial.ended(TrialState.CANCELLED, now=locked.now), sequence=locked.first_sequence)
-    tx.update_trials(locked.study.id, [cancelled])
-    return cancelled
+def cancel_trial(name: TrialName) -> Change[Trial]:
+    """The change that withdraws a queued or active trial. A cancelled one stays as it is; one that ended otherwise is FailedPrecondition."""
+
+    def amend(draft: Draft) -> Trial:
+        trial = draft.trial(name.number)
+        if trial.state is TrialState.CANCELLED:
+            return trial
+        return draft.change(trial.ended(TrialState.CANCELLED, now=draft.now))
+
+    return Change(study=name.study, numbers=[name.number], amend=amend)

@@ -71,5 +71,15 @@ class Unavailable(DomainError):
     reason = "UNAVAILABLE"
 
 
+class Overloaded(DomainError):
+    """There is more to do than the service takes on; nothing was done. `retry_after`, in seconds, is when to come again."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class Conflict(Exception):
     """Two asks on one study met: nothing was changed, the caller reads again and retries. Never leaves the application layer."""

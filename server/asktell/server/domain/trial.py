@@ -41,7 +41,10 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """How a trial's parameters were chosen. `policy` is `user` for an added trial; `fallback` says why a policy did not do its usual."""
+    """How a trial's parameters were chosen. `policy` is `user` for an added trial; `fallback` says why a policy did not do its usual.
+
+    `made_for` is the sequence number of the study that the choice was made for: older than the trial's own where it was prepared ahead.
+    """
 
     policy: str
     method: str = ""
@@ -50,6 +53,7 @@ class Origin:
     acquisition: float | None = None
     incumbent: float | None = None
     compute_duration: timedelta = timedelta(0)
+    made_for: int = 0
 
 
 @dataclass(frozen=True, slots=True)

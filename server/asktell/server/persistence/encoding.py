@@ -92,6 +92,7 @@ def pack_origin(origin: Origin) -> str:
             "acquisition": _number(origin.acquisition),
             "incumbent": _number(origin.incumbent),
             "compute_duration": _microseconds(origin.compute_duration),
+            "made_for": origin.made_for,
         }
     )
 
@@ -109,6 +110,7 @@ def unpack_origin(text: str) -> Origin:
         acquisition=_read_value(content["acquisition"]),
         incumbent=_read_value(content["incumbent"]),
         compute_duration=timedelta(microseconds=content["compute_duration"]),
+        made_for=content.get("made_for", 0),
     )
 
 

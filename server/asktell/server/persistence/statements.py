@@ -74,8 +74,9 @@ LOCK_AND_CHANGE_STUDY = _LOCKED.values(
     update_time=database_now(),
 )
 
-FIND_REPLY = select(requests.c.fingerprint, requests.c.response).where(
-    requests.c.study_id == bindparam("of_study"), _REQUEST
+FIND_REPLIES = select(requests.c.method, requests.c.request_id, requests.c.fingerprint, requests.c.response).where(
+    requests.c.study_id == bindparam("of_study"),
+    tuple_(requests.c.method, requests.c.request_id).in_(bindparam("of_requests", expanding=True)),
 )
 
 UPDATE_STUDY = update(studies).where(studies.c.id == bindparam("of_study"))
@@ -94,6 +95,8 @@ COUNT_TRIALS = (
     .where(trials.c.study_id.in_(bindparam("of_studies", expanding=True)))
     .group_by(trials.c.study_id, trials.c.state)
 )
+
+COUNT_ACTIVE = select(func.count()).where(trials.c.study_id == bindparam("of_study"), trials.c.state == ACTIVE)
 
 INSERT_TRIALS = insert(trials)
 

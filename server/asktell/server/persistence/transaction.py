@@ -53,17 +53,9 @@ class SqlTransaction:
         if row is None:
             return None
         study = rows.study(row)
-        replay = self._replay_under_lock(row, request)
-        return Locked(study, study.sequence - changes + 1, study.next_number - new_trials, row.now, replay)
-
-    def _replay_under_lock(self, row: Row[Any], request: Request | None) -> Replay | None:
-        replay = rows.replay(row)
-        if replay is not None or request is None or self._dialect != "postgresql":
-            return replay
         # PostgreSQL took the statement's snapshot before it waited for the lock: a reply that the lock's last holder
-        # saved is not in it. A statement that begins under the lock sees it.
-        parameters = {"of_study": row.id, **_requested(request)}
-        return rows.replay(self._execute(statements.FIND_REPLY, parameters).one_or_none())
+        # saved is not in it.
+        return Locked(study, study.sequence - changes + 1, study.next_number - new_trials, row.now, rows.replay(row))
 
     def update_study(self, study: Study) -> None:
         self._execute(statements.UPDATE_STUDY, {"of_study": study.id, **rows.study_changes(study)})
@@ -138,12 +130,26 @@ class SqlTransaction:
         values = {"study_id": study_id, "policy": policy, "hint": hint}
         self._execute(statements.SAVE_HINT[self._dialect], values)
 
-    def save_reply(self, study_id: int, request: Request, response: bytes, *, now: datetime) -> None:
+    def count_active(self, study_id: int) -> int:
+        return int(self._execute(statements.COUNT_ACTIVE, {"of_study": study_id}).scalar_one())
+
+    def find_replies(self, study_id: int, requests: Collection[Request]) -> dict[tuple[str, str], Replay]:
+        if not requests:
+            return {}
+        parameters = {"of_study": study_id, "of_requests": [request.key for request in requests]}
+        found = self._execute(statements.FIND_REPLIES, parameters)
+        return {(row.method, row.request_id): Replay(row.fingerprint, bytes(row.response)) for row in found}
+
+    def save_replies(self, study_id: int, replies: Sequence[tuple[Request, bytes]], *, now: datetime) -> None:
+        if not replies:
+            return
+        values = [rows.reply_values(study_id, request, response, now) for request, response in replies]
         try:
-            self._execute(statements.SAVE_REPLY, rows.reply_values(study_id, request, response, now))
+            self._execute(statements.SAVE_REPLY, values)
         except IntegrityError as error:
             if taken(error):
-                raise Conflict(f"{request.method} request {request.id!r} was answered already") from error
+                ids = ", ".join(repr(request.id) for request, _ in replies[:10])
+                raise Conflict(f"one of the requests {ids} was answered already") from error
             raise
 
     def forget_old_replies(self, limit: int) -> int:

@@ -65,6 +65,12 @@ class ProcessPoolEngine:
         # An asker that goes away leaves the computation to its end, because its process cannot be interrupted.
         return await asyncio.shield(self._keep(self._modelled(request)))
 
+    async def suggest_ahead(self, request: SuggestRequest) -> Decision | None:
+        """The decision, if it takes a model and a process is idle."""
+        if await self._in_thread(registry.outlook, request) is not registry.Outlook.MODEL or self._idle.empty():
+            return None
+        return await asyncio.shield(self._keep(self._modelled(request)))
+
     async def warm_up(self) -> None:
         """Start a process and import what decisions of `gp` need. Whatever goes wrong shows when the process is used."""
         self._warmed = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,7 @@ class Scope:
             for values in forest.walk(forest.children(None)):
                 yield {spec.name: values[spec.name] for spec in self.space if spec.name in values}
 
-    def unseen(self, seen: Collection[Key], *, limit: int) -> list[dict[str, ParameterValue]]:
+    def unseen(self, seen: Container[Key], *, limit: int) -> list[dict[str, ParameterValue]]:
         """Up to `limit` configurations that are not among `seen`, by their keys: an empty list means a finite scope is exhausted."""
         return list(Rest(self, limit=limit).unseen(seen))
 
@@ -83,7 +83,7 @@ class Rest:
         self._fresh: list[dict[str, ParameterValue]] = []
         self._keys: list[Key] = []
 
-    def unseen(self, seen: Collection[Key]) -> Sequence[dict[str, ParameterValue]]:
+    def unseen(self, seen: Container[Key]) -> Sequence[dict[str, ParameterValue]]:
         """Up to `limit` configurations that are not among `seen`, which must have all that it had the time before."""
         kept = [place for place, known in enumerate(self._keys) if known not in seen]
         if len(kept) < len(self._keys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import NoReturn, Protocol
 
 import grpc
@@ -12,6 +13,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from asktell.server.domain import errors
+from asktell.server.rpc.convert.time import duration
 
 STATUS_OF = {
     errors.InvalidArgument: Code.INVALID_ARGUMENT,
@@ -20,6 +22,7 @@ STATUS_OF = {
     errors.FailedPrecondition: Code.FAILED_PRECONDITION,
     errors.Unsupported: Code.UNIMPLEMENTED,
     errors.Unavailable: Code.UNAVAILABLE,
+    errors.Overloaded: Code.RESOURCE_EXHAUSTED,
 }
 DOMAIN = "asktell"
 _MAX_MESSAGE = 2_000
@@ -40,10 +43,9 @@ def status_of(error: errors.DomainError) -> Status:
             field=error.field[:_MAX_MESSAGE], description=error.description[:_MAX_MESSAGE]
         )
         details.append(BadRequest(field_violations=[violation]))
-    if isinstance(error, errors.Unavailable):
-        retry = RetryInfo()
-        retry.retry_delay.FromSeconds(1)
-        details.append(retry)
+    if isinstance(error, errors.Unavailable | errors.Overloaded):
+        delay = error.retry_after if isinstance(error, errors.Overloaded) else 1.0
+        details.append(RetryInfo(retry_delay=duration(timedelta(seconds=delay))))
     status = Status(code=STATUS_OF[type(error)], message=str(error)[:_MAX_MESSAGE])
     for detail in details:
         packed = Any()

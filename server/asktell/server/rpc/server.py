@@ -9,7 +9,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from asktell.server.application.ask import Desk
+from asktell.server.application.clerk import Clerk
+from asktell.server.application.desk import Desk
 from asktell.server.rpc.interceptor import Boundary
 from asktell.server.rpc.study_servicer import StudyServicer
 from asktell.server.rpc.surrogate_servicer import SurrogateServicer
@@ -57,7 +58,9 @@ class RpcServer:
         await self.server.stop(grace)
 
 
-def build_server(desk: Desk, *, listen: str, ask_time_limit: float, max_connection_age: float) -> RpcServer:
+def build_server(
+    desk: Desk, clerk: Clerk, *, listen: str, ask_time_limit: float, max_connection_age: float
+) -> RpcServer:
     """A server on `listen` (HOST:PORT, port 0 for any). Raises OSError if the address cannot be had.
 
     Connections are closed gently after `max_connection_age` seconds, so that clients find new replicas.
@@ -65,7 +68,7 @@ def build_server(desk: Desk, *, listen: str, ask_time_limit: float, max_connecti
     options = [*_OPTIONS, ("grpc.max_connection_age_ms", int(max_connection_age * 1000))]
     server = grpc.aio.server(interceptors=[Boundary()], options=options)
     add_StudyServiceServicer_to_server(StudyServicer(desk.store, desk.engine, desk.history), server)
-    add_TrialServiceServicer_to_server(TrialServicer(desk, ask_time_limit), server)
+    add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, ask_time_limit), server)
     add_SurrogateServiceServicer_to_server(SurrogateServicer(), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from asktell.server.application import leases, trials
-from asktell.server.application.ask import Answer, Desk, ask
+from asktell.server.application.ask import Answer
+from asktell.server.application.clerk import Clerk
+from asktell.server.application.desk import Desk
 from asktell.server.application.failpoints import reach
 from asktell.server.application.requests import write_once
 from asktell.server.application.tell import tell
@@ -27,32 +29,31 @@ class TrialServicer(TrialServiceServicer):
     """Unpacks, calls the use case, packs. An ask computes for `ask_time_limit` seconds at most, and never past its deadline."""
 
     desk: Desk
+    clerk: Clerk
     ask_time_limit: float
 
     async def Ask(self, request: pb.AskRequest, context: Any) -> pb.AskResponse:
         remaining = context.time_remaining()
         patience = self.ask_time_limit if remaining is None else min(remaining - MARGIN, self.ask_time_limit)
         command = convert.read_ask(request, patience=patience)
-        reply = await ask(self.desk, command, pack=_pack_answer)
+        reply = await self.desk.ask(command, pack=_pack_answer)
         reach("ask.replying")
         return pb.AskResponse.FromString(reply)
 
     async def Tell(self, request: pb.TellRequest, context: Any) -> pb.TellResponse:
         command = convert.read_tell(request)
-        command.validate()
 
         def pack(told: Sequence[Trial]) -> bytes:
             return pb.TellResponse(trials=convert.trial_messages(command.study, told)).SerializeToString()
 
-        reply = await write_once(self.desk.store, lambda tx: tell(tx, command, pack=pack))
+        reply = await self.clerk.make(tell(command, pack=pack))
         reach("tell.committed")
+        self.desk.told(command.study)
         reach("tell.replying")
         return pb.TellResponse.FromString(reply)
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
-        command = convert.read_report(request)
-        command.validate()
-        verdict = await write_once(self.desk.store, lambda tx: leases.report(tx, command))
+        verdict = await self.clerk.make(leases.report(convert.read_report(request)))
         reach("report.committed")
         return convert.report_message(verdict)
 
@@ -61,8 +62,7 @@ class TrialServicer(TrialServiceServicer):
 
     async def ReleaseTrial(self, request: pb.ReleaseTrialRequest, context: Any) -> pb.Trial:
         command = convert.read_release(request)
-        command.validate()
-        released = await write_once(self.desk.store, lambda tx: leases.release(tx, command))
+        released = await self.clerk.make(leases.release(command))
         return convert.trial_message(command.trial.study, released)
 
     async def AddTrials(self, request: pb.AddTrialsRequest, context: Any) -> pb.AddTrialsResponse:
@@ -96,7 +96,7 @@ class TrialServicer(TrialServiceServicer):
 
     async def CancelTrial(self, request: pb.CancelTrialRequest, context: Any) -> pb.Trial:
         name = TrialName.parse(request.name, path="name")
-        cancelled = await write_once(self.desk.store, lambda tx: trials.cancel_trial(tx, name))
+        cancelled = await self.clerk.make(trials.cancel_trial(name))
         return convert.trial_message(name.study, cancelled)
 
 

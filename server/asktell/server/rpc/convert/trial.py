@@ -228,6 +228,7 @@ def _origin_message(origin: Origin) -> pb.Origin:
         acquisition=origin.acquisition,
         incumbent=origin.incumbent,
         compute_duration=duration(origin.compute_duration),
+        made_for=origin.made_for,
     )
 
 

@@ -1,0 +1,264 @@
+"""Writes down what workers say of trials: what waits for one study goes into one transaction.
+
+A study's row is its lock, so that its changes cannot commit side by side; those that wait while one commits share the next commit, and its
+statements. Changes of different studies do not wait for each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from asktell.server.application.failpoints import reach
+from asktell.server.application.ports import Locked, Replay, Request, Store, Transaction
+from asktell.server.application.requests import Unchanged, replay_of, write_once
+from asktell.server.application.studies import missing_study
+from asktell.server.domain.errors import Conflict, DomainError, NotFound, Unavailable
+from asktell.server.domain.metric import Measurement, Metrics
+from asktell.server.domain.study import Study, StudyName
+from asktell.server.domain.trial import Trial, TrialName
+
+T = TypeVar("T")
+
+LARGEST_BATCH = 128
+LARGEST_BATCH_TRIALS = 2_000
+"""A batch may be larger by what one change touches, which is at most 1,000 trials."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change(Generic[T]):
+    """What a call does to trials of a study.
+
+    `numbers` are the trials that it touches. `amend` gets them, puts back what changes, and returns the reply; a DomainError that it raises
+    is the reply, and undoes what it put. It may run more than once, and on any thread. With a `request` the reply is bytes, and is kept.
+    """
+
+    study: StudyName
+    numbers: Sequence[int]
+    amend: Callable[[Draft], T]
+    request: Request | None = None
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """The trials of one transaction, as the changes so far leave them."""
+
+    tx: Transaction
+    locked: Locked
+    trials: dict[int, Trial]
+    sequence: int
+    amended: dict[int, Trial] = field(default_factory=dict)
+    measurements: dict[int, list[Measurement]] = field(default_factory=dict)
+
+    def take(self, draft: Draft) -> None:
+        self.sequence += len(draft.put)
+        self.trials |= draft.put
+        self.amended |= draft.put
+        for number, taken in draft.recorded.items():
+            self.measurements.setdefault(number, []).extend(taken)
+
+
+@dataclass(slots=True)
+class Draft:
+    """One change's view of its study: what it puts and records here counts once the change is made."""
+
+    _ledger: _Ledger
+    put: dict[int, Trial] = field(default_factory=dict)
+    recorded: dict[int, Sequence[Measurement]] = field(default_factory=dict)
+
+    @property
+    def study(self) -> Study:
+        """The study, locked."""
+        return self._ledger.locked.study
+
+    @property
+    def now(self) -> datetime:
+        """The database's clock."""
+        return self._ledger.locked.now
+
+    def find(self, number: int) -> Trial | None:
+        """One of the trials that the change touches; None if there is no such trial."""
+        return self._ledger.trials.get(number)
+
+    def trial(self, number: int) -> Trial:
+        """One of the trials that the change touches, or NotFound."""
+        trial = self.find(number)
+        if trial is None:
+            raise missing_trial(TrialName(self.study.name, number))
+        return trial
+
+    def change(self, trial: Trial) -> Trial:
+        """Store a trial in place of the one of its number, and return it with its new sequence number. At most once for each."""
+        changed = replace(trial, sequence=self._ledger.sequence + len(self.put))
+        self.put[trial.number] = changed
+        return changed
+
+    def record(self, number: int, measurements: Sequence[Measurement]) -> None:
+        """Keep measurements of a trial."""
+        self.recorded[number] = measurements
+
+    def last_reported(self, number: int) -> Metrics:
+        """The metrics of the trial's last step; none if nothing was reported. This alone costs a statement."""
+        stored = self._ledger.tx.list_measurements(self.study.id, number)
+        reported = [*stored, *self._ledger.measurements.get(number, ())]
+        return max(reported, key=lambda measurement: measurement.step).metrics if reported else {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The transaction that makes some changes of one study. Returns a reply or an error for each; Conflict asks for another run."""
+
+    study: StudyName
+    changes: Sequence[Change[Any]]
+
+    def __call__(self, tx: Transaction) -> list[Any]:
+        requests = [change.request for change in self.changes if change.request is not None]
+        # The lock brings one replay along, for a call that comes alone; several are a statement of their own.
+        alone = requests[0] if len(requests) == 1 else None
+        locked = tx.lock_study(self.study, changes=sum(len(change.numbers) for change in self.changes), request=alone)
+        if locked is None:
+            raise missing_study(self.study)
+        replays = _of(alone, locked.replay) if alone else tx.find_replies(locked.study.id, requests)
+        numbers = {number for change in self.changes for number in change.numbers}
+        ledger = _Ledger(tx, locked, tx.find_trials(locked.study.id, numbers), locked.first_sequence)
+        outcomes = [self._make(change, ledger, replays) for change in self.changes]
+        replies = [
+            (change.request, outcome)
+            for change, outcome in zip(self.changes, outcomes, strict=True)
+            if change.request is not None and change.request.key not in replays and isinstance(outcome, bytes)
+        ]
+        if not ledger.amended and not replies:
+            raise Unchanged(outcomes)
+        tx.update_trials(locked.study.id, list(ledger.amended.values()))
+        tx.record_measurements(locked.study.id, ledger.measurements, now=locked.now)
+        tx.save_replies(locked.study.id, replies, now=locked.now)
+        reach("tell.updated")
+        return outcomes
+
+    def _make(self, change: Change[Any], ledger: _Ledger, replays: Mapping[tuple[str, str], Replay]) -> Any:
+        """The change's reply, or the error that it ended with."""
+        draft = Draft(ledger)
+        try:
+            earlier = _earlier(change.request, replays)
+            if earlier is not None:
+                return earlier
+            reply = change.amend(draft)
+        except DomainError as error:
+            _refuse_late_replay(change.request, ledger)
+            return error
+        ledger.take(draft)
+        return reply
+
+
+def _of(request: Request, replay: Replay | None) -> dict[tuple[str, str], Replay]:
+    return {} if replay is None else {request.key: replay}
+
+
+def _earlier(request: Request | None, replays: Mapping[tuple[str, str], Replay]) -> bytes | None:
+    return None if request is None else replay_of(request, replays.get(request.key))
+
+
+def _refuse_late_replay(request: Request | None, ledger: _Ledger) -> None:
+    """Raise Conflict if a copy of a refused request was answered while this one waited for the lock: that is why it would be refused."""
+    if request is None:
+        return
+    found = ledger.tx.find_replies(ledger.locked.study.id, [request]).get(request.key)
+    if found is not None and found.fingerprint == request.fingerprint:
+        raise Conflict
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    change: Change[Any]
+    reply: asyncio.Future[Any]
+
+    def settle(self, outcome: Any) -> None:
+        """Hand the caller its reply or error, if it still waits."""
+        if self.reply.done():
+            return
+        if isinstance(outcome, BaseException):
+            self.reply.set_exception(outcome)
+        else:
+            self.reply.set_result(outcome)
+
+
+class Clerk:
+    """Makes changes of trials, those of one study in the order in which they came. Used from the event loop alone."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lines: dict[StudyName, deque[_Entry]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def make(self, change: Change[T]) -> T:
+        """Make the change, and return its reply once it is durable. Who stops waiting takes back a change that was not begun."""
+        entry = _Entry(change, asyncio.get_running_loop().create_future())
+        line = self._lines.get(change.study)
+        if line is None:
+            line = self._lines[change.study] = deque()
+            task = asyncio.create_task(self._work(change.study, line), name="clerk")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        line.append(entry)
+        reply: T = await entry.reply
+        return reply
+
+    async def _work(self, study: StudyName, line: deque[_Entry]) -> None:
+        try:
+            while line:
+                await self._commit(study, _next_batch(line))
+        finally:
+            del self._lines[study]
+            for entry in line:
+                entry.settle(Unavailable("the server is shutting down"))
+
+    async def _commit(self, study: StudyName, entries: Sequence[_Entry]) -> None:
+        batch = _Batch(study, [entry.change for entry in entries])
+        try:
+            outcomes = await write_once(self._store, batch) if entries else []
+        except asyncio.CancelledError:
+            for entry in entries:
+                entry.reply.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - each caller gets the error; the line goes on
+            await self._recover(study, entries, error)
+            return
+        for entry, outcome in zip(entries, outcomes, strict=True):
+            entry.settle(outcome)
+
+    async def _recover(self, study: StudyName, entries: Sequence[_Entry], error: Exception) -> None:
+        """What fails for all alike fails; a change that breaks the transaction shall not take others along."""
+        if len(entries) == 1 or isinstance(error, DomainError):
+            for entry in entries:
+                entry.settle(error)
+            return
+        for entry in entries:
+            await self._commit(study, [entry])
+
+
+def missing_trial(name: TrialName) -> NotFound:
+    """The error for a trial that is not there."""
+    return NotFound(f"there is no trial {name.number} in study {name.study}", reason="TRIAL_NOT_FOUND")
+
+
+def _next_batch(line: deque[_Entry]) -> list[_Entry]:
+    """The entries that come next; copies of a request not together, so that the later one finds what the earlier one got."""
+    batch: list[_Entry] = []
+    keys: set[tuple[str, str]] = set()
+    trials = 0
+    while line and len(batch) < LARGEST_BATCH and trials < LARGEST_BATCH_TRIALS:
+        request = line[0].change.request
+        if request is not None and request.key in keys:
+            break
+        entry = line.popleft()
+        if entry.reply.done():
+            continue
+        if request is not None:
+            keys.add(request.key)
+        batch.append(entry)
+        trials += len(entry.change.numbers)
+    return batch

@@ -1,0 +1,315 @@
+"""Where asks are met: those that wait for one study are met together, those of different studies do not wait for each other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate, takewhile
+from typing import Any
+
+import structlog
+
+from asktell.server.application.ask import Allowance, Ask, HandOut, Pack, Portion, make_answer, suggest_request
+from asktell.server.application.failpoints import reach
+from asktell.server.application.history import History, Snapshot
+from asktell.server.application.ports import Engine, Replay, Store
+from asktell.server.application.requests import replay_of
+from asktell.server.application.speculation import Prepared, Shelf, tagged
+from asktell.server.domain.errors import AlreadyExists, Conflict, Overloaded, Unavailable
+from asktell.server.domain.policy import MAX_HINT, Decision, SuggestRequest
+from asktell.server.domain.study import StudyName
+
+log = structlog.get_logger("asktell.ask")
+
+LARGEST_ROUND = 8
+"""Trials that one round of asks hands out, unless the first ask alone wants more: the first in line shall not wait for the last."""
+MAX_CONFLICTS = 100
+MAX_WAITING = 256
+STUDIES_WAITING = 8
+"""Of so many studies the lines may be full before all are told to come later."""
+LONGEST_RETRY = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """An ask in line, and all who wait for it: a repeated request waits with the first."""
+
+    command: Ask
+    pack: Pack
+    callers: list[asyncio.Future[bytes]] = field(default_factory=list)
+
+    def join(self) -> asyncio.Future[bytes]:
+        """What another caller waits on."""
+        caller: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.callers.append(caller)
+        return caller
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits any more."""
+        return all(caller.done() for caller in self.callers)
+
+    def settle(self, outcome: bytes | BaseException) -> None:
+        """Give all who wait the reply or the error."""
+        for caller in self.callers:
+            if not caller.done():
+                if isinstance(outcome, bytes):
+                    caller.set_result(outcome)
+                else:
+                    caller.set_exception(outcome)
+
+
+@dataclass(slots=True)
+class _Line:
+    """The asks that wait for one study, and those that are being met. `pace` is how many seconds the last round took."""
+
+    waiting: deque[_Call] = field(default_factory=deque)
+    meeting: Sequence[_Call] = ()
+    pace: float = 0.0
+
+    def repeated(self, command: Ask) -> _Call | None:
+        """The call in this line that the ask is a copy of; AlreadyExists if its request id has another payload."""
+        if command.request is None:
+            return None
+        for call in (*self.meeting, *self.waiting):
+            request = call.command.request
+            if request is not None and request.key == command.request.key:
+                replay_of(command.request, Replay(request.fingerprint, b""))
+                return call
+        return None
+
+    def next_round(self) -> list[_Call]:
+        """The asks that come next: with the same fixed parameters, and for no more trials than a round hands out."""
+        calls: list[_Call] = []
+        wanted = 0
+        while self.waiting:
+            call = self.waiting[0]
+            if call.abandoned:
+                self.waiting.popleft()
+                continue
+            wanted += call.command.count
+            if calls and (wanted > LARGEST_ROUND or call.command.fixed != calls[0].command.fixed):
+                break
+            calls.append(self.waiting.popleft())
+        self.meeting = calls
+        return calls
+
+    def shorten(self, portions: Sequence[Portion], prepared: Prepared) -> tuple[Sequence[Portion], Prepared | None]:
+        """Meet as many asks as there are prepared candidates for, the others in the next round; if not even the first, all without them."""
+        sums = accumulate(portion.plan.new for portion in portions)
+        length = sum(1 for _ in takewhile(lambda total: total <= prepared.left, sums))
+        if length == 0:
+            return portions, None
+        self.waiting.extendleft(reversed(self.meeting[length:]))
+        self.meeting = self.meeting[:length]
+        return portions[:length], prepared
+
+    def settle(self, outcome: BaseException) -> None:
+        """Give all that are being met the error."""
+        for call in self.meeting:
+            call.settle(outcome)
+
+
+class Desk:
+    """Meets asks. Used from the event loop alone.
+
+    At most `max_waiting` asks wait for one study; further ones are Overloaded. With `speculate`, candidates are prepared ahead of asks
+    while an engine process is idle.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        engine: Engine,
+        history: History,
+        new_nonce: Callable[[], str],
+        max_waiting: int = MAX_WAITING,
+        speculate: bool = False,
+    ) -> None:
+        self.store, self.engine, self.history = store, engine, history
+        self.new_nonce, self._max_waiting = new_nonce, max_waiting
+        self._lines: dict[StudyName, _Line] = {}
+        self._shelf = Shelf(history=history, engine=engine, busy=self._lines.__contains__) if speculate else None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def ask(self, command: Ask, *, pack: Pack) -> bytes:
+        """Hand out trials and return the packed answer; the same request again gets the same answer.
+
+        Another replica may add a trial between our reading and our writing; then nothing is written and we choose again, knowing of it.
+        An ask whose caller goes away before that takes no trial.
+        """
+        command.validate()
+        line = self._lines.get(command.study) or _Line()
+        call = line.repeated(command)
+        if call is None:
+            self._admit(command.study, line)
+            call = _Call(command, pack)
+            line.waiting.append(call)
+        if command.study not in self._lines:
+            self._lines[command.study] = line
+            self._keep(self._work(command.study, line))
+        return await call.join()
+
+    def told(self, name: StudyName) -> None:
+        """A result came: prepare what its worker will ask for."""
+        if self._shelf is not None and name not in self._lines:
+            self._keep(self._shelf.prepare_after_tell(name))
+
+    async def settle(self) -> None:
+        """Wait for what goes on behind the asks: hints that are being stored, candidates that are being prepared."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """End what goes on behind the asks."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _admit(self, name: StudyName, line: _Line) -> None:
+        """Raise Overloaded if too many wait, here or in all lines."""
+        everywhere = sum(len(each.waiting) for each in self._lines.values())
+        if len(line.waiting) < self._max_waiting and everywhere < self._max_waiting * STUDIES_WAITING:
+            return
+        rounds = len(line.waiting) / LARGEST_ROUND
+        raise Overloaded(
+            f"{len(line.waiting)} asks wait for study {name.study!r}, {everywhere} for all studies of this server: ask again later",
+            retry_after=min(max(rounds * line.pace, 1.0), LONGEST_RETRY),
+        )
+
+    async def _work(self, name: StudyName, line: _Line) -> None:
+        try:
+            while line.next_round():
+                began = time.monotonic()
+                await self._round(name, line)
+                line.pace = time.monotonic() - began
+        finally:
+            del self._lines[name]
+            for call in line.waiting:
+                call.settle(_closing())
+        if self._shelf is not None:
+            self._shelf.note_asked(name)
+            self._keep(self._shelf.prepare_after_ask(name, pace=line.pace))
+
+    async def _round(self, name: StudyName, line: _Line) -> None:
+        try:
+            for _ in range(MAX_CONFLICTS):
+                line.meeting = [call for call in line.meeting if not call.abandoned]
+                if not line.meeting or await self._meet(name, line):
+                    return
+            raise Unavailable(f"study {name.study!r} is too busy: {MAX_CONFLICTS} collisions in one ask")
+        except asyncio.CancelledError:
+            line.settle(_closing())
+            raise
+        except Exception as error:  # noqa: BLE001 - each caller gets the error; the line goes on
+            line.settle(error)
+        finally:
+            line.meeting = ()
+
+    async def _meet(self, name: StudyName, line: _Line) -> bool:
+        """Answer the asks that are being met; False if the study changed meanwhile, so that it must be tried again."""
+        requests = [call.command.request for call in line.meeting if call.command.request is not None]
+        snapshot = await self.history.read(name, requests=requests)
+        line.meeting = [call for call in line.meeting if not _replayed(call, snapshot)]
+        if not line.meeting:
+            return True
+        fixed = snapshot.study.spec.space.check_fixed(line.meeting[0].command.fixed, path="fixed_parameters")
+        allowance = Allowance.of(snapshot, fixed)
+        portions: Sequence[Portion] = [
+            Portion(call.command, allowance.plan(call.command.count), call.pack) for call in line.meeting
+        ]
+        prepared = None if self._shelf is None or fixed else self._shelf.serving(snapshot)
+        if prepared is not None:
+            portions, prepared = line.shorten(portions, prepared)
+        wanted = sum(portion.plan.new for portion in portions)
+        limit = max(min(call.command.deadline for call in line.meeting) - time.monotonic(), 0.0)
+        decision = await self._decide(
+            suggest_request(snapshot, wanted, fixed=fixed, time_limit=limit), prepared, made_for=snapshot.study.sequence
+        )
+        return await self._hand_out(line, snapshot, portions, decision, prepared)
+
+    async def _decide(self, request: SuggestRequest, prepared: Prepared | None, *, made_for: int) -> Decision:
+        """The candidates: the prepared ones if they are there in time, else the engine's."""
+        if request.count == 0:
+            return Decision(())
+        if prepared is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(request.time_limit):
+                    rest = await prepared.rest()
+                if len(rest) >= request.count:
+                    return Decision(rest[: request.count])
+        decision = await self.engine.suggest(request)
+        return Decision(tagged(decision.candidates[: request.count], made_for), decision.hint)
+
+    async def _hand_out(
+        self,
+        line: _Line,
+        snapshot: Snapshot,
+        portions: Sequence[Portion],
+        decision: Decision,
+        prepared: Prepared | None,
+    ) -> bool:
+        """Write the trials down, and answer; False if the study is no longer as the portions saw it."""
+        kept = [(call, portion) for call, portion in zip(line.meeting, portions, strict=True) if not call.abandoned]
+        line.meeting, portions = [call for call, _ in kept], [portion for _, portion in kept]
+        candidates = decision.candidates[: sum(portion.plan.new for portion in portions)]
+        if not candidates and not any(portion.plan.queued for portion in portions):
+            busy = snapshot.counts.queued + snapshot.counts.active > 0
+            for call, portion in kept:
+                call.settle(call.pack(make_answer(call.command, portion.plan, (), snapshot=snapshot, busy=busy)))
+            return True
+        reach("ask.chosen")
+        answer = partial(make_answer, snapshot=snapshot, busy=True)
+        nonces = [self.new_nonce() for _ in candidates]
+        try:
+            replies = await self.store.write(HandOut(snapshot.study, portions, candidates, nonces, answer))
+        except Conflict:
+            return False
+        reach("ask.committed")
+        for call, reply in zip(line.meeting, replies, strict=True):
+            call.settle(reply)
+        if prepared is not None:
+            prepared.handed += len(candidates)
+        self._store_hint(decision.hint, snapshot)
+        return True
+
+    def _store_hint(self, hint: bytes, snapshot: Snapshot) -> None:
+        """Store a hint behind the asks, if it is another than the stored one. It only saves time: what is too long or fails is dropped."""
+        study = snapshot.study
+        if len(hint) > MAX_HINT:
+            log.debug("hint_dropped", study=str(study.name), policy=study.spec.policy, bytes=len(hint))
+        elif hint and hint != snapshot.hint:
+            self._keep(self.store.write(lambda tx: tx.save_hint(study.id, study.spec.policy, hint)))
+
+    def _keep(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("behind_the_asks", error=f"{type(error).__name__}: {error}"[:300])
+
+
+def _replayed(call: _Call, snapshot: Snapshot) -> bool:
+    """Whether the ask was answered before; then it gets the same answer, or AlreadyExists if it had another payload."""
+    request = call.command.request
+    try:
+        earlier = None if request is None else replay_of(request, snapshot.replays.get(request.key))
+    except AlreadyExists as error:
+        call.settle(error)
+        return True
+    if earlier is not None:
+        call.settle(earlier)
+    return earlier is not None
+
+
+def _closing() -> Unavailable:
+    return Unavailable("the server is shutting down", reason="SHUTTING_DOWN")

@@ -1,0 +1,90 @@
+"""The trials of one study in memory, kept so that an ask need not walk over all of them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from asktell.server.domain.policy import Observation
+from asktell.server.domain.space import Parameters
+from asktell.server.domain.study import TrialCounts
+from asktell.server.domain.trial import Trial, TrialState
+
+RECENT = 1_024
+"""How many changes are remembered as such."""
+
+
+@dataclass(slots=True)
+class Roster:
+    """All trials of a study as of `sequence`, by number, and what asks want to know of them. Used from one thread."""
+
+    trials: dict[int, Trial] = field(default_factory=dict)
+    sequence: int = 0
+    _counts: Counter[TrialState] = field(default_factory=Counter)
+    _queued: list[int] = field(default_factory=list)
+    _pending: list[int] = field(default_factory=list)
+    _observed: list[int] = field(default_factory=list)
+    _observations: list[Observation] = field(default_factory=list)
+    _recent: deque[Trial] = field(default_factory=lambda: deque(maxlen=RECENT))
+
+    def learn(self, trials: Iterable[Trial], sequence: int) -> None:
+        """Take in changed trials, in the order of their changes. Reads may end in another order than they began, so an older row never
+        replaces a newer one.
+        """
+        for trial in trials:
+            present = self.trials.get(trial.number)
+            if present is None or present.sequence < trial.sequence:
+                self._replace(present, trial)
+        self.sequence = max(self.sequence, sequence)
+
+    @property
+    def counts(self) -> TrialCounts:
+        """How many trials stand where."""
+        return TrialCounts(**{state.value: count for state, count in self._counts.items()})
+
+    @property
+    def queued(self) -> Iterator[Trial]:
+        """The trials that wait for a worker, by number."""
+        return (self.trials[number] for number in self._queued)
+
+    @property
+    def pending(self) -> tuple[Parameters, ...]:
+        """The parameters of the queued and active trials, in the order of numbers."""
+        return tuple(self.trials[number].parameters for number in self._pending)
+
+    @property
+    def observations(self) -> tuple[Observation, ...]:
+        """What the model may learn from, in the order of numbers, which does not depend on the order of tells."""
+        return tuple(self._observations)
+
+    def changes_after(self, sequence: int) -> list[Trial] | None:
+        """The trials that changed after a sequence number, as they stood then; None if that is too long ago to know."""
+        recent = [trial for trial in self._recent if trial.sequence > sequence]
+        return None if len(recent) == RECENT else recent
+
+    def _replace(self, old: Trial | None, new: Trial) -> None:
+        if old is not None:
+            self._strike(old)
+        self.trials[new.number] = new
+        self._counts[new.state] += 1
+        self._recent.append(new)
+        if new.state is TrialState.QUEUED:
+            insort(self._queued, new.number)
+        if not new.state.terminal:
+            insort(self._pending, new.number)
+        elif new.state is not TrialState.CANCELLED:
+            place = bisect_left(self._observed, new.number)
+            self._observed.insert(place, new.number)
+            self._observations.insert(place, Observation(new.number, new.state, new.parameters, new.metrics))
+
+    def _strike(self, old: Trial) -> None:
+        self._counts[old.state] -= 1
+        if old.state is TrialState.QUEUED:
+            del self._queued[bisect_left(self._queued, old.number)]
+        if not old.state.terminal:
+            del self._pending[bisect_left(self._pending, old.number)]
+        elif old.state is not TrialState.CANCELLED:
+            place = bisect_left(self._observed, old.number)
+            del self._observed[place], self._observations[place]

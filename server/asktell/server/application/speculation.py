@@ -1,0 +1,168 @@
+"""Candidates chosen ahead of the ask that takes them, and when they still serve."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from asktell.server.application.ask import Allowance, suggest_request
+from asktell.server.application.history import History, Snapshot
+from asktell.server.application.ports import Engine
+from asktell.server.domain.errors import DomainError
+from asktell.server.domain.metric import Goal, Objective
+from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
+from asktell.server.domain.study import StudyName
+from asktell.server.domain.trial import Trial, TrialState, finite
+
+log = structlog.get_logger("asktell.speculation")
+
+WORKERS_PER_RESULT = 4
+"""For so many active trials, candidates may lack one result: whoever chooses for many workers lacks those of all the others."""
+USUAL = 2.0
+"""How many standard deviations from what was expected of it a result may lie and still say little that is new."""
+MOST = 4
+"""Candidates prepared at a time."""
+QUIET = 0.1
+"""Seconds after a hand-out before the next candidates are prepared: workers that come back sooner leave no time to prepare."""
+ATTENTION = 600.0
+"""Seconds after an ask during which another one is expected."""
+MAX_STUDIES = 256
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Candidates for the next trials of a study, being chosen or there already.
+
+    `made_for` is the sequence number of the study that they were chosen for, `first_number` the number of the first one's trial, `count` how
+    many they are, `handed` how many have been handed out; `decision` is None where preparing did not pay.
+    """
+
+    study_id: int
+    made_for: int
+    first_number: int
+    count: int
+    decision: asyncio.Task[Decision | None]
+    handed: int = 0
+
+    @property
+    def left(self) -> int:
+        """How many candidates have not been handed out."""
+        return self.count - self.handed
+
+    async def rest(self) -> tuple[Candidate, ...]:
+        """The candidates that have not been handed out, once they are there."""
+        decision = await asyncio.shield(self.decision)
+        return () if decision is None else tagged(decision.candidates[self.handed :], self.made_for)
+
+    def serves(self, snapshot: Snapshot) -> bool:
+        """Whether the candidates are still what an ask should get: no other trial was added since they were chosen, and no result came
+        that would change them much.
+        """
+        study = snapshot.study
+        if study.id != self.study_id or study.next_number != self.first_number + self.handed:
+            return False
+        changed = snapshot.roster.changes_after(self.made_for)
+        if changed is None:
+            return False
+        results = [trial for trial in _last(changed) if trial.state.terminal]
+        if not all(unsurprising(trial, study.spec.objectives) for trial in results):
+            return False
+        return len(results) <= snapshot.counts.active // WORKERS_PER_RESULT
+
+
+class Shelf:
+    """Prepares candidates while an engine process is idle, one lot a study. Losing it loses nothing. Used from the event loop alone.
+
+    `busy` says whether asks of a study are being met, which then choose for themselves.
+    """
+
+    def __init__(self, *, history: History, engine: Engine, busy: Callable[[StudyName], bool]) -> None:
+        self._history, self._engine, self._busy = history, engine, busy
+        self._prepared: dict[StudyName, Prepared] = {}
+        self._asked: OrderedDict[StudyName, float] = OrderedDict()
+
+    def serving(self, snapshot: Snapshot) -> Prepared | None:
+        """What is prepared for the study as it stands; None if nothing is. What no longer serves is dropped."""
+        name = snapshot.study.name
+        prepared = self._prepared.get(name)
+        if prepared is None or (prepared.left and prepared.serves(snapshot)):
+            return prepared
+        del self._prepared[name]
+        return None
+
+    def note_asked(self, name: StudyName) -> None:
+        """An ask was met here, so that another one may come."""
+        self._asked[name] = time.monotonic()
+        self._asked.move_to_end(name)
+        while len(self._asked) > MAX_STUDIES:
+            forgotten, _ = self._asked.popitem(last=False)
+            self._prepared.pop(forgotten, None)
+
+    async def prepare_after_ask(self, name: StudyName, *, pace: float) -> None:
+        """Prepare for the workers that will come back, if asks, which take `pace` seconds to meet, leave the time, and there are so many
+        that one result more or less makes no difference.
+        """
+        asked = self._asked.get(name)
+        await asyncio.sleep(max(QUIET, pace))
+        if asked is not None and asked == self._asked.get(name):
+            await self._prepare(name, at_least=0)
+
+    async def prepare_after_tell(self, name: StudyName) -> None:
+        """Choose at once what the worker that told will ask for."""
+        if time.monotonic() - self._asked.get(name, -ATTENTION) < ATTENTION:
+            await self._prepare(name, at_least=1)
+
+    async def _prepare(self, name: StudyName, *, at_least: int) -> None:
+        if self._busy(name):
+            return
+        try:
+            snapshot = await self._history.read(name)
+        except DomainError as error:
+            log.debug("not_prepared", study=str(name), error=str(error))
+            return
+        if self._busy(name) or self.serving(snapshot) is not None:
+            return
+        count = _count(snapshot, at_least=at_least)
+        if count:
+            request = suggest_request(snapshot, count, fixed={}, time_limit=None)
+            self._put(snapshot, request)
+
+    def _put(self, snapshot: Snapshot, request: SuggestRequest) -> None:
+        study = snapshot.study
+        decision = asyncio.create_task(self._engine.suggest_ahead(request), name="prepare")
+        decision.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._prepared[study.name] = Prepared(study.id, study.sequence, study.next_number, request.count, decision)
+
+
+def _count(snapshot: Snapshot, *, at_least: int) -> int:
+    """How many candidates to prepare: none while trials are queued, which go first, or where the budget allows none."""
+    wanted = max(min(snapshot.counts.active // WORKERS_PER_RESULT, MOST), at_least)
+    plan = Allowance.of(snapshot, {}).plan(wanted)
+    return 0 if plan.queued else plan.new
+
+
+def tagged(candidates: Iterable[Candidate], made_for: int) -> tuple[Candidate, ...]:
+    """The candidates, with the sequence number of the study that they were chosen for in their origin."""
+    return tuple(replace(candidate, origin=replace(candidate.origin, made_for=made_for)) for candidate in candidates)
+
+
+def unsurprising(trial: Trial, objectives: Sequence[Objective]) -> bool:
+    """Whether the trial's result is about what its origin predicted, and no better than the best before it."""
+    if trial.state is not TrialState.SUCCEEDED or len(objectives) > 1 or trial.origin.incumbent is None:
+        return False
+    (objective,) = objectives
+    expected = trial.origin.predictions.get(objective.metric)
+    if expected is None or not finite(trial.metrics, [objective.metric]):
+        return False
+    value = trial.metrics[objective.metric].value
+    gain = trial.origin.incumbent - value if objective.goal is Goal.MINIMIZE else value - trial.origin.incumbent
+    return gain <= 0 and abs(value - expected.mean) <= USUAL * expected.standard_deviation
+
+
+def _last(changed: Iterable[Trial]) -> Iterable[Trial]:
+    return {trial.number: trial for trial in changed}.values()
