@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import structlog
-from sqlalchemy import Connection, Engine, event
 
 from asktell.server.application import studies, trials
 from asktell.server.application.ask import Answer, Ask
@@ -26,48 +24,13 @@ from asktell.server.domain.space import Float, SearchSpace
 from asktell.server.domain.study import Budget, StudyName, StudySpec
 from asktell.server.domain.trial import Origin, Trial, TrialState
 from asktell.server.persistence.store import SqlStore
+from tests.cost import Cost, counted
 
 NAME = StudyName("p", "s")
 SPEC = StudySpec(
     space=SearchSpace((Float(name="x", low=0.0, high=1.0),)), objectives=(Objective("y", Goal.MINIMIZE),), policy="gp"
 )
 IDS = itertools.count()
-
-
-@dataclass
-class Cost:
-    """What was sent to the database: statements, but those that begin and end transactions, and commits of what was written."""
-
-    statements: int = 0
-    commits: int = 0
-    _writing: set[int] = field(default_factory=set)
-
-    def note(self, connection: Connection, cursor: object, statement: str, *rest: object) -> None:
-        if not statement.startswith(("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK")):
-            self.statements += 1
-            if not statement.startswith("SELECT"):
-                self._writing.add(id(connection))
-
-    def commit(self, connection: Connection) -> None:
-        self.commits += id(connection) in self._writing
-        self._writing.discard(id(connection))
-
-    def rollback(self, connection: Connection) -> None:
-        self._writing.discard(id(connection))
-
-
-@contextmanager
-def counted() -> Iterator[Cost]:
-    """The cost of what happens in the block."""
-    cost = Cost()
-    listeners = {"before_cursor_execute": cost.note, "commit": cost.commit, "rollback": cost.rollback}
-    for name, listener in listeners.items():
-        event.listen(Engine, name, listener)
-    try:
-        yield cost
-    finally:
-        for name, listener in listeners.items():
-            event.remove(Engine, name, listener)
 
 
 @dataclass

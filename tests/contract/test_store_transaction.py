@@ -512,6 +512,7 @@ METHODS = {
         study, [replace(t, number=t.number + 1000) for t in trials]
     ),
     "update_trials": lambda tx, study, trials: tx.update_trials(study, trials),
+    "claim_trials": lambda tx, study, trials: tx.claim_trials(study, [(t, t.sequence) for t in trials]),
     "find_trials": lambda tx, study, trials: tx.find_trials(study, [t.number for t in trials]),
     "trials_after": lambda tx, study, trials: tx.trials_after(study, 0),
     "list_trials": lambda tx, study, trials: tx.list_trials(study, after=0, limit=99, states=(), worker_id=""),
@@ -571,3 +572,16 @@ async def test_replies_are_found_by_method_and_request(store):
         ("ask", "r2"): Replay("f3", b""),
     }
     assert await store.read(lambda tx: tx.find_replies(study_id, [])) == {}
+
+
+async def test_a_trial_that_changed_since_it_was_read_cannot_be_claimed(store):
+    study_id = await create(store)
+    seen = [queued(number, sequence=number) for number in (1, 2)]
+    await insert(store, study_id, *seen)
+    claimed = [(replace(each, state=TrialState.ACTIVE, sequence=10 + each.number), each.sequence) for each in seen]
+    await store.write(lambda tx: tx.update_trials(study_id, [replace(seen[1], sequence=5)]))
+    with pytest.raises(Conflict, match="one of the trials 1, 2 has changed"):
+        await store.write(lambda tx: tx.claim_trials(study_id, claimed))
+    await store.write(lambda tx: tx.claim_trials(study_id, claimed[:1]))
+    found = await store.read(lambda tx: tx.find_trials(study_id, [1, 2]))
+    assert [(each.state, each.sequence) for each in found.values()] == [(TrialState.ACTIVE, 11), (TrialState.QUEUED, 5)]

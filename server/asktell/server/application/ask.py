@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
@@ -73,7 +73,7 @@ Pack = Callable[[Answer], bytes]
 class Plan:
     """How an ask will be met: queued trials to claim, new ones to create, and why these are fewer than asked for."""
 
-    queued: tuple[int, ...] = ()
+    queued: tuple[Trial, ...] = ()
     new: int = 0
     reason: Reason | None = None
 
@@ -88,7 +88,7 @@ class Allowance:
     """What a study's state and budget allow of asks that are planned together; each that is planned leaves less."""
 
     refusal: Reason | None
-    queue: Iterator[int]
+    queue: Iterator[Trial]
     parallel: float
     trials: float
 
@@ -138,9 +138,9 @@ def _overspent(snapshot: Snapshot) -> bool:
     return budget.max_failures is not None and snapshot.counts.failed >= budget.max_failures
 
 
-def _claimable(snapshot: Snapshot, fixed: Parameters) -> Iterator[int]:
+def _claimable(snapshot: Snapshot, fixed: Parameters) -> Iterator[Trial]:
     return (
-        trial.number
+        trial
         for trial in snapshot.roster.queued
         if all(name in trial.parameters and same(trial.parameters[name], value) for name, value in fixed.items())
     )
@@ -189,17 +189,16 @@ class HandOut:
     answer: Callable[[Ask, Plan, Sequence[Trial]], Answer]
 
     def __call__(self, tx: Transaction) -> list[bytes]:
-        queued, new = [number for portion in self.portions for number in portion.plan.queued], len(self.candidates)
+        queued, new = sum(len(portion.plan.queued) for portion in self.portions), len(self.candidates)
         # A reply that another copy of a request saved since we read is not looked for: it makes saving ours a conflict.
-        locked = tx.lock_study(self.study.name, changes=len(queued) + new, new_trials=new)
+        locked = tx.lock_study(self.study.name, changes=queued + new, new_trials=new)
         if locked is None:
             raise missing_study(self.study.name)
-        self._refuse_stale(tx, locked, handed=len(queued) + new)
-        claimable = tx.find_trials(locked.study.id, queued)
+        self._refuse_stale(tx, locked, handed=queued + new)
         candidates = zip(self.candidates, self.nonces, strict=True)
-        dealer = _Dealer(locked, claimable, candidates, sequences=count(locked.first_sequence))
+        dealer = _Dealer(locked, candidates, sequences=count(locked.first_sequence))
         answers = [self._answer(dealer, portion) for portion in self.portions]
-        tx.update_trials(locked.study.id, dealer.claimed)
+        tx.claim_trials(locked.study.id, dealer.claimed)
         tx.insert_trials(locked.study.id, dealer.created)
         replies = [
             (portion.command.request, reply)
@@ -227,19 +226,20 @@ class HandOut:
 
 @dataclass(slots=True)
 class _Dealer:
-    """Deals out trials within one transaction."""
+    """Deals out trials within one transaction. `claimed` has the sequence number that each had before."""
 
     locked: Locked
-    claimable: Mapping[int, Trial]
     candidates: Iterator[tuple[Candidate, str]]
     sequences: Iterator[int]
-    claimed: list[Trial] = field(default_factory=list)
+    claimed: list[tuple[Trial, int]] = field(default_factory=list)
     created: list[Trial] = field(default_factory=list)
 
     def deal(self, portion: Portion) -> list[Trial]:
         """The portion's trials, leased to who asked."""
-        claimed = [self._lease(portion.command, self._queued(number)) for number in portion.plan.queued]
-        self.claimed += claimed
+        claimed = [
+            self._lease(portion.command, replace(trial, sequence=next(self.sequences))) for trial in portion.plan.queued
+        ]
+        self.claimed += zip(claimed, (trial.sequence for trial in portion.plan.queued), strict=True)
         first = self.locked.first_number + len(self.created)
         created = [
             self._lease(portion.command, self._new(number, candidate, nonce))
@@ -247,12 +247,6 @@ class _Dealer:
         ]
         self.created += created
         return [*claimed, *created]
-
-    def _queued(self, number: int) -> Trial:
-        trial = self.claimable.get(number)
-        if trial is None or trial.state is not TrialState.QUEUED:
-            raise Conflict
-        return replace(trial, sequence=next(self.sequences))
 
     def _new(self, number: int, candidate: Candidate, nonce: str) -> Trial:
         return Trial(

@@ -114,6 +114,9 @@ class Transaction(Protocol):
     def update_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
         """Store trials that exist, all mutable columns; measurements are not touched."""
 
+    def claim_trials(self, study_id: int, trials: Sequence[tuple[Trial, int]]) -> None:
+        """Store trials that exist, each with the sequence number that it had when it was read. `domain.errors.Conflict` if one has changed."""
+
     def find_trials(self, study_id: int, numbers: Collection[int]) -> dict[int, Trial]:
         """Trials by number, without measurements, locked (FOR UPDATE) in a writing transaction; missing ones are left out."""
 

@@ -102,6 +102,8 @@ INSERT_TRIALS = insert(trials)
 
 UPDATE_TRIALS = update(trials).where(_ONE_TRIAL)
 
+CLAIM_TRIALS = update(trials).where(_ONE_TRIAL, trials.c.change_seq == bindparam("seen"))
+
 FIND_TRIALS = _by_whether_writing(
     select(trials)
     .where(trials.c.study_id == bindparam("of_study"), trials.c.number.in_(bindparam("of_numbers", expanding=True)))

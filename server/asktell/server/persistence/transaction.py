@@ -87,6 +87,14 @@ class SqlTransaction:
         if trials:
             self._execute(statements.UPDATE_TRIALS, [rows.trial_changes(study_id, trial) for trial in trials])
 
+    def claim_trials(self, study_id: int, trials: Sequence[tuple[Trial, int]]) -> None:
+        if not trials:
+            return
+        values = [{**rows.trial_changes(study_id, trial), "seen": sequence} for trial, sequence in trials]
+        if self._execute(statements.CLAIM_TRIALS, values).rowcount < len(trials):
+            numbers = ", ".join(str(trial.number) for trial, _ in trials[:10])
+            raise Conflict(f"one of the trials {numbers} has changed")
+
     def find_trials(self, study_id: int, numbers: Collection[int]) -> dict[int, Trial]:
         if not numbers:
             return {}

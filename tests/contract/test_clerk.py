@@ -1,0 +1,232 @@
+"""Changes of one study's trials that share a transaction: each gets its own reply, none is lost, none takes another along."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+
+import pytest
+
+from asktell.server.application import studies, trials
+from asktell.server.application.clerk import Change, Clerk
+from asktell.server.application.leases import Directive, Release, Report, release, report
+from asktell.server.application.ports import Request
+from asktell.server.application.tell import Failed, Result, Stopped, Succeeded, Tell, tell
+from asktell.server.domain.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
+from asktell.server.domain.space import Float, SearchSpace
+from asktell.server.domain.study import Budget, StudyName, StudySpec
+from asktell.server.domain.trial import Origin, Trial, TrialName, TrialState
+from asktell.server.persistence.store import open_store
+from tests.cost import counted
+
+NAME, OTHER = StudyName("p", "one"), StudyName("p", "two")
+NONCES = itertools.count()
+
+
+async def create(store, name=NAME, *, active=0):
+    """A study with active trials, and these."""
+    spec = StudySpec(space=SearchSpace((Float(name="x", low=0, high=1),)), objectives=(Objective("y", Goal.MINIMIZE),))
+    command = studies.CreateStudy(name=name, spec=spec, budget=Budget(), drawn_seed=0)
+    await store.write(lambda tx: studies.create_study(tx, command))
+
+    def hand_out(tx):
+        locked = tx.lock_study(name, changes=active, new_trials=active)
+        handed = [
+            Trial(
+                number=locked.first_number + place,
+                state=TrialState.QUEUED,
+                parameters={"x": place / active},
+                origin=Origin(policy="random"),
+                nonce=f"n{next(NONCES)}",
+                sequence=locked.first_sequence + place,
+                create_time=locked.now,
+            ).leased(worker_id="w", duration=spec.lease_duration, now=locked.now)
+            for place in range(active)
+        ]
+        tx.insert_trials(locked.study.id, handed)
+        return handed
+
+    return await store.write(hand_out) if active else []
+
+
+def told(trial, value=1.0, *, token=None, request=None, name=NAME, outcome=None):
+    """The change that tells a trial, whose reply is the sequence numbers of what it told."""
+    result = Result(
+        number=trial.number,
+        lease_token=token or trial.lease.token,
+        outcome=outcome or Succeeded({"y": MetricValue(value)}),
+    )
+    command = Tell(study=name, results=[result], request=request)
+    return tell(command, pack=lambda told: b",".join(str(each.sequence).encode() for each in told))
+
+
+async def stored(store, name=NAME):
+    listed = trials.ListTrials(study=name, after=0, limit=1000)
+    return await store.read(lambda tx: trials.list_trials(tx, listed))
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_what_waits_together_is_one_transaction_of_as_many_statements_as_one_tell(store, named):
+    active = await create(store, active=40)
+    clerk = Clerk(store)
+    requests = [Request("Tell", f"r{trial.number}", "f") if named else None for trial in active]
+    with counted() as cost:
+        replies = await asyncio.gather(
+            *(clerk.make(told(trial, request=request)) for trial, request in zip(active, requests, strict=True))
+        )
+    assert cost.commits == 1
+    assert cost.statements == (5 if named else 3), "many replies are looked for in a statement of their own"
+    sequences = [int(reply) for reply in replies]
+    assert sequences == sorted(set(sequences))
+    assert [trial.sequence for trial in await stored(store)] == sequences
+    assert all(trial.state is TrialState.SUCCEEDED for trial in await stored(store))
+
+
+async def test_a_refused_change_takes_no_other_along_and_changes_nothing(store):
+    active = await create(store, active=4)
+    clerk = Clerk(store)
+    missing = told(active[0])
+    outcomes = await asyncio.gather(
+        clerk.make(told(active[0])),
+        clerk.make(told(active[1], token="n-1")),
+        clerk.make(Change(study=NAME, numbers=[99], amend=lambda draft: draft.trial(99))),
+        clerk.make(told(active[3])),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[1], FailedPrecondition)
+    assert isinstance(outcomes[2], NotFound)
+    states = [trial.state for trial in await stored(store)]
+    assert states == [TrialState.SUCCEEDED, TrialState.ACTIVE, TrialState.ACTIVE, TrialState.SUCCEEDED]
+    assert missing.numbers == [1]
+
+
+async def test_a_change_that_breaks_the_transaction_takes_no_other_along(store):
+    active = await create(store, active=3)
+    clerk = Clerk(store)
+
+    def spoil(draft):
+        # What no validation lets pass: a trial that neither database takes.
+        draft.change(
+            Trial(
+                number=2,
+                state=TrialState.ACTIVE,
+                parameters={},
+                origin=Origin(policy=""),
+                nonce="",
+                create_time=draft.now,
+                worker_id=None,
+            )
+        )
+
+    broken = Change(study=NAME, numbers=[2], amend=spoil)
+    outcomes = await asyncio.gather(
+        clerk.make(told(active[0])), clerk.make(broken), clerk.make(told(active[2])), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [bytes, type(outcomes[1]), bytes]
+    assert isinstance(outcomes[1], Exception)
+    states = [trial.state for trial in await stored(store)]
+    assert states == [TrialState.SUCCEEDED, TrialState.ACTIVE, TrialState.SUCCEEDED]
+
+
+async def test_changes_of_one_trial_that_meet_see_each_other_in_their_order(store):
+    (trial,) = await create(store, active=1)
+    clerk = Clerk(store)
+    name, token = TrialName(NAME, 1), trial.lease.token
+    measurements = [Measurement(3, {"y": MetricValue(0.5)})]
+    outcomes = await asyncio.gather(
+        clerk.make(report(Report(trial=name, lease_token=token, measurements=measurements))),
+        clerk.make(told(trial, outcome=Stopped({}, "enough"))),
+        clerk.make(
+            report(Report(trial=name, lease_token=token, measurements=[Measurement(4, {"y": MetricValue(9.0)})]))
+        ),
+        clerk.make(release(Release(trial=name, lease_token=token))),
+        return_exceptions=True,
+    )
+    assert outcomes[0].directive is Directive.CONTINUE
+    assert outcomes[2].directive is Directive.ABANDON
+    assert isinstance(outcomes[3], FailedPrecondition)
+    kept = await store.read(lambda tx: trials.get_trial(tx, name))
+    assert (kept.state, kept.metrics, kept.message) == (TrialState.STOPPED, {"y": MetricValue(0.5)}, "enough")
+    assert [(each.step, each.metrics) for each in kept.measurements] == [(3, {"y": MetricValue(0.5)})]
+
+
+async def test_copies_of_a_tell_that_meet_change_once_and_get_one_reply(store):
+    active = await create(store, active=2)
+    clerk, request = Clerk(store), Request("Tell", "r", "f")
+    copies = [clerk.make(told(active[0], request=request)) for _ in range(5)]
+    another = clerk.make(told(active[1], request=Request("Tell", "r", "another payload")))
+    *replies, refused = await asyncio.gather(*copies, another, return_exceptions=True)
+    assert len(set(replies)) == 1
+    assert isinstance(refused, AlreadyExists)
+    assert [trial.state for trial in await stored(store)] == [TrialState.SUCCEEDED, TrialState.ACTIVE]
+
+
+async def test_a_copy_of_a_tell_that_could_not_be_told_again_gets_the_first_ones_reply(store):
+    """The trial was queued again by the first: without its reply the copy would hear of a lost lease."""
+    (trial,) = await create(store, active=1)
+    change = told(trial, request=Request("Tell", "r", "f"), outcome=Failed("broken", retry=True))
+    first = await Clerk(store).make(change)
+    assert await Clerk(store).make(change) == first
+    assert await asyncio.gather(*(Clerk(store).make(change) for _ in range(4))) == [first] * 4
+    assert (await stored(store))[0].spent_attempts == 1
+
+
+async def test_replicas_that_are_told_copies_at_once_change_once(store):
+    active = await create(store, active=8)
+    clerks = [Clerk(store) for _ in range(3)]
+    replies = await asyncio.gather(
+        *(
+            clerk.make(told(trial, request=Request("Tell", f"r{trial.number}", "f")))
+            for trial in active
+            for clerk in clerks
+        )
+    )
+    assert [len(set(replies[at : at + 3])) for at in range(0, 24, 3)] == [1] * 8
+    assert len({trial.sequence for trial in await stored(store)}) == 8
+
+
+async def test_a_caller_that_went_away_before_its_turn_changes_nothing(store):
+    active = await create(store, active=3)
+    clerk = Clerk(store)
+    tasks = [asyncio.create_task(clerk.make(told(trial))) for trial in active]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    states = [trial.state for trial in await stored(store)]
+    assert states == [TrialState.SUCCEEDED, TrialState.ACTIVE, TrialState.SUCCEEDED]
+
+
+async def test_on_postgresql_studies_do_not_wait_for_each_other(postgres_address):
+    store = open_store(postgres_address)
+    await create(store, active=1)
+    (there,) = await create(store, OTHER, active=1)
+    clerk = Clerk(store)
+    order = []
+
+    async def slow():
+        def amend(draft):
+            time.sleep(0.3)
+
+        await clerk.make(Change(study=NAME, numbers=[1], amend=amend))
+        order.append("slow")
+
+    async def quick():
+        await asyncio.sleep(0.05)
+        await clerk.make(told(there, name=OTHER))
+        order.append("quick")
+
+    await asyncio.gather(slow(), quick())
+    await store.close()
+    assert order == ["quick", "slow"]
+
+
+async def test_an_unknown_study_is_not_found_and_a_closed_store_unavailable_for_all_who_wait(store):
+    (trial,) = await create(store, active=1)
+    clerk = Clerk(store)
+    missing = [clerk.make(told(trial, name=OTHER)) for _ in range(3)]
+    assert [type(each) for each in await asyncio.gather(*missing, return_exceptions=True)] == [NotFound] * 3
+    await store.close()
+    late = [clerk.make(told(trial)) for _ in range(3)]
+    assert [type(each) for each in await asyncio.gather(*late, return_exceptions=True)] == [Unavailable] * 3
