@@ -201,3 +201,15 @@ async def test_slow_quick_policies_hold_up_neither_other_threads_nor_the_close(m
     finally:
         free.set()
         await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_what_nobody_waits_for_is_computed_by_an_idle_process_alone_and_only_where_a_model_takes_time(fifo):
+    async with engine(hanging(fifo, times=1)) as made:
+        assert await made.suggest_ahead(FIRST) is None, "an initial design takes no time to speak of"
+        ahead = await made.suggest_ahead(LATER)
+        assert only(ahead).parameters == only(await made.suggest(LATER)).parameters
+        stuck = asyncio.create_task(made.suggest(DOOMED))
+        pid = await told_pid(fifo)
+        assert await made.suggest_ahead(LATER) is None, "the one process is busy"
+        os.kill(pid, signal.SIGKILL)
+        assert len((await stuck).candidates) == 1

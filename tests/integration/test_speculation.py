@@ -1,0 +1,266 @@
+"""Candidates that are prepared ahead of asks: when they are, when they serve, and that losing them loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asktell.server.application import speculation, studies, trials
+from asktell.server.application.ask import Answer, Ask
+from asktell.server.application.clerk import Clerk
+from asktell.server.application.desk import Desk
+from asktell.server.application.history import History
+from asktell.server.application.tell import Failed, Result, Succeeded, Tell, tell
+from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
+from asktell.server.domain.space import Float, SearchSpace
+from asktell.server.domain.study import Budget, StudyName, StudySpec, StudyState
+from asktell.server.domain.trial import Origin, Prediction, Trial
+from asktell.server.persistence.migration import migrate
+from asktell.server.persistence.store import SqlStore, open_store
+
+NAME = StudyName("p", "s")
+
+
+@dataclass
+class Modelled:
+    """An engine whose choice shows what it knew: how many observations there were, and how many trials. It expects 1 plus or minus 0.1."""
+
+    asked: list[SuggestRequest] = field(default_factory=list)
+    ahead: list[SuggestRequest] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: bool = True
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def policies(self) -> Collection[str]:
+        return ["auto"]
+
+    async def suggest(self, request: SuggestRequest) -> Decision:
+        self.asked.append(request)
+        return choice(request)
+
+    async def suggest_ahead(self, request: SuggestRequest) -> Decision | None:
+        self.ahead.append(request)
+        if not self.idle:
+            return None
+        await self.gate.wait()
+        return choice(request)
+
+
+def choice(request: SuggestRequest) -> Decision:
+    origin = Origin(policy="modelled", predictions={"y": Prediction(1.0, 0.1)}, incumbent=0.9)
+    numbers = range(request.next_number, request.next_number + request.count)
+    return Decision(
+        tuple(Candidate({"x": 0.01 * number + 1e-4 * len(request.observations)}, origin) for number in numbers)
+    )
+
+
+@dataclass
+class House:
+    """A desk that speculates, on a store with one study."""
+
+    store: SqlStore
+    engine: Modelled
+    desk: Desk
+
+    async def ask(self, count: int = 1, **how: Any) -> list[Trial]:
+        given: list[Answer] = []
+
+        def pack(answer: Answer) -> bytes:
+            given.append(answer)
+            return b""
+
+        command = Ask(study=NAME, count=count, worker_id="w", deadline=time.monotonic() + 30, **how)
+        await self.desk.ask(command, pack=pack)
+        return list(given[-1].trials)
+
+    async def tell(self, trial: Trial, value: float = 1.0, *, outcome: Any = None) -> None:
+        result = Result(
+            number=trial.number, lease_token=trial.lease.token, outcome=outcome or Succeeded({"y": MetricValue(value)})
+        )
+        await Clerk(self.store).make(tell(Tell(study=NAME, results=[result]), pack=lambda told: b""))
+        self.desk.told(NAME)
+
+
+@asynccontextmanager
+async def house(path: Path, *, speculate: bool = True, objectives: int = 1, **budget: Any) -> AsyncIterator[House]:
+    database = str(path / "a.db")
+    migrate(database)
+    store = open_store(database)
+    goals = tuple(Objective(name, Goal.MINIMIZE) for name in ("y", "z")[:objectives])
+    spec = StudySpec(space=SearchSpace((Float(name="x", low=0.0, high=1.0),)), objectives=goals)
+    command = studies.CreateStudy(name=NAME, spec=spec, budget=Budget(**budget), drawn_seed=0)
+    await store.write(lambda tx: studies.create_study(tx, command))
+    nonces = itertools.count()
+    engine = Modelled()
+    desk = Desk(
+        store=store,
+        engine=engine,
+        history=History(store),
+        new_nonce=lambda: f"n{next(nonces)}",
+        speculate=speculate,
+    )
+    try:
+        yield House(store, engine, desk)
+    finally:
+        await desk.close()
+        await store.close()
+
+
+async def test_a_sequential_worker_gets_what_was_chosen_with_its_own_last_result(tmp_path):
+    async with house(tmp_path) as home:
+        (first,) = await home.ask()
+        await home.desk.settle()
+        assert home.engine.ahead == [], "with one worker its result would change any choice"
+        await home.tell(first, 5.0)
+        await home.desk.settle()
+        assert [len(request.observations) for request in home.engine.ahead] == [1]
+        (second,) = await home.ask()
+        assert second.parameters == {"x": 0.01 * 2 + 1e-4}
+        assert len(home.engine.asked) == 1, "nothing was chosen for the second ask: it was there"
+        assert second.origin.made_for == second.sequence - 1
+
+
+async def test_an_ask_that_comes_while_its_candidate_is_being_prepared_waits_for_it(tmp_path):
+    async with house(tmp_path) as home:
+        (first,) = await home.ask()
+        home.engine.gate.clear()
+        await home.tell(first, 5.0)
+        await home.desk.settle()
+        asking = asyncio.create_task(home.ask())
+        await asyncio.sleep(0.05)
+        assert not asking.done()
+        home.engine.gate.set()
+        assert [trial.number for trial in await asking] == [2]
+        assert len(home.engine.asked) == 1
+
+
+async def with_workers(home: House, count: int) -> list[Trial]:
+    """Active trials, and a candidate prepared beside them."""
+    active = await home.ask(count)
+    await home.desk.settle()
+    return active
+
+
+@pytest.mark.parametrize(
+    ("value", "served"), [(1.0, True), (1.19, True), (1.21, False), (0.89, False), (float("nan"), False)]
+)
+async def test_a_result_as_expected_leaves_what_is_prepared_for_many_workers_and_another_does_not(
+    tmp_path, value, served
+):
+    """Expected is 1 plus or minus 0.1; at 0.9 the incumbent stands."""
+    async with house(tmp_path) as home:
+        active = await with_workers(home, 8)
+        assert [request.count for request in home.engine.ahead] == [2]
+        await home.tell(active[0], value)
+        (new,) = await home.ask()
+        assert (new.parameters == {"x": 0.01 * 9}) is served
+        assert (new.origin.made_for < new.sequence - 1) is served
+
+
+async def test_more_results_than_many_workers_bear_drop_what_is_prepared(tmp_path):
+    async with house(tmp_path) as home:
+        active = await with_workers(home, 8)
+        home.desk.told = lambda name: None
+        await home.tell(active[0])
+        await home.tell(active[1])
+        (new,) = await home.ask()
+        assert new.parameters == {"x": 0.01 * 9 + 2e-4}, "six active trials bear one result that the choice lacks"
+
+
+async def test_a_failure_drops_what_is_prepared(tmp_path):
+    async with house(tmp_path) as home:
+        active = await with_workers(home, 8)
+        await home.tell(active[0], outcome=Failed("broken", retry=False))
+        (new,) = await home.ask()
+        assert new.parameters == {"x": 0.01 * 9 + 1e-4}
+
+
+async def test_a_trial_that_was_added_elsewhere_drops_what_is_prepared(tmp_path):
+    async with house(tmp_path) as home:
+        await with_workers(home, 8)
+        adding = trials.AddTrials(study=NAME, trials=[trials.NewTrial(parameters={"x": 0.5})], nonces=["n"])
+        await home.store.write(lambda tx: trials.add_trials(tx, adding, pack=lambda added: b""))
+        queued, new = await home.ask(2)
+        assert (queued.parameters, new.parameters) == ({"x": 0.5}, {"x": 0.01 * 10})
+        assert len(home.engine.asked) == 2
+
+
+async def test_what_is_prepared_serves_as_many_asks_as_there_are_candidates_and_no_ask_in_part(tmp_path):
+    async with house(tmp_path) as home:
+        await with_workers(home, 8)
+        answers = await asyncio.gather(*(home.ask() for _ in range(4)))
+        assert sorted(trial.number for answer in answers for trial in answer) == [9, 10, 11, 12]
+        assert [request.count for request in home.engine.asked] == [8, 2]
+        await home.desk.settle()
+        assert len(await home.ask(5)) == 5
+        assert home.engine.asked[-1].count == 5
+
+
+async def test_fixed_parameters_are_chosen_for_on_their_own(tmp_path):
+    async with house(tmp_path) as home:
+        await with_workers(home, 8)
+        await home.ask(fixed={"x": 0.5})
+        assert home.engine.asked[-1].fixed == {"x": 0.5}
+
+
+async def test_a_busy_engine_prepares_nothing_and_nothing_is_missed(tmp_path):
+    async with house(tmp_path) as home:
+        home.engine.idle = False
+        (first,) = await home.ask()
+        await home.tell(first)
+        await home.desk.settle()
+        (second,) = await home.ask()
+        assert (second.number, len(home.engine.asked)) == (2, 2)
+
+
+async def test_nothing_is_prepared_for_a_study_that_hands_out_nothing_or_that_nobody_asks_here(tmp_path):
+    async with house(tmp_path, max_trials=1) as home:
+        home.desk.told(NAME)
+        await home.desk.settle()
+        (first,) = await home.ask()
+        await home.tell(first)
+        await home.desk.settle()
+        assert home.engine.ahead == []
+
+
+async def test_a_paused_study_hands_out_nothing_that_was_prepared(tmp_path):
+    async with house(tmp_path) as home:
+        await with_workers(home, 8)
+        update = studies.UpdateStudy(name=NAME, state=StudyState.PAUSED)
+        await home.store.write(lambda tx: studies.update_study(tx, update))
+        assert await home.ask() == []
+
+
+async def test_without_speculation_nothing_is_prepared(tmp_path):
+    async with house(tmp_path, speculate=False) as home:
+        active = await with_workers(home, 8)
+        await home.tell(active[0])
+        await home.desk.settle()
+        assert home.engine.ahead == []
+
+
+async def test_with_several_objectives_no_result_is_as_expected(tmp_path):
+    async with house(tmp_path, objectives=2) as home:
+        active = await with_workers(home, 8)
+        await home.tell(active[0], outcome=Succeeded({"y": MetricValue(1.0), "z": MetricValue(1.0)}))
+        (new,) = await home.ask()
+        assert new.parameters == {"x": 0.01 * 9 + 1e-4}
+
+
+async def test_memory_of_what_is_prepared_is_bounded(tmp_path):
+    async with house(tmp_path) as home:
+        shelf = speculation.Shelf(history=home.desk.history, engine=home.engine, busy=lambda name: False)
+        for number in range(speculation.MAX_STUDIES + 50):
+            shelf.note_asked(StudyName("p", f"s{number}"))
+        assert len(shelf._asked) == speculation.MAX_STUDIES
