@@ -122,6 +122,7 @@ class Origin:
     acquisition: float | None = None
     incumbent: float | None = None
     compute_duration: timedelta = timedelta(0)
+    made_for: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

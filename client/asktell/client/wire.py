@@ -410,6 +410,7 @@ def _unpack_origin(message: trial_service_pb2.Origin) -> Origin:
         acquisition=_optional(message, "acquisition"),
         incumbent=_optional(message, "incumbent"),
         compute_duration=message.compute_duration.ToTimedelta(),
+        made_for=message.made_for,
     )
 
 

@@ -27,7 +27,7 @@ USUAL = 2.0
 """How many standard deviations from what was expected of it a result may lie and still say little that is new."""
 MOST = 4
 """Candidates prepared at a time."""
-QUIET = 0.1
+QUIET = 0.05
 """Seconds after a hand-out before the next candidates are prepared: workers that come back sooner leave no time to prepare."""
 ATTENTION = 600.0
 """Seconds after an ask during which another one is expected."""
@@ -108,7 +108,7 @@ class Shelf:
         that one result more or less makes no difference.
         """
         asked = self._asked.get(name)
-        await asyncio.sleep(max(QUIET, pace))
+        await asyncio.sleep(max(QUIET, pace / 2))
         if asked is not None and asked == self._asked.get(name):
             await self._prepare(name, at_least=0)
 
