@@ -200,7 +200,9 @@ async def test_a_lease_cannot_be_renewed_after_a_tell_that_was_first(store, addr
 
     telling = asyncio.create_task(store.write(tell))
     await gate.reached()
-    renewing = asyncio.create_task(store.write(lambda tx: tx.renew_leases(study_id, [trial.lease.token])))
+    renewing = asyncio.create_task(
+        store.write(lambda tx: tx.renew_leases({(study_id, trial.number): [trial.lease.token]}))
+    )
     await until_blocked(address)
     gate.open()
     assert await renewing == {}
@@ -212,9 +214,9 @@ async def test_a_change_that_waited_for_a_renewal_keeps_it(store, address, study
     gate = Gate()
 
     def renew(tx):
-        renewed = tx.renew_leases(study_id, [trial.lease.token])
+        renewed = tx.renew_leases({(study_id, trial.number): [trial.lease.token]})
         gate.hold()
-        return renewed[1]
+        return renewed[study_id, trial.number]
 
     def note(tx):
         tx.lock_study(NAME, changes=1)
@@ -237,7 +239,7 @@ async def test_a_lease_that_is_renewed_while_it_is_sought_has_not_expired(store,
     gate = Gate()
 
     def renew(tx):
-        tx.renew_leases(study_id, [trial.lease.token])
+        tx.renew_leases({(study_id, trial.number): [trial.lease.token]})
         gate.hold()
 
     def expire(tx):
@@ -266,10 +268,10 @@ async def test_renewals_and_tells_in_any_order_end_each_trial_once_and_for_good(
 
         return step
 
-    tokens = [trial.lease.token for trial in trials]
+    tokens = [((study_id, trial.number), [trial.lease.token]) for trial in trials]
     steps = [tell(trial.number) for trial in trials]
-    some = [order.sample(tokens, 5) for _ in range(40)]
-    steps += [lambda tx, tokens=tokens: tx.renew_leases(study_id, tokens) for tokens in some]
+    some = [dict(order.sample(tokens, 5)) for _ in range(40)]
+    steps += [lambda tx, tokens=tokens: tx.renew_leases(tokens) for tokens in some]
     order.shuffle(steps)
     await asyncio.gather(*(store.write(step) for step in steps))
     ended = await store.read(lambda tx: tx.trials_after(study_id, 0))

@@ -362,22 +362,35 @@ async def test_a_renewed_lease_starts_anew_from_the_databases_clock(store):
     duration = timedelta(days=7, milliseconds=1)
     await insert(store, study_id, active(1, now=THEN, duration=duration), active(2, now=THEN))
     before = await clock(store)
-    renewed = await store.write(lambda tx: tx.renew_leases(study_id, ["nonce1-1", "nonce2-7", "x' OR '1'='1"]))
+    tokens = {(study_id, 1): ["nonce1-1"], (study_id, 2): ["nonce2-7", "x' OR '1'='1"], (study_id, 3): ["nonce1-1"]}
+    renewed = await store.write(lambda tx: tx.renew_leases(tokens))
     after = await clock(store)
-    assert set(renewed) == {1}
-    assert before <= renewed[1].lease.expire_time - duration <= after
-    assert renewed[1] == await find(store, study_id, 1)
-    assert replace(renewed[1], lease=None) == replace(active(1, now=THEN), lease=None)
+    assert set(renewed) == {(study_id, 1)}
+    trial = renewed[study_id, 1]
+    assert before <= trial.lease.expire_time - duration <= after
+    assert trial == await find(store, study_id, 1)
+    assert replace(trial, lease=None) == replace(active(1, now=THEN), lease=None)
     assert await find(store, study_id, 2) == active(2, now=THEN)
 
 
-async def test_only_live_leases_of_the_study_are_renewed(store):
+async def test_only_live_leases_of_the_given_trials_are_renewed(store):
     study_id, other = await create(store), await create(store, ELSEWHERE)
     lost = replace(active(1, now=THEN), state=TrialState.QUEUED)
     await insert(store, study_id, lost)
     await insert(store, other, active(2, now=THEN))
-    assert await store.write(lambda tx: tx.renew_leases(study_id, ["nonce1-1", "nonce2-1"])) == {}
+    tokens = {(study_id, 1): ["nonce1-1"], (study_id, 2): ["nonce2-1"], (other, 1): ["nonce2-1"]}
+    assert await store.write(lambda tx: tx.renew_leases(tokens)) == {}
     assert await find(store, study_id, 1) == lost
+
+
+async def test_study_ids_are_found_by_project_and_name(store):
+    study_id, other = await create(store), await create(store, ELSEWHERE)
+    missing = StudyName(NAME.project, "missing")
+    assert await store.read(lambda tx: tx.find_study_ids([NAME, ELSEWHERE, missing])) == {
+        NAME: study_id,
+        ELSEWHERE: other,
+    }
+    assert await store.read(lambda tx: tx.find_study_ids([])) == {}
 
 
 async def test_measurements_come_back_by_step_with_all_their_numbers(store):
@@ -513,12 +526,13 @@ METHODS = {
     ),
     "update_trials": lambda tx, study, trials: tx.update_trials(study, trials),
     "claim_trials": lambda tx, study, trials: tx.claim_trials(study, [(t, t.sequence) for t in trials]),
+    "find_study_ids": lambda tx, study, trials: tx.find_study_ids([NAME, ELSEWHERE]),
     "find_trials": lambda tx, study, trials: tx.find_trials(study, [t.number for t in trials]),
     "trials_after": lambda tx, study, trials: tx.trials_after(study, 0),
     "list_trials": lambda tx, study, trials: tx.list_trials(study, after=0, limit=99, states=(), worker_id=""),
     "expired_trials": lambda tx, study, trials: tx.expired_trials(study),
     "studies_with_expired_leases": lambda tx, study, trials: tx.studies_with_expired_leases(10),
-    "renew_leases": lambda tx, study, trials: tx.renew_leases(study, [t.lease.token for t in trials]),
+    "renew_leases": lambda tx, study, trials: tx.renew_leases({(study, t.number): [t.lease.token] for t in trials}),
     "record_measurements": lambda tx, study, trials: tx.record_measurements(
         study, {t.number: [Measurement(1, {"a": MetricValue(1.0), "b": MetricValue(2.0)})] for t in trials}, now=THEN
     ),

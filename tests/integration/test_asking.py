@@ -112,6 +112,10 @@ async def house(path: Path, **budget: Any) -> AsyncIterator[House]:
         await store.close()
 
 
+def renewals(home: House) -> leases.Renewals:
+    return leases.Renewals(home.store, Clerk(home.store))
+
+
 def numbers(answer: Answer) -> list[int]:
     return [trial.number for trial in answer.trials]
 
@@ -339,9 +343,7 @@ async def test_an_expired_lease_hands_the_trial_to_the_next_worker(tmp_path: Pat
                 await asyncio.sleep(0.05)
         second = (await home.ask(worker_id="other")).trials[0]
         assert (second.number, second.attempt, second.worker_id) == (first.number, 2, "other")
-        verdicts = await leases.renew(
-            home.store, leases.Renew(study=NAME, renewals=[leases.Renewal(1, first.lease.token)])
-        )
+        verdicts = await renewals(home).renew(leases.Renew(study=NAME, renewals=[leases.Renewal(1, first.lease.token)]))
         assert verdicts[0].directive is leases.Directive.ABANDON
 
 
@@ -352,7 +354,7 @@ async def test_an_expired_lease_is_resumed_by_its_holder_if_nobody_took_the_tria
             while await leases.expire_leases(home.store) == 0:
                 await asyncio.sleep(0.05)
         renewal = leases.Renew(study=NAME, renewals=[leases.Renewal(1, first.lease.token)])
-        assert (await leases.renew(home.store, renewal))[0].directive is leases.Directive.CONTINUE
+        assert (await renewals(home).renew(renewal))[0].directive is leases.Directive.CONTINUE
         trial = await home.store.read(lambda tx: trials.get_trial(tx, TrialName(NAME, 1)))
         assert (trial.state, trial.spent_attempts) == (TrialState.ACTIVE, 0)
         assert numbers(await home.ask()) == [2]

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from asktell.server.application.failpoints import reach
@@ -172,8 +173,15 @@ def _refuse_late_replay(request: Request | None, ledger: _Ledger) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Alone:
+    """A step that has a transaction for itself, in its turn."""
+
+    step: Callable[[Transaction], Any]
+
+
+@dataclass(frozen=True, slots=True)
 class _Entry:
-    change: Change[Any]
+    change: Change[Any] | _Alone
     reply: asyncio.Future[Any]
 
     def settle(self, outcome: Any) -> None:
@@ -196,16 +204,24 @@ class Clerk:
 
     async def make(self, change: Change[T]) -> T:
         """Make the change, and return its reply once it is durable. Who stops waiting takes back a change that was not begun."""
+        reply: T = await self._queue(change.study, change)
+        return reply
+
+    async def write(self, study: StudyName, step: Callable[[Transaction], T]) -> T:
+        """Run another step that changes a study, in its turn; as `requests.write_once`. A study keeps one writer busy at most."""
+        reply: T = await self._queue(study, _Alone(step))
+        return reply
+
+    def _queue(self, study: StudyName, change: Change[Any] | _Alone) -> asyncio.Future[Any]:
         entry = _Entry(change, asyncio.get_running_loop().create_future())
-        line = self._lines.get(change.study)
+        line = self._lines.get(study)
         if line is None:
-            line = self._lines[change.study] = deque()
-            task = asyncio.create_task(self._work(change.study, line), name="clerk")
+            line = self._lines[study] = deque()
+            task = asyncio.create_task(self._work(study, line), name="clerk")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         line.append(entry)
-        reply: T = await entry.reply
-        return reply
+        return entry.reply
 
     async def _work(self, study: StudyName, line: deque[_Entry]) -> None:
         try:
@@ -217,9 +233,10 @@ class Clerk:
                 entry.settle(Unavailable("the server is shutting down"))
 
     async def _commit(self, study: StudyName, entries: Sequence[_Entry]) -> None:
-        batch = _Batch(study, [entry.change for entry in entries])
         try:
-            outcomes = await write_once(self._store, batch) if entries else []
+            outcomes = (
+                await write_once(self._store, _step(study, [entry.change for entry in entries])) if entries else []
+            )
         except asyncio.CancelledError:
             for entry in entries:
                 entry.reply.cancel()
@@ -251,14 +268,30 @@ def _next_batch(line: deque[_Entry]) -> list[_Entry]:
     keys: set[tuple[str, str]] = set()
     trials = 0
     while line and len(batch) < LARGEST_BATCH and trials < LARGEST_BATCH_TRIALS:
-        request = line[0].change.request
-        if request is not None and request.key in keys:
-            break
-        entry = line.popleft()
-        if entry.reply.done():
-            continue
-        if request is not None:
-            keys.add(request.key)
-        batch.append(entry)
-        trials += len(entry.change.numbers)
+        change = line[0].change
+        if line[0].reply.done():
+            line.popleft()
+        elif isinstance(change, _Alone):
+            return batch or [line.popleft()]
+        elif change.request is not None and change.request.key in keys:
+            return batch
+        else:
+            batch.append(line.popleft())
+            trials += len(change.numbers)
+            keys |= {change.request.key} if change.request is not None else set()
     return batch
+
+
+def _run_alone(alone: _Alone, tx: Transaction) -> list[Any]:
+    try:
+        return [alone.step(tx)]
+    except Unchanged as end:
+        raise Unchanged([end.reply]) from None
+
+
+def _step(study: StudyName, changes: Sequence[Change[Any] | _Alone]) -> Callable[[Transaction], list[Any]]:
+    """The transaction that makes the changes, with a reply or an error for each."""
+    first = changes[0]
+    if isinstance(first, _Alone):
+        return partial(_run_alone, first)
+    return _Batch(study, [change for change in changes if isinstance(change, Change)])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
 import structlog
 
-from asktell.server.application.clerk import Change, Draft
+from asktell.server.application.clerk import Change, Clerk, Draft
 from asktell.server.application.failpoints import reach
 from asktell.server.application.ports import Locked, Store, Transaction
-from asktell.server.application.requests import Unchanged, write_once
-from asktell.server.application.studies import missing_study, require_study
+from asktell.server.application.studies import missing_study
 from asktell.server.domain.errors import STUDY_BUSY, InvalidArgument, Unavailable
 from asktell.server.domain.metric import Measurement, check_measurements
 from asktell.server.domain.study import StudyName
@@ -22,6 +22,10 @@ from asktell.server.domain.trial import Lease, Trial, TrialName, TrialState
 MAX_RENEWALS = 1_000
 MAX_MEASUREMENTS = 1_000
 MAX_EXPIRING_STUDIES = 1_000
+GATHER = 0.02
+"""Seconds that a renewal waits for others; the shortest lease is 1 s."""
+LARGEST_BATCH = 100
+"""Calls in one transaction."""
 # Each failure of the database may take seconds: a round that met this many would only be late to say so.
 _ENOUGH_LOST = 3
 
@@ -106,39 +110,107 @@ class Release:
         check_checkpoint_uri("checkpoint_uri", self.checkpoint_uri)
 
 
-async def renew(store: Store, command: Renew) -> list[Verdict]:
-    """Renew the leases, in the order of the renewals. The usual case takes one UPDATE and no lock of the study."""
-    command.validate()
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    command: Renew
+    renewed: asyncio.Future[Mapping[int, Trial]]
 
-    def renew_live(tx: Transaction) -> dict[int, Trial]:
-        study = require_study(tx, command.study)
-        return tx.renew_leases(study.id, [renewal.token for renewal in command.renewals])
-
-    trials = await store.write(renew_live)
-    live = {r.number: _going_on(trials[r.number]) for r in command.renewals if r.number in trials}
-    lost = [renewal for renewal in command.renewals if renewal.number not in live]
-    late = await write_once(store, lambda tx: _renew_late(tx, command.study, lost)) if lost else {}
-    return [(live | late)[renewal.number] for renewal in command.renewals]
-
-
-def _renew_late(tx: Transaction, name: StudyName, renewals: Sequence[Renewal]) -> dict[int, Verdict]:
-    locked = _lock(tx, name, changes=len(renewals))
-    trials = tx.find_trials(locked.study.id, [renewal.number for renewal in renewals])
-    resumed = _resume(locked, trials, renewals)
-    verdicts = {renewal.number: _verdict({**trials, **resumed}.get(renewal.number), renewal) for renewal in renewals}
-    if not resumed:
-        raise Unchanged(verdicts)
-    tx.update_trials(locked.study.id, list(resumed.values()))
-    return verdicts
+    def settle(self, outcome: Mapping[int, Trial] | Exception) -> None:
+        if self.renewed.done():
+            return
+        if isinstance(outcome, Exception):
+            self.renewed.set_exception(outcome)
+        else:
+            self.renewed.set_result(outcome)
 
 
-def _resume(locked: Locked, trials: Mapping[int, Trial], renewals: Sequence[Renewal]) -> dict[int, Trial]:
-    """After an outage, workers whose leases expired go on with what nobody has taken from them."""
-    return {
-        renewal.number: replace(trials[renewal.number].resumed(now=locked.now), sequence=locked.first_sequence + index)
-        for index, renewal in enumerate(renewals)
-        if renewal.number in trials and trials[renewal.number].resumable(renewal.token)
-    }
+class Renewals:
+    """Renews leases; calls that come within a moment of each other, for whatever studies, share a transaction of two statements, which
+    locks no study. Used from the event loop alone.
+    """
+
+    def __init__(self, store: Store, clerk: Clerk) -> None:
+        self._store, self._clerk = store, clerk
+        self._waiting: list[_Waiting] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def renew(self, command: Renew) -> list[Verdict]:
+        """Renew the leases; the verdicts are in the order of the renewals. A lost lease is a verdict, an unknown study NotFound.
+
+        After an outage, workers whose leases expired go on with what nobody has taken from them.
+        """
+        command.validate()
+        renewed = await self._queue(command)
+        verdicts = {number: _going_on(trial) for number, trial in renewed.items()}
+        lost = [renewal for renewal in command.renewals if renewal.number not in renewed]
+        if lost:
+            late: dict[int, Verdict] = await self._clerk.make(_resumption(command.study, lost))
+            verdicts |= late
+        return [verdicts[renewal.number] for renewal in command.renewals]
+
+    def _queue(self, command: Renew) -> asyncio.Future[Mapping[int, Trial]]:
+        waiting = _Waiting(command, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work(), name="renew-leases")
+        return waiting.renewed
+
+    async def _work(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(GATHER)
+            taken, self._waiting = self._waiting[:LARGEST_BATCH], self._waiting[LARGEST_BATCH:]
+            batch = [waiting for waiting in taken if not waiting.renewed.done()]
+            for waiting, outcome in zip(batch, await self._renew(batch), strict=True):
+                waiting.settle(outcome)
+
+    async def _renew(self, batch: Sequence[_Waiting]) -> Sequence[Mapping[int, Trial] | Exception]:
+        try:
+            return await self._store.write(_Renewal([waiting.command for waiting in batch]))
+        except Exception as error:  # noqa: BLE001 - each caller gets the error; those that come after are renewed
+            return [error] * len(batch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Renewal:
+    """The transaction that renews what is live: for each call the renewed trials by number, or NotFound."""
+
+    commands: Sequence[Renew]
+
+    def __call__(self, tx: Transaction) -> list[Mapping[int, Trial] | Exception]:
+        ids = tx.find_study_ids({command.study for command in self.commands})
+        tokens: dict[tuple[int, int], list[str]] = {}
+        for command in self.commands:
+            if command.study in ids:
+                for renewal in command.renewals:
+                    tokens.setdefault((ids[command.study], renewal.number), []).append(renewal.token)
+        renewed = tx.renew_leases(tokens)
+        return [self._of(command, ids.get(command.study), renewed) for command in self.commands]
+
+    @staticmethod
+    def _of(
+        command: Renew, study_id: int | None, renewed: Mapping[tuple[int, int], Trial]
+    ) -> Mapping[int, Trial] | Exception:
+        if study_id is None:
+            return missing_study(command.study)
+        found = {renewal.number: renewed.get((study_id, renewal.number)) for renewal in command.renewals}
+        tokens = {renewal.number: renewal.token for renewal in command.renewals}
+        return {number: trial for number, trial in found.items() if trial is not None and trial.holds(tokens[number])}
+
+
+def _resumption(study: StudyName, renewals: Sequence[Renewal]) -> Change[dict[int, Verdict]]:
+    """The change that looks at leases which are not live, one by one."""
+
+    def amend(draft: Draft) -> dict[int, Verdict]:
+        return {renewal.number: _resume(draft, renewal) for renewal in renewals}
+
+    return Change(study=study, numbers=[renewal.number for renewal in renewals], amend=amend)
+
+
+def _resume(draft: Draft, renewal: Renewal) -> Verdict:
+    trial = draft.find(renewal.number)
+    if trial is not None and trial.resumable(renewal.token):
+        trial = draft.change(trial.resumed(now=draft.now))
+    return _verdict(trial, renewal)
 
 
 def _verdict(trial: Trial | None, renewal: Renewal) -> Verdict:

@@ -134,8 +134,13 @@ class Transaction(Protocol):
     def studies_with_expired_leases(self, limit: int) -> list[StudyName]:
         """Studies that have active trials whose lease has ended by the database's clock, the longest ago first."""
 
-    def renew_leases(self, study_id: int, tokens: Collection[str]) -> dict[int, Trial]:
-        """Start the live leases with these tokens anew from the database's clock, in one UPDATE; the renewed trials by number."""
+    def find_study_ids(self, names: Collection[StudyName]) -> dict[StudyName, int]:
+        """The ids of the studies that there are."""
+
+    def renew_leases(self, tokens: Mapping[tuple[int, int], Collection[str]]) -> dict[tuple[int, int], Trial]:
+        """Start live leases anew from the database's clock: of the trials, by study id and number, whose token is among those given for
+        it. The renewed trials, by study id and number.
+        """
 
     def record_measurements(
         self, study_id: int, measurements: Mapping[int, Sequence[Measurement]], *, now: datetime

@@ -81,6 +81,10 @@ FIND_REPLIES = select(requests.c.method, requests.c.request_id, requests.c.finge
 
 UPDATE_STUDY = update(studies).where(studies.c.id == bindparam("of_study"))
 
+FIND_STUDY_IDS = select(studies.c.id, studies.c.project, studies.c.name).where(
+    tuple_(studies.c.project, studies.c.name).in_(bindparam("of_names", expanding=True))
+)
+
 DELETE_STUDY = delete(studies).where(_NAMED)
 
 LIST_STUDIES = (
@@ -136,8 +140,9 @@ STUDIES_WITH_EXPIRED_LEASES = (
 RENEW_LEASES = (
     update(trials)
     .where(
-        trials.c.study_id == bindparam("of_study"),
+        tuple_(trials.c.study_id, trials.c.number).in_(bindparam("of_trials", expanding=True)),
         trials.c.state == ACTIVE,
+        # Tokens are unguessable and each is one trial's: which of the tokens belongs to which of the trials need not be said.
         trials.c.lease_token.in_(bindparam("of_tokens", expanding=True)),
     )
     .values(expire_time=database_now_plus(trials.c.lease_duration))

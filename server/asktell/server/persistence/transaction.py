@@ -117,11 +117,19 @@ class SqlTransaction:
         found = self._execute(statements.STUDIES_WITH_EXPIRED_LEASES, {"limit": limit})
         return [StudyName(row.project, row.name) for row in found]
 
-    def renew_leases(self, study_id: int, tokens: Collection[str]) -> dict[int, Trial]:
+    def find_study_ids(self, names: Collection[StudyName]) -> dict[StudyName, int]:
+        if not names:
+            return {}
+        parameters = {"of_names": [(name.project, name.study) for name in names]}
+        found = self._execute(statements.FIND_STUDY_IDS, parameters)
+        return {StudyName(row.project, row.name): row.id for row in found}
+
+    def renew_leases(self, tokens: Mapping[tuple[int, int], Collection[str]]) -> dict[tuple[int, int], Trial]:
         if not tokens:
             return {}
-        parameters = {"of_study": study_id, "of_tokens": list(tokens)}
-        return rows.trials_by_number(self._execute(statements.RENEW_LEASES, parameters))
+        parameters = {"of_trials": list(tokens), "of_tokens": [token for of_one in tokens.values() for token in of_one]}
+        renewed = self._execute(statements.RENEW_LEASES, parameters)
+        return {(row.study_id, row.number): rows.trial(row) for row in renewed}
 
     def record_measurements(
         self, study_id: int, measurements: Mapping[int, Sequence[Measurement]], *, now: datetime

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
+from asktell.server.application.leases import Renewals
 from asktell.server.rpc.interceptor import Boundary
 from asktell.server.rpc.study_servicer import StudyServicer
 from asktell.server.rpc.surrogate_servicer import SurrogateServicer
@@ -67,8 +68,8 @@ def build_server(
     """
     options = [*_OPTIONS, ("grpc.max_connection_age_ms", int(max_connection_age * 1000))]
     server = grpc.aio.server(interceptors=[Boundary()], options=options)
-    add_StudyServiceServicer_to_server(StudyServicer(desk.store, desk.engine, desk.history), server)
-    add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, ask_time_limit), server)
+    add_StudyServiceServicer_to_server(StudyServicer(desk.store, clerk, desk.engine, desk.history), server)
+    add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, Renewals(desk.store, clerk), ask_time_limit), server)
     add_SurrogateServiceServicer_to_server(SurrogateServicer(), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 
 from asktell.server.application import studies
+from asktell.server.application.clerk import Clerk
 from asktell.server.application.history import History
 from asktell.server.application.ports import Engine, Store
 from asktell.server.domain.errors import InvalidArgument, Unsupported
@@ -26,6 +27,7 @@ class StudyServicer(StudyServiceServicer):
     """Unpacks, calls the use case, packs."""
 
     store: Store
+    clerk: Clerk
     engine: Engine
     history: History
 
@@ -55,7 +57,7 @@ class StudyServicer(StudyServiceServicer):
             command.validate()
         except InvalidArgument as error:
             raise error.within("study") from None
-        return study_message(await self.store.write(lambda tx: studies.update_study(tx, command)))
+        return study_message(await self.clerk.write(command.name, lambda tx: studies.update_study(tx, command)))
 
     async def DeleteStudy(self, request: pb.DeleteStudyRequest, context: Any) -> Empty:
         name = StudyName.parse(request.name, path="name")

@@ -11,7 +11,6 @@ from asktell.server.application.ask import Answer
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.failpoints import reach
-from asktell.server.application.requests import write_once
 from asktell.server.application.tell import tell
 from asktell.server.domain.study import StudyName
 from asktell.server.domain.trial import Trial, TrialName
@@ -30,6 +29,7 @@ class TrialServicer(TrialServiceServicer):
 
     desk: Desk
     clerk: Clerk
+    renewals: leases.Renewals
     ask_time_limit: float
 
     async def Ask(self, request: pb.AskRequest, context: Any) -> pb.AskResponse:
@@ -58,7 +58,7 @@ class TrialServicer(TrialServiceServicer):
         return convert.report_message(verdict)
 
     async def RenewLeases(self, request: pb.RenewLeasesRequest, context: Any) -> pb.RenewLeasesResponse:
-        return convert.renew_message(await leases.renew(self.desk.store, convert.read_renew(request)))
+        return convert.renew_message(await self.renewals.renew(convert.read_renew(request)))
 
     async def ReleaseTrial(self, request: pb.ReleaseTrialRequest, context: Any) -> pb.Trial:
         command = convert.read_release(request)
@@ -72,7 +72,7 @@ class TrialServicer(TrialServiceServicer):
         def pack(added: Sequence[Trial]) -> bytes:
             return pb.AddTrialsResponse(trials=convert.trial_messages(command.study, added)).SerializeToString()
 
-        reply = await write_once(self.desk.store, lambda tx: trials.add_trials(tx, command, pack=pack))
+        reply = await self.clerk.write(command.study, lambda tx: trials.add_trials(tx, command, pack=pack))
         return pb.AddTrialsResponse.FromString(reply)
 
     async def GetTrial(self, request: pb.GetTrialRequest, context: Any) -> pb.Trial:
