@@ -113,6 +113,7 @@ class Cancelled(AskTellError):
     default_code = grpc.StatusCode.CANCELLED
 
 
+_CLIENT_CLOSED = "CLIENT_CLOSED"
 _BY_CODE: dict[grpc.StatusCode, type[AskTellError]] = {
     kind.default_code: kind
     for kind in (
@@ -157,9 +158,16 @@ def worth_retrying(error: Exception) -> bool | float:
     return isinstance(error, Unavailable)
 
 
+def broken_off(error: AskTellError) -> bool:
+    """Whether a stream that ended so was cut on its way, by a server that stopped or something in between: another one can go on."""
+    cancelled = isinstance(error, Cancelled) and error.reason != _CLIENT_CLOSED
+    reset = error.code is grpc.StatusCode.INTERNAL and "RST_STREAM" in str(error)
+    return isinstance(error, Unavailable) or cancelled or reset
+
+
 def closed_client() -> Cancelled:
     """The error of a call on a client that was closed."""
-    return Cancelled("the client is closed", reason="CLIENT_CLOSED")
+    return Cancelled("the client is closed", reason=_CLIENT_CLOSED)
 
 
 def _details(status: status_pb2.Status) -> Iterator[Message]:

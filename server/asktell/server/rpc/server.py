@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
+from asktell.server.application.watch import Feeds
 from asktell.server.rpc.interceptor import Boundary
 from asktell.server.rpc.study_servicer import StudyServicer
 from asktell.server.rpc.surrogate_servicer import SurrogateServicer
@@ -38,6 +39,7 @@ class RpcServer:
 
     server: grpc.aio.Server
     health: health.aio.HealthServicer
+    feeds: Feeds
     port: int
 
     async def start(self) -> None:
@@ -53,13 +55,14 @@ class RpcServer:
             await self.health.set(service, state)
 
     async def stop(self, *, grace: float) -> None:
-        """Say NOT_SERVING, refuse new calls, and give those under way `grace` seconds."""
+        """Say NOT_SERVING, refuse new calls, end the watches, and give other calls under way `grace` seconds."""
         await self.health.enter_graceful_shutdown()
+        self.feeds.close()
         await self.server.stop(grace)
 
 
 def build_server(
-    desk: Desk, clerk: Clerk, *, listen: str, ask_time_limit: float, max_connection_age: float
+    desk: Desk, clerk: Clerk, feeds: Feeds, *, listen: str, ask_time_limit: float, max_connection_age: float
 ) -> RpcServer:
     """A server on `listen` (HOST:PORT, port 0 for any). Raises OSError if the address cannot be had.
 
@@ -67,7 +70,7 @@ def build_server(
     """
     options = [*_OPTIONS, ("grpc.max_connection_age_ms", int(max_connection_age * 1000))]
     server = grpc.aio.server(interceptors=[Boundary()], options=options)
-    add_StudyServiceServicer_to_server(StudyServicer(desk.store, desk.engine, desk.history), server)
+    add_StudyServiceServicer_to_server(StudyServicer(desk.store, desk.engine, desk.history, feeds), server)
     add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, ask_time_limit), server)
     add_SurrogateServiceServicer_to_server(SurrogateServicer(), server)
     checks = health.aio.HealthServicer()
@@ -77,7 +80,7 @@ def build_server(
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {listen}: {_obstacle(listen) or error}") from error
-    return RpcServer(server, checks, port)
+    return RpcServer(server, checks, feeds, port)
 
 
 def _obstacle(listen: str) -> str:
