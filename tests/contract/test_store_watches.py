@@ -279,7 +279,7 @@ class Overtaken(Counting):
     mute: bool = True
 
     async def read(self, step: Callable[[Transaction], Any]) -> Any:
-        found = await Counting.read(self, step)
+        found = await super().read(step)
         if self.reads == 1:
             await add(self.store)
         return found

@@ -155,14 +155,18 @@ def worth_retrying(error: Exception) -> bool | float:
     """Whether to repeat a call that failed so; a number is after how many seconds, as the service asked."""
     if isinstance(error, ResourceExhausted) and error.retry_delay is not None:
         return error.retry_delay
-    return isinstance(error, Unavailable)
+    return _turned_away(error)
+
+
+def _turned_away(error: Exception) -> bool:
+    """Whether the service could not take the call, or let it go: a server with too many calls, or one that ends, cancels some."""
+    return isinstance(error, Unavailable) or (isinstance(error, Cancelled) and error.reason != _CLIENT_CLOSED)
 
 
 def broken_off(error: AskTellError) -> bool:
     """Whether a stream that ended so was cut on its way, by a server that stopped or something in between: another one can go on."""
-    cancelled = isinstance(error, Cancelled) and error.reason != _CLIENT_CLOSED
     reset = error.code is grpc.StatusCode.INTERNAL and "RST_STREAM" in str(error)
-    return isinstance(error, Unavailable) or cancelled or reset
+    return reset or _turned_away(error)
 
 
 def closed_client() -> Cancelled:

@@ -28,6 +28,9 @@ _OPTIONS = [
     # Workers keep idle connections alive through routers; refusing their pings ends in too_many_pings.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # When another server stops, its thousands of watchers come all at once; by default gRPC cancels some calls beyond 1,000 that wait.
+    ("grpc.server.max_pending_requests", 5_000),
+    ("grpc.server.max_pending_requests_hard_limit", 10_000),
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
     ("grpc.max_send_message_length", 64 * 1024 * 1024),
 ]
