@@ -234,11 +234,12 @@ class Study(StudyView):
         """How well the surrogate predicts each observation from the others."""
         return self._connection.run(calls.cross_validate(self.name))
 
-    def watch(self, after: int = 0) -> Generator[Change, None, None]:
+    def watch(self, after: int = 0, *, until: int | None = None) -> Generator[Change, None, None]:
         """The changes of the study and its trials after a sequence number, in order, each once; then waits for more, without end.
 
         A trial that changed several times before it could be sent comes once, as it stands. `after` is 0 for everything, `study.sequence`
-        for what follows the last refresh, or the `sequence` of the last change seen, to go on in another process.
+        for what follows the last refresh, or the `sequence` of the last change seen, to go on in another process. With `until` the watch
+        ends once everything up to that sequence number has come: `until=study.sequence` for what there is now.
 
         A stream that is cut goes on by itself, at whatever server answers, without gap or repeat; Unavailable if none does for as long as
         the client retries. NotFound once the study is deleted. FailedPrecondition (SEQUENCE_NOT_REACHED) if `after` lies beyond what the
@@ -250,6 +251,8 @@ class Study(StudyView):
                 for progress in stream:
                     yield from map(self._change_in_order, progress.changes)
                     after = progress.sequence
+                    if until is not None and after >= until:
+                        return
             self._connection.pause(channel.pause_before_next_stream())
 
     def _trial(self, record: TrialRecord, *, on_error: OnError = "raise") -> Trial:

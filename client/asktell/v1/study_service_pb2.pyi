@@ -529,7 +529,9 @@ class WatchStudyResponse(_message.Message):
     """Everything up to this sequence number has been sent: where to go on. Never decreases in a stream."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
-        """In the order of their sequence numbers. Empty in the first response, which comes at once and says that the watch has begun."""
+        """In the order of their sequence numbers. Empty in the first response, which comes at once and says that the watch has begun; others may
+        be empty too.
+        """
 
     def __init__(
         self,

@@ -238,11 +238,12 @@ class Study(StudyView):
         """How well the surrogate predicts each observation from the others."""
         return await self._connection.run(calls.cross_validate(self.name))
 
-    async def watch(self, after: int = 0) -> AsyncGenerator[Change, None]:
+    async def watch(self, after: int = 0, *, until: int | None = None) -> AsyncGenerator[Change, None]:
         """The changes of the study and its trials after a sequence number, in order, each once; then waits for more, without end.
 
         A trial that changed several times before it could be sent comes once, as it stands. `after` is 0 for everything, `study.sequence`
-        for what follows the last refresh, or the `sequence` of the last change seen, to go on in another process.
+        for what follows the last refresh, or the `sequence` of the last change seen, to go on in another process. With `until` the watch
+        ends once everything up to that sequence number has come: `until=study.sequence` for what there is now.
 
         A stream that is cut goes on by itself, at whatever server answers, without gap or repeat; Unavailable if none does for as long as
         the client retries. NotFound once the study is deleted. FailedPrecondition (SEQUENCE_NOT_REACHED) if `after` lies beyond what the
@@ -255,6 +256,8 @@ class Study(StudyView):
                     for change in progress.changes:
                         yield self._change_in_order(change)
                     after = progress.sequence
+                    if until is not None and after >= until:
+                        return
             await self._connection.pause(channel.pause_before_next_stream())
 
     def _trial(self, record: TrialRecord, *, on_error: OnError = "raise") -> Trial:

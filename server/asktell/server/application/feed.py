@@ -16,7 +16,7 @@ MAX_KEPT_BYTES = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """All changes above `after` up to `upto`, packed; no bytes if there are none. `more`: whether others have followed."""
+    """All changes above `after` up to `upto`, packed; no bytes if there is nothing above. `more`: whether others have followed."""
 
     after: int
     upto: int

@@ -95,8 +95,8 @@ class ReadBatch:
         return self._packed(changes, reached, last=study.sequence)
 
     def _packed(self, changes: Sequence[Change], upto: int, *, last: int) -> Batch:
-        """As many of the changes as fit, at least one if there is any."""
-        payload = self.pack(self.name, changes, upto) if changes else b""
+        """As many of the changes as fit, at least one if there is any. There may be none though the sequence has moved."""
+        payload = self.pack(self.name, changes, upto) if upto > self.after else b""
         while len(payload) > MAX_BYTES and len(changes) > 1:
             changes = changes[: len(changes) // 2]
             upto = changes[-1].sequence
@@ -156,8 +156,7 @@ class Feeds:
             while True:
                 batch = await self._following(feed, position)
                 position = batch.upto
-                if batch.packed:
-                    yield batch.packed
+                yield batch.packed
 
     async def keep_up(self) -> None:
         """Find, for ever, what changed without a wake-up, as when another server died after its commit."""
@@ -244,6 +243,7 @@ class Feeds:
                 feed.extend(batch)
                 feed.stale |= batch.more
                 if batch.packed and not batch.more:
+                    # The changes of this while go together.
                     await asyncio.sleep(max(GATHERING, GATHERING_PER_WATCHER * feed.watchers))
         except (NotFound, FailedPrecondition) as error:
             feed.end(partial(type(error), str(error), reason=error.reason))
