@@ -60,6 +60,19 @@ class Wire:
         """The reply of a unary method."""
         return reply_type(method).FromString(self.send(method, request.SerializeToString(), deadline=deadline))
 
+    def watch(self, study: str, after: int = 0, *, deadline: float = DEADLINE) -> Any:
+        """The responses of WatchStudy, once it has begun; `cancel` it to hang up."""
+        call = self.channel.unary_stream(
+            METHODS["WatchStudy"],
+            request_serializer=studies.WatchStudyRequest.SerializeToString,
+            response_deserializer=studies.WatchStudyResponse.FromString,
+        )
+        request = studies.WatchStudyRequest(name=study, after_sequence=after)
+        stream = call(request, timeout=deadline, wait_for_ready=self._wait)
+        begun: studies.WatchStudyResponse = next(stream)
+        assert (begun.sequence, len(begun.changes)) == (after, 0)
+        return stream
+
     def surely(self, method: str, request: Message) -> Any:
         """The reply of a call that is safe to repeat, repeated for as long as servers come and go."""
         while True:
@@ -165,6 +178,14 @@ def study_of(trial: trials.Trial) -> str:
 
 def real(value: float) -> space.ParameterValue:
     return space.ParameterValue(double_value=value)
+
+
+def changes(stream: Iterable[studies.WatchStudyResponse], count: int) -> list[studies.Change]:
+    """The next changes of a watch, at least that many."""
+    found: list[studies.Change] = []
+    while len(found) < count:
+        found.extend(next(iter(stream)).changes)
+    return found
 
 
 def whole(value: int) -> space.ParameterValue:

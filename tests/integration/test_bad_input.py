@@ -21,7 +21,7 @@ from asktell.v1 import study_service_pb2 as studies
 from asktell.v1 import surrogate_service_pb2 as surrogates
 from asktell.v1 import trial_service_pb2 as trials
 from tests.place import Place
-from tests.wire import real, refusal, reply_type, seconds, small_study, study_of, text, whole
+from tests.wire import real, refusal, seconds, small_study, study_of, text, whole
 
 NAN, INF = math.nan, math.inf
 MEGABYTE = "x" * 1_048_576
@@ -852,13 +852,3 @@ def test_a_finished_study_answers_that_it_is_finished(place: Place) -> None:
     assert not answer.trials
     assert not answer.HasField("retry_after")
     assert place.dump() == before
-
-
-def test_a_stream_that_comes_later_says_so(place: Place, scene: Scene) -> None:
-    watch = place.wire.channel.unary_stream(
-        "/asktell.v1.StudyService/WatchStudy",
-        request_serializer=studies.WatchStudyRequest.SerializeToString,
-        response_deserializer=reply_type("WatchStudy").FromString,
-    )
-    got = refusal(lambda: list(watch(studies.WatchStudyRequest(name=scene.study), timeout=10)))
-    assert (got.code, got.field) == (StatusCode.UNIMPLEMENTED, "name")

@@ -189,6 +189,27 @@ def test_a_server_ends_and_comes_back_and_every_call_through_envoy_succeeds(
         )
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_watches_through_envoy_go_on_at_another_server(number: signal.Signals, deployment: Deployment) -> None:
+    proxy, (ending, _) = deployment.proxy, deployment.servers
+    with Client(proxy.target) as client, ThreadPoolExecutor(WORKERS) as pool:
+        study = client.create_study(
+            f"watch-{number.name}", parameters=[Float("x", 0, 1)], objectives=[Minimize("loss")], policy="random"
+        )
+        last = 1 + TRIALS
+        watching = [
+            pool.submit(lambda: [change.sequence for change in study.watch(until=last)]) for _ in range(WORKERS)
+        ]
+        for each in range(TRIALS):
+            study.enqueue({"x": 0.5})
+            if each == TRIALS // 2:
+                ending.popen.send_signal(number)
+                ending.wait()
+        for each in watching:
+            assert each.result(PATIENCE) == list(range(1, last + 1))
+    deployment.bring_back()
+
+
 def test_the_commands_of_the_compose_file_create_the_example_study_and_work_on_it(deployment: Deployment) -> None:
     compose = (DEPLOY / "compose.yaml").read_text()
     create, evaluate = command(compose, "study"), command(compose, "work")

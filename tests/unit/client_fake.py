@@ -160,8 +160,10 @@ class Studies(study_service_pb2_grpc.StudyServiceServicer):
     def WatchStudy(self, request, context):
         """The trials as changes, of which each connection carries two before it breaks."""
         self.service.begin("WatchStudy", request, context)
+        yield studies_pb2.WatchStudyResponse(sequence=request.after_sequence)
         for trial in list(self.service.trials[request.name].values())[request.after_sequence :][:2]:
-            yield studies_pb2.WatchStudyResponse(sequence=trial.number, trial=trial)
+            change = studies_pb2.Change(sequence=trial.number, trial=trial)
+            yield studies_pb2.WatchStudyResponse(changes=[change], sequence=trial.number)
         context.abort_with_status(unavailable())
 
 

@@ -234,3 +234,24 @@ async def test_a_watch_goes_on_where_it_broke(service, study):
         seen = [(await anext(changes)).sequence for _ in range(3)]
     assert seen == [1, 2, 3]
     assert [request.after_sequence for request in service.requests["WatchStudy"]] == [0, 2]
+
+
+async def test_a_watch_up_to_a_sequence_number_ends_there(study):
+    await study.ask(3)
+    assert [change.sequence async for change in study.watch(until=3)] == [1, 2, 3]
+
+
+async def test_a_watch_that_is_turned_away_tries_again(service, study):
+    await study.ask()
+    service.fail("WatchStudy", *[unavailable()] * 6)
+    assert [change.sequence async for change in study.watch(until=1)] == [1]
+
+
+async def test_a_closed_client_ends_its_watches(study, client):
+    await study.ask()
+    async with aclosing(study.watch()) as changes:
+        await anext(changes)
+        await client.close()
+        with pytest.raises(at.Cancelled) as caught:
+            await anext(changes)
+    assert caught.value.reason == "CLIENT_CLOSED"

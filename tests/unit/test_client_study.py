@@ -571,6 +571,43 @@ def test_a_watch_goes_on_where_it_broke(service, study):
     assert [request.after_sequence for request in service.requests["WatchStudy"]] == [0, 2]
 
 
+def test_a_watch_up_to_a_sequence_number_ends_there(service, study):
+    study.ask(3)
+    assert [change.sequence for change in study.watch(until=3)] == [1, 2, 3]
+    assert list(study.watch(3, until=3)) == []
+
+
+@pytest.mark.parametrize("code", [code_pb2.UNAVAILABLE, code_pb2.CANCELLED])
+def test_a_watch_that_is_turned_away_tries_again(service, study, code):
+    study.ask()
+    service.fail("WatchStudy", *[refusal(code, "not now")] * 6)
+    assert [change.sequence for change in study.watch(until=1)] == [1]
+
+
+def test_a_watch_gives_up_when_the_client_does(service):
+    with at.Client(service.target, retry_for=0) as client:
+        study = client.create_study("s", parameters=[at.Float("x", 0, 1)], objectives=[at.Minimize("loss")])
+        service.fail("WatchStudy", *[unavailable()] * 50)
+        with pytest.raises(at.Unavailable):
+            next(study.watch())
+
+
+def test_a_watch_ends_with_what_is_no_cut(service, study):
+    service.fail("WatchStudy", refusal(code_pb2.NOT_FOUND, "gone"))
+    with pytest.raises(at.NotFound):
+        next(study.watch())
+
+
+def test_a_closed_client_ends_its_watches(service, study, client):
+    study.ask()
+    with closing(study.watch()) as changes:
+        next(changes)
+        client.close()
+        with pytest.raises(at.Cancelled) as caught:
+            next(changes)
+    assert caught.value.reason == "CLIENT_CLOSED"
+
+
 def test_importing_the_client_loads_nothing_heavy():
     heavy = ["torch", "sqlalchemy", "pandas", "numpy", "structlog", "asktell.server"]
     code = f"import asktell.client, asktell.client.aio, sys; print([m for m in {heavy!r} if m in sys.modules])"

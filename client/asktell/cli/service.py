@@ -34,17 +34,17 @@ class Service:
     project: Annotated[str, Parameter(env_var="ASKTELL_PROJECT", help="The namespace of studies.")] = "default"
 
     @contextmanager
-    def client(self) -> Iterator[Client]:
+    def client(self, *, retry_for: float = RETRY_SECONDS) -> Iterator[Client]:
         """A client, closed in the end."""
         # Retries would be logged where the output is read by scripts; what comes of them is said in the end.
         logging.getLogger("asktell.client.retries").setLevel(logging.ERROR)
-        with Client(self.target, project=self.project, retry_for=RETRY_SECONDS) as client:
+        with Client(self.target, project=self.project, retry_for=retry_for) as client:
             yield client
 
     @contextmanager
-    def study(self, name: str) -> Iterator[Study]:
+    def study(self, name: str, *, retry_for: float = RETRY_SECONDS) -> Iterator[Study]:
         """A study that exists; NotFound otherwise."""
-        with self.client() as client:
+        with self.client(retry_for=retry_for) as client:
             yield client.get_study(name)
 
 

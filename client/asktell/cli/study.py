@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,10 +20,13 @@ from asktell.cli.create import create as create_study
 from asktell.cli.dials import Unreadable
 from asktell.cli.failure import Refused
 from asktell.cli.service import ANYWHERE, Json, Service
+from asktell.cli.watching import Lines, changes_until_over, printer
 from asktell.client import Study, StudyRecord, Trial, TrialState
 from asktell.client.values import KEEP
 
 LATEST = 10
+WATCH_RETRY_SECONDS = 300.0
+"""How long a watch waits for a service that is away: nobody stands by."""
 NO_DIALS, NO_GOALS, NO_LIMITS, NO_SETTINGS = Dials(), Goals(), Limits(), Settings()
 
 HELP = """Create, look at and change studies.
@@ -172,6 +176,46 @@ def trials(
         tables.show(tables.trials(records, study.record))
     else:
         tables.show(f"{name} has no such trials" if state or worker else f"{name} has no trials yet")
+
+
+@app.command
+def watch(
+    name: str,
+    /,
+    *,
+    after: Annotated[int | None, Parameter(show_default=False)] = None,
+    format_: Annotated[Lines, Parameter(name="--format")] = "table",
+    until_finished: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    service: Service = ANYWHERE,
+) -> None:
+    """Print each change of a study and its trials as it is made, until Ctrl-C.
+
+    A service that restarts is waited for, and nothing is missed.
+
+    For example:
+
+    `asktell study watch digits`
+
+    `asktell study watch digits --after 0 --format jsonl | jq 'select(.trial.state == "succeeded").trial.metrics'`
+
+    Parameters
+    ----------
+    name
+        The study.
+    after
+        Begin after this sequence number: 0 with every trial that there is, by default with what changes from now on.
+    format_
+        `table`, a line a change for people, or `jsonl`, a JSON document a line, with the sequence number that `--after` takes.
+    until_finished
+        End when no trial is under way, and the study is finished or has spent its `--max-trials`.
+    """
+    with service.study(name, retry_for=WATCH_RETRY_SECONDS) as study, suppress(KeyboardInterrupt):
+        begin = study.sequence if after is None else after
+        changes = changes_until_over(study, begin) if until_finished else study.watch(begin)
+        with closing(changes):
+            show_change = printer(format_)
+            for change in changes:
+                show_change(change)
 
 
 @app.command

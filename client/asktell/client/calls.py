@@ -24,6 +24,7 @@ from asktell.client.values import (
     LeaveOneOut,
     MetricValue,
     Prediction,
+    Progress,
     Seconds,
     StudyRecord,
     StudyState,
@@ -38,7 +39,6 @@ ItemT = TypeVar("ItemT")
 
 PAGE = 500
 BATCH = 1_000
-PAUSE_BEFORE_NEXT_WATCH = 0.5
 LAST_TIMEOUT = 5.0
 
 
@@ -149,10 +149,10 @@ def delete_study(name: str) -> Call[None]:
     return Call("StudyService", "DeleteStudy", wire.build(study_service_pb2.DeleteStudyRequest, name=name), _nothing)
 
 
-def watch_study(name: str, *, after_sequence: int) -> Call[Any]:
+def watch_study(name: str, *, after: int) -> Call[Progress]:
     """Stream the changes of a study."""
-    request = wire.build(study_service_pb2.WatchStudyRequest, name=name, after_sequence=after_sequence)
-    return Call("StudyService", "WatchStudy", request, wire.unpack_change)
+    request = wire.build(study_service_pb2.WatchStudyRequest, name=name, after_sequence=after)
+    return Call("StudyService", "WatchStudy", request, wire.unpack_progress)
 
 
 def ask(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import socket
 from collections.abc import Callable
 from importlib import metadata
@@ -19,6 +20,7 @@ logger = logging.getLogger("asktell.client.retries")
 DEFAULT_TARGET: Final = "localhost:50051"
 TARGET_VARIABLE: Final = "ASKTELL_TARGET"
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
+LONGEST_STREAM_PAUSE: Final = 0.5
 
 _GROWING = wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.2)
 _LOOPBACK = ("localhost:", "127.", "[::1]:", "unix:")
@@ -70,6 +72,11 @@ def options(target: str) -> list[tuple[str, str | int]]:
         ("grpc.primary_user_agent", f"asktell-python/{_version()}"),
         ("grpc.enable_http_proxy", 0 if target.startswith(_LOOPBACK) else 1),
     ]
+
+
+def pause_before_next_stream() -> float:
+    """Seconds before a stream that was cut is taken up again: short, and spread, since a server that stops cuts those of many."""
+    return random.uniform(0.0, LONGEST_STREAM_PAUSE)  # noqa: S311 - nothing depends on its being unpredictable.
 
 
 class Retries(TypedDict):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -45,11 +46,7 @@ class Connection:
 
     def run(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Carry out a call, repeated while the service is unavailable. `timeout` is that of each attempt, in seconds."""
-        if self._retry_for <= 0:
-            return self.run_once(call, timeout=timeout)
-        retrying = Retrying(**channel.retries(self._retry_for))
-        result: T = retrying(self.run_once, call, timeout=timeout)
-        return result
+        return self._repeated(partial(self.run_once, call, timeout=timeout))
 
     def run_once(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Carry out a call without repeating it, but for gRPC's own quick retries."""
@@ -63,16 +60,39 @@ class Connection:
                 raise errors.closed_client() from error
             raise
 
-    def stream(self, call: Call[T]) -> Iterator[T]:
-        """The replies of a streaming call. It has no deadline: changes may be far apart; pings find out if the connection is dead."""
-        replies = self._method(call)(call.request)
+    def stream(self, call: Call[T]) -> Generator[T, None, None]:
+        """The replies of a streaming call, of which the service sends the first at once, repeated until it does as in `run`.
+
+        Ends when the stream is cut after that: call again to go on. It has no deadline, since replies may be far apart; pings find out if
+        the connection is dead.
+        """
+        first, replies = self._repeated(partial(self._begin, call))
         try:
+            yield call.parse(first)
             for reply in replies:
                 yield call.parse(reply)
         except grpc.RpcError as error:
-            raise self._translated(error, call) from error
+            translated = self._translated(error, call)
+            if not errors.broken_off(translated):
+                raise translated from error
         finally:
             replies.cancel()
+
+    def _begin(self, call: Call[T]) -> tuple[Any, Any]:
+        """The first reply of a stream, and the stream."""
+        replies = self._method(call)(call.request)
+        try:
+            return next(replies), replies
+        except grpc.RpcError as error:
+            raise self._translated(error, call) from error
+        except StopIteration as error:
+            raise errors.Unavailable(f"{call.path} at {self._target} ended before it began") from error
+
+    def _repeated(self, attempt: Callable[[], T]) -> T:
+        if self._retry_for <= 0:
+            return attempt()
+        result: T = Retrying(**channel.retries(self._retry_for))(attempt)
+        return result
 
     def pause(self, seconds: float) -> None:
         """Wait; closing the connection ends the wait."""

@@ -113,6 +113,7 @@ class Cancelled(AskTellError):
     default_code = grpc.StatusCode.CANCELLED
 
 
+_CLIENT_CLOSED = "CLIENT_CLOSED"
 _BY_CODE: dict[grpc.StatusCode, type[AskTellError]] = {
     kind.default_code: kind
     for kind in (
@@ -154,12 +155,23 @@ def worth_retrying(error: Exception) -> bool | float:
     """Whether to repeat a call that failed so; a number is after how many seconds, as the service asked."""
     if isinstance(error, ResourceExhausted) and error.retry_delay is not None:
         return error.retry_delay
-    return isinstance(error, Unavailable)
+    return _turned_away(error)
+
+
+def _turned_away(error: Exception) -> bool:
+    """Whether the service could not take the call, or let it go: a server with too many calls, or one that ends, cancels some."""
+    return isinstance(error, Unavailable) or (isinstance(error, Cancelled) and error.reason != _CLIENT_CLOSED)
+
+
+def broken_off(error: AskTellError) -> bool:
+    """Whether a stream that ended so was cut on its way, by a server that stopped or something in between: another one can go on."""
+    reset = error.code is grpc.StatusCode.INTERNAL and "RST_STREAM" in str(error)
+    return reset or _turned_away(error)
 
 
 def closed_client() -> Cancelled:
     """The error of a call on a client that was closed."""
-    return Cancelled("the client is closed", reason="CLIENT_CLOSED")
+    return Cancelled("the client is closed", reason=_CLIENT_CLOSED)
 
 
 def _details(status: status_pb2.Status) -> Iterator[Message]:

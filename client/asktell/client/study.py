@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from asktell.client import calls, channel, table
 from asktell.client.calls import Call, Page
 from asktell.client.connection import Connection
-from asktell.client.errors import Unavailable
 from asktell.client.leases import LeaseKeeper
 from asktell.client.outcomes import Told
 from asktell.client.spec import ParameterSpec, ParameterValue
@@ -235,20 +234,26 @@ class Study(StudyView):
         """How well the surrogate predicts each observation from the others."""
         return self._connection.run(calls.cross_validate(self.name))
 
-    def watch(self, after_sequence: int = 0) -> Generator[Change, None, None]:
-        """Every change of the study and its trials after a sequence number, in order, each once; waits for more without end.
+    def watch(self, after: int = 0, *, until: int | None = None) -> Generator[Change, None, None]:
+        """The changes of the study and its trials after a sequence number, in order, each once; then waits for more, without end.
 
-        A broken connection is taken up again where it broke, as long as the service is not out of reach for longer than the client retries.
+        A trial that changed several times before it could be sent comes once, as it stands. `after` is 0 for everything, `study.sequence`
+        for what follows the last refresh, or the `sequence` of the last change seen, to go on in another process. With `until` the watch
+        ends once everything up to that sequence number has come: `until=study.sequence` for what there is now.
+
+        A stream that is cut goes on by itself, at whatever server answers, without gap or repeat; Unavailable if none does for as long as
+        the client retries. NotFound once the study is deleted. FailedPrecondition (SEQUENCE_NOT_REACHED) if `after` lies beyond what the
+        study has come to, as when it was restored from a backup: watch from 0. `close()` ends the
+        watch.
         """
         while True:
-            self.refresh()
-            try:
-                for change in self._connection.stream(calls.watch_study(self.name, after_sequence=after_sequence)):
-                    after_sequence = change.sequence
-                    yield change
-            except Unavailable:
-                pass  # The refresh above waits for the service, with patience and an end.
-            self._connection.pause(calls.PAUSE_BEFORE_NEXT_WATCH)
+            with closing(self._connection.stream(calls.watch_study(self.name, after=after))) as stream:
+                for progress in stream:
+                    yield from map(self._change_in_order, progress.changes)
+                    after = progress.sequence
+                    if until is not None and after >= until:
+                        return
+            self._connection.pause(channel.pause_before_next_stream())
 
     def _trial(self, record: TrialRecord, *, on_error: OnError = "raise") -> Trial:
         return Trial(

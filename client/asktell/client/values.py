@@ -261,12 +261,31 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One change of a study: the study itself or one of its trials, as it stands now. Resume a watch with the last `sequence` seen."""
+class StudyChanged:
+    """The study itself was created, or its state, budget or labels changed; `study` is how it stands now."""
 
     sequence: int
-    study: StudyRecord | None
-    trial: TrialRecord | None
+    study: StudyRecord
+
+
+@dataclass(frozen=True, slots=True)
+class TrialChanged:
+    """A trial was created or changed; `trial` is how it stands at this sequence number, without measurements."""
+
+    sequence: int
+    trial: TrialRecord
+
+
+Change = StudyChanged | TrialChanged
+"""One change of a study. Go on watching with its `sequence`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a watch brings at once: changes, and the sequence number up to which there are no others."""
+
+    changes: Sequence[Change]
+    sequence: int
 
 
 def seconds(duration: Seconds) -> float:

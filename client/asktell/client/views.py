@@ -13,12 +13,15 @@ from asktell.client.spec import Objective, ParameterSpec, ParameterValue
 from asktell.client.values import (
     KEEP,
     Budget,
+    Change,
     Lease,
     Measurement,
     MetricValue,
     Origin,
+    StudyChanged,
     StudyRecord,
     StudyState,
+    TrialChanged,
     TrialCounts,
     TrialRecord,
     TrialState,
@@ -123,6 +126,12 @@ class StudyView:
         given = trial.parameters
         ordered = {spec.name: given[spec.name] for spec in self.parameters if spec.name in given}
         return replace(trial, parameters={**ordered, **given})
+
+    def _change_in_order(self, change: Change) -> Change:
+        """The change with a trial's parameters in the order of the study's."""
+        if isinstance(change, StudyChanged):
+            return change
+        return TrialChanged(change.sequence, self._in_order(change.trial))
 
     def _require_one_objective(self) -> None:
         if len(self.metrics) != 1:

@@ -41,10 +41,13 @@ from asktell.client.values import (
     MetricValue,
     Origin,
     Prediction,
+    Progress,
     Reason,
     Seconds,
+    StudyChanged,
     StudyRecord,
     StudyState,
+    TrialChanged,
     TrialCounts,
     TrialRecord,
     TrialState,
@@ -472,13 +475,19 @@ def unpack_left_out(message: surrogate_service_pb2.LeaveOneOut) -> LeaveOneOut:
     return LeaveOneOut(message.metric, message.number, message.observed, unpack_prediction(message.predicted))
 
 
-def unpack_change(message: study_service_pb2.WatchStudyResponse) -> Change:
-    """One change of a study."""
-    return Change(
-        sequence=message.sequence,
-        study=unpack_study(message.study) if message.HasField("study") else None,
-        trial=unpack_trial(message.trial) if message.HasField("trial") else None,
-    )
+def unpack_progress(message: study_service_pb2.WatchStudyResponse) -> Progress:
+    """What a watch brings at once. Changes of a kind that this client does not know are left out."""
+    return Progress([change for each in message.changes for change in _unpack_change(each)], message.sequence)
+
+
+def _unpack_change(message: study_service_pb2.Change) -> list[Change]:
+    match message.WhichOneof("change"):
+        case "study":
+            return [StudyChanged(message.sequence, unpack_study(message.study))]
+        case "trial":
+            return [TrialChanged(message.sequence, unpack_trial(message.trial))]
+        case _:
+            return []
 
 
 def _optional(message: Message, field: str) -> Any:

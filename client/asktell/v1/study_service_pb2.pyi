@@ -500,7 +500,9 @@ class WatchStudyRequest(_message.Message):
     name: _builtins.str
     """Required. `projects/{project}/studies/{study}`."""
     after_sequence: _builtins.int
-    """Optional. Changes after this sequence number; 0 for all."""
+    """Optional. Changes after this sequence number; 0 for all, `Study.sequence` for those from now on, the `sequence` of the last response
+    to go on after a broken stream, at any server.
+    """
     def __init__(
         self,
         *,
@@ -517,7 +519,37 @@ Global___WatchStudyRequest: _TypeAlias = WatchStudyRequest  # noqa: Y015
 
 @_typing.final
 class WatchStudyResponse(_message.Message):
-    """Response of WatchStudy: one change."""
+    """Response of WatchStudy: the changes since the one before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Everything up to this sequence number has been sent: where to go on. Never decreases in a stream."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
+        """In the order of their sequence numbers. Empty in the first response, which comes at once and says that the watch has begun; others may
+        be empty too.
+        """
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___Change] | None = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchStudyResponse: _TypeAlias = WatchStudyResponse  # noqa: Y015
+
+@_typing.final
+class Change(_message.Message):
+    """One change of a study."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -525,14 +557,14 @@ class WatchStudyResponse(_message.Message):
     STUDY_FIELD_NUMBER: _builtins.int
     TRIAL_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Strictly increasing in a study. Resume with the last one seen."""
+    """Strictly increasing in a study. Gaps mean nothing."""
     @_builtins.property
     def study(self) -> Global___Study:
-        """The study itself."""
+        """The study itself: it was created, or its state, budget or labels changed."""
 
     @_builtins.property
     def trial(self) -> _trial_service_pb2.Trial:
-        """One of its trials."""
+        """One of its trials, without measurements and without its lease's token."""
 
     def __init__(
         self,
@@ -549,4 +581,4 @@ class WatchStudyResponse(_message.Message):
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
-Global___WatchStudyResponse: _TypeAlias = WatchStudyResponse  # noqa: Y015
+Global___Change: _TypeAlias = Change  # noqa: Y015

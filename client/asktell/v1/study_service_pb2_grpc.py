@@ -115,7 +115,15 @@ class StudyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchStudy(self, request, context):
-        """Streams every change of a study and its trials after a sequence number, in order, each once, until the client hangs up.
+        """Streams the changes of a study and its trials after a sequence number, in order, each once, until the client hangs up.
+
+        A change is a creation, or anything that a later read shows, but for the renewal of a lease without a report. What a watcher has not
+        been sent yet is compacted: of a trial that changed several times in the meantime only the latest change comes, so that a watch from 0
+        begins with every trial once, as it stands.
+
+        The stream ends with NOT_FOUND once the study is deleted, and with UNAVAILABLE when its server stops or is lost: call again with the
+        `sequence` of the last response, which misses nothing and repeats nothing. FAILED_PRECONDITION (SEQUENCE_NOT_REACHED) if the study has
+        not come to `after_sequence`, since it was restored from a backup, or deleted and created again: what was seen is void, watch from 0.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,16 @@ class StudyServiceStub:
     DeleteStudy: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.DeleteStudyRequest, _empty_pb2.Empty]
     """Removes a study with all its trials, for good. NOT_FOUND if there is none, so also when repeated."""
     WatchStudy: _grpc.UnaryStreamMultiCallable[_study_service_pb2.WatchStudyRequest, _study_service_pb2.WatchStudyResponse]
-    """Streams every change of a study and its trials after a sequence number, in order, each once, until the client hangs up."""
+    """Streams the changes of a study and its trials after a sequence number, in order, each once, until the client hangs up.
+
+    A change is a creation, or anything that a later read shows, but for the renewal of a lease without a report. What a watcher has not
+    been sent yet is compacted: of a trial that changed several times in the meantime only the latest change comes, so that a watch from 0
+    begins with every trial once, as it stands.
+
+    The stream ends with NOT_FOUND once the study is deleted, and with UNAVAILABLE when its server stops or is lost: call again with the
+    `sequence` of the last response, which misses nothing and repeats nothing. FAILED_PRECONDITION (SEQUENCE_NOT_REACHED) if the study has
+    not come to `after_sequence`, since it was restored from a backup, or deleted and created again: what was seen is void, watch from 0.
+    """
 
 @_typing.type_check_only
 class StudyServiceAsyncStub(StudyServiceStub):
@@ -72,7 +81,16 @@ class StudyServiceAsyncStub(StudyServiceStub):
     DeleteStudy: _aio.UnaryUnaryMultiCallable[_study_service_pb2.DeleteStudyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Removes a study with all its trials, for good. NOT_FOUND if there is none, so also when repeated."""
     WatchStudy: _aio.UnaryStreamMultiCallable[_study_service_pb2.WatchStudyRequest, _study_service_pb2.WatchStudyResponse]  # type: ignore[assignment]
-    """Streams every change of a study and its trials after a sequence number, in order, each once, until the client hangs up."""
+    """Streams the changes of a study and its trials after a sequence number, in order, each once, until the client hangs up.
+
+    A change is a creation, or anything that a later read shows, but for the renewal of a lease without a report. What a watcher has not
+    been sent yet is compacted: of a trial that changed several times in the meantime only the latest change comes, so that a watch from 0
+    begins with every trial once, as it stands.
+
+    The stream ends with NOT_FOUND once the study is deleted, and with UNAVAILABLE when its server stops or is lost: call again with the
+    `sequence` of the last response, which misses nothing and repeats nothing. FAILED_PRECONDITION (SEQUENCE_NOT_REACHED) if the study has
+    not come to `after_sequence`, since it was restored from a backup, or deleted and created again: what was seen is void, watch from 0.
+    """
 
 class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Creates, reads, changes and removes studies.
@@ -127,6 +145,15 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _study_service_pb2.WatchStudyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_study_service_pb2.WatchStudyResponse], _abc.AsyncIterator[_study_service_pb2.WatchStudyResponse]]:
-        """Streams every change of a study and its trials after a sequence number, in order, each once, until the client hangs up."""
+        """Streams the changes of a study and its trials after a sequence number, in order, each once, until the client hangs up.
+
+        A change is a creation, or anything that a later read shows, but for the renewal of a lease without a report. What a watcher has not
+        been sent yet is compacted: of a trial that changed several times in the meantime only the latest change comes, so that a watch from 0
+        begins with every trial once, as it stands.
+
+        The stream ends with NOT_FOUND once the study is deleted, and with UNAVAILABLE when its server stops or is lost: call again with the
+        `sequence` of the last response, which misses nothing and repeats nothing. FAILED_PRECONDITION (SEQUENCE_NOT_REACHED) if the study has
+        not come to `after_sequence`, since it was restored from a backup, or deleted and created again: what was seen is void, watch from 0.
+        """
 
 def add_StudyServiceServicer_to_server(servicer: StudyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -17,6 +17,7 @@ from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
 from asktell.server.application.leases import expire_leases
+from asktell.server.application.watch import Feeds
 from asktell.server.domain.errors import Unavailable
 from asktell.server.persistence.address import UnusableDatabase
 from asktell.server.persistence.exclusive import DatabaseInUse
@@ -25,6 +26,7 @@ from asktell.server.persistence.store import SqlStore, open_store
 from asktell.server.policies import torch_device
 from asktell.server.policies.engine import ProcessPoolEngine
 from asktell.server.policies.torch_device import UnusableDevice
+from asktell.server.rpc.convert.study import pack_changes
 from asktell.server.rpc.server import RpcServer, build_server
 from asktell.server.settings import Settings
 
@@ -75,10 +77,12 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             speculate=settings.speculate,
         )
         stack.push_async_callback(desk.close)
+        feeds = Feeds(store, pack=pack_changes)
         with _start_errors():
             rpc = build_server(
                 desk,
                 Clerk(store),
+                feeds,
                 listen=settings.listen,
                 ask_time_limit=settings.ask_time_limit,
                 max_connection_age=settings.max_connection_age,
@@ -89,6 +93,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         await stack.enter_async_context(_background(_probe(service), "probe-database"))
         await stack.enter_async_context(_background(_expire(service), "expire-leases"))
         await stack.enter_async_context(_background(_forget(store), "forget-replies"))
+        await stack.enter_async_context(_background(feeds.keep_up(), "keep-watches-up"))
         log.info("serving", listen=service.target, database=store.description)
         yield service
         log.info("draining", seconds=settings.drain)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -43,10 +44,7 @@ class Connection:
 
     async def run(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Carry out a call, repeated while the service is unavailable. `timeout` is that of each attempt, in seconds."""
-        if self._retry_for <= 0:
-            return await self.run_once(call, timeout=timeout)
-        retrying = AsyncRetrying(**channel.retries(self._retry_for))
-        return await retrying(self.run_once, call, timeout=timeout)
+        return await self._repeated(partial(self.run_once, call, timeout=timeout))
 
     async def run_once(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Carry out a call without repeating it, but for gRPC's own quick retries."""
@@ -58,20 +56,49 @@ class Connection:
         except grpc.aio.UsageError as error:
             raise errors.closed_client() from error
         except asyncio.CancelledError as error:
-            if self.closed and not _cancelling():  # gRPC cancels the calls of a channel that closes.
-                raise errors.closed_client() from error
-            raise
+            raise self._cancelled(error) from error
 
     async def stream(self, call: Call[T]) -> AsyncGenerator[T, None]:
-        """The replies of a streaming call. It has no deadline: changes may be far apart; pings find out if the connection is dead."""
-        replies = self._method(call)(call.request)
+        """The replies of a streaming call, of which the service sends the first at once, repeated until it does as in `run`.
+
+        Ends when the stream is cut after that: call again to go on. It has no deadline, since replies may be far apart; pings find out if
+        the connection is dead.
+        """
+        first, replies = await self._repeated(partial(self._begin, call))
         try:
+            yield call.parse(first)
             async for reply in replies:
                 yield call.parse(reply)
         except grpc.RpcError as error:
-            raise self._translated(error, call) from error
+            translated = self._translated(error, call)
+            if not errors.broken_off(translated):
+                raise translated from error
+        except asyncio.CancelledError as error:
+            raise self._cancelled(error) from error
         finally:
             replies.cancel()
+
+    async def _begin(self, call: Call[T]) -> tuple[Any, Any]:
+        """The first reply of a stream, and the stream."""
+        replies = self._method(call)(call.request)
+        try:
+            return await anext(aiter(replies)), replies
+        except grpc.RpcError as error:
+            raise self._translated(error, call) from error
+        except StopAsyncIteration as error:
+            raise errors.Unavailable(f"{call.path} at {self._target} ended before it began") from error
+        except asyncio.CancelledError as error:
+            replies.cancel()
+            raise self._cancelled(error) from error
+
+    async def _repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        if self._retry_for <= 0:
+            return await attempt()
+        return await AsyncRetrying(**channel.retries(self._retry_for))(attempt)
+
+    def _cancelled(self, error: asyncio.CancelledError) -> BaseException:
+        """The error itself if the caller's task is cancelled; gRPC also cancels the calls of a channel that closes."""
+        return errors.closed_client() if self.closed and not _cancelling() else error
 
     async def pause(self, seconds: float) -> None:
         """Wait; closing the connection ends the wait."""

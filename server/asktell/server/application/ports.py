@@ -89,6 +89,12 @@ class Transaction(Protocol):
     def find_study(self, name: StudyName, *, request: Request | None = None) -> Found | None:
         """The study without a lock; None if there is no such study."""
 
+    def find_study_by_id(self, study_id: int) -> Study | None:
+        """The study without a lock; None if it was deleted, whoever has its name now."""
+
+    def study_sequences(self, study_ids: Collection[int]) -> dict[int, int]:
+        """The sequence number of the latest change in each of the studies, at most 10,000; those that were deleted are left out."""
+
     def lock_study(
         self, name: StudyName, *, changes: int, new_trials: int = 0, request: Request | None = None
     ) -> Locked | None:
@@ -97,7 +103,7 @@ class Transaction(Protocol):
         """
 
     def update_study(self, study: Study) -> None:
-        """Store the mutable parts: state, budget, labels, next_number."""
+        """Store the mutable parts: state, budget, labels, next_number, own_sequence."""
 
     def delete_study(self, name: StudyName) -> bool:
         """Delete the study with all that belongs to it; False if there is none."""
@@ -122,6 +128,9 @@ class Transaction(Protocol):
 
     def trials_after(self, study_id: int, sequence: int) -> list[Trial]:
         """Trials changed after a sequence number, without measurements, in the order of sequences."""
+
+    def changed_trials(self, study_id: int, *, after: int, upto: int, limit: int) -> list[Trial]:
+        """The first `limit` trials whose latest change is above `after` and at most `upto`, as `trials_after` has them."""
 
     def list_trials(
         self, study_id: int, *, after: int, limit: int, states: Collection[TrialState], worker_id: str
@@ -177,6 +186,14 @@ class Store(Protocol):
 
     async def write(self, step: Callable[[Transaction], T]) -> T:
         """Run a step and return after its commit is durable. The step may run more than once, and must have no effect of its own."""
+
+    def on_change(self, listener: Callable[[Collection[int]], None]) -> None:
+        """Call the listener with the ids of studies after their sequence has moved, or after they were created or deleted: here, and soon
+        after also at the other servers on the same database.
+
+        It is called on any thread, and must not wait. It is a wake-up, not a message: one may come twice, be about nothing new, or be lost
+        with a server or a connection, so that who must not miss a change also looks by itself from time to time.
+        """
 
 
 class Engine(Protocol):

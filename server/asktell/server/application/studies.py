@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from asktell.server.application.ports import NewStudy, Transaction
 from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound
@@ -100,7 +100,8 @@ def update_study(tx: Transaction, command: UpdateStudy) -> CountedStudy:
     locked = tx.lock_study(command.name, changes=1)
     if locked is None:
         raise missing_study(command.name)
-    study = locked.study.changed(state=command.state, budget=command.budget, labels=command.labels)
+    changed = locked.study.changed(state=command.state, budget=command.budget, labels=command.labels)
+    study = replace(changed, own_sequence=locked.first_sequence)
     tx.update_study(study)
     return counted(tx, study)
 

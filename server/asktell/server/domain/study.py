@@ -120,7 +120,8 @@ class Study:
     """A study as it stands.
 
     `id` is the database's and never reused; `next_number` is the number of the next new trial, and changes exactly when a trial is
-    added; `sequence` is that of the latest change of the study or one of its trials.
+    added; `sequence` is that of the latest change of the study or one of its trials, `own_sequence` that of the latest change of the
+    study itself: its creation, state, budget or labels.
     """
 
     id: int
@@ -132,6 +133,7 @@ class Study:
     state: StudyState = StudyState.ACTIVE
     next_number: int = 1
     sequence: int = 0
+    own_sequence: int = 0
     create_time: datetime
     update_time: datetime
 

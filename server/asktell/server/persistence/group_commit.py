@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -32,13 +32,14 @@ class _Job:
     step: Callable[[Transaction], Any]
     future: Future[Any]
 
-    def run(self, connection: Connection) -> Outcome:
-        """Run the step in a savepoint; the outcome tells the caller, once the group is committed."""
+    def run(self, connection: Connection, changed: set[int]) -> Outcome:
+        """Run the step in a savepoint, and note what it changed; the outcome tells the caller, once the group is committed."""
         # Savepoints go straight to the driver: SQLAlchemy's cost a quarter of a step's time.
         driver: Any = connection.connection.driver_connection
         driver.execute("SAVEPOINT step")
+        transaction = SqlTransaction(connection, writing=True)
         try:
-            result = self.step(SqlTransaction(connection, writing=True))
+            result = self.step(transaction)
         except BaseException as error:
             if not driver.in_transaction:
                 raise _GroupLost(f"SQLite gave the transaction up: {getattr(error, 'orig', error)}") from error
@@ -46,6 +47,7 @@ class _Job:
             driver.execute("RELEASE step")
             return partial(self.fail, error)
         driver.execute("RELEASE step")
+        changed |= transaction.changed
         return partial(self.future.set_result, result)
 
     def fail(self, error: BaseException) -> None:
@@ -65,8 +67,9 @@ class _Job:
 class GroupCommit:
     """Runs steps one after another in its thread, in transactions that it shares out among all who wait."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, announce: Callable[[Collection[int]], None] = lambda _: None) -> None:
         self._engine = engine
+        self._announce = announce
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._gate = Lock()
         self._closed = False
@@ -112,10 +115,12 @@ class GroupCommit:
         return group
 
     def _commit(self, group: list[_Job]) -> None:
+        changed: set[int] = set()
         try:
             with self._engine.begin() as connection:
-                outcomes = [job.run(connection) for job in group]
+                outcomes = [job.run(connection, changed) for job in group]
         except Exception as error:  # noqa: BLE001 - every caller must hear of it, and the writer must live on
             outcomes = [partial(job.lose, error) for job in group]
+        self._announce(changed)
         for outcome in outcomes:
             outcome()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
@@ -23,10 +23,18 @@ _ATTEMPTS = 4
 class PooledSteps:
     """Runs each step in one transaction, and again if the database gave up before the commit."""
 
-    def __init__(self, engine: Engine, executor: Executor, *, writing: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        executor: Executor,
+        *,
+        writing: bool,
+        announce: Callable[[Collection[int]], None] = lambda _: None,
+    ) -> None:
         self._engine = engine
         self._executor = executor
         self._writing = writing
+        self._announce = announce
 
     def submit(self, step: Callable[[Transaction], T]) -> Future[T]:
         """The step's result after its commit. Unavailable if the database cannot be used, may or may not have committed, or if the study
@@ -57,8 +65,13 @@ class PooledSteps:
 
     def _attempt(self, step: Callable[[Transaction], T]) -> T:
         with self._engine.connect() as connection:
-            result = step(SqlTransaction(connection, writing=self._writing))
-            _commit(connection)
+            transaction = SqlTransaction(connection, writing=self._writing)
+            result = step(transaction)
+            try:
+                _commit(connection)
+            finally:
+                # Also after a commit whose fate is unknown: an announcement for nothing costs a read.
+                self._announce(transaction.changed)
             return result
 
 

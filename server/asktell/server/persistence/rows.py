@@ -32,6 +32,7 @@ def new_study_values(new: NewStudy) -> Values:
         "labels": encoding.pack_notes(new.labels),
         "next_number": 1,
         "change_seq": 1,
+        "own_seq": 1,
     }
 
 
@@ -42,6 +43,7 @@ def study_changes(study: Study) -> Values:
         "budget": encoding.pack_budget(study.budget),
         "labels": encoding.pack_notes(study.labels),
         "next_number": study.next_number,
+        "own_seq": study.own_sequence,
     }
 
 
@@ -57,6 +59,7 @@ def study(row: Row[Any]) -> Study:
         state=StudyState(row.state),
         next_number=row.next_number,
         sequence=row.change_seq,
+        own_sequence=row.own_seq,
         create_time=row.create_time,
         update_time=row.update_time,
     )

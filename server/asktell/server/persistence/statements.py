@@ -66,6 +66,12 @@ FIND_STUDY = (
     .where(_NAMED)
 )
 
+FIND_STUDY_BY_ID = select(studies).where(studies.c.id == bindparam("of_study"))
+
+STUDY_SEQUENCES = select(studies.c.id, studies.c.change_seq).where(
+    studies.c.id.in_(bindparam("of_studies", expanding=True))
+)
+
 _LOCKED = update(studies).where(_NAMED).returning(*_STUDY_NOW_AND_REPLY)
 LOCK_STUDY = _LOCKED.values(change_seq=studies.c.change_seq)
 LOCK_AND_CHANGE_STUDY = _LOCKED.values(
@@ -85,7 +91,7 @@ FIND_STUDY_IDS = select(studies.c.id, studies.c.project, studies.c.name).where(
     tuple_(studies.c.project, studies.c.name).in_(bindparam("of_names", expanding=True))
 )
 
-DELETE_STUDY = delete(studies).where(_NAMED)
+DELETE_STUDY = delete(studies).where(_NAMED).returning(studies.c.id)
 
 LIST_STUDIES = (
     select(studies)
@@ -119,6 +125,8 @@ TRIALS_AFTER = (
     .where(trials.c.study_id == bindparam("of_study"), trials.c.change_seq > bindparam("after"))
     .order_by(trials.c.change_seq)
 )
+
+CHANGED_TRIALS = TRIALS_AFTER.where(trials.c.change_seq <= bindparam("upto")).limit(bindparam("limit"))
 
 EXPIRED_TRIALS = _by_whether_writing(
     select(trials).where(trials.c.study_id == bindparam("of_study"), _LEASE_ENDED).order_by(trials.c.number)

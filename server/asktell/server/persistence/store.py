@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
@@ -13,16 +13,18 @@ from sqlalchemy import URL
 
 from asktell.server.application.ports import Transaction
 from asktell.server.persistence.address import database_url, shown, sqlite_path
+from asktell.server.persistence.announcements import Announcements
 from asktell.server.persistence.engines import postgresql_engine, sqlite_reader, sqlite_writer
 from asktell.server.persistence.exclusive import hold_exclusively
 from asktell.server.persistence.group_commit import GroupCommit
+from asktell.server.persistence.notifications import Notifications
 from asktell.server.persistence.pooled import PooledSteps
 
 T = TypeVar("T")
 
 POSTGRESQL_READERS = 4
 POSTGRESQL_WRITERS = 8
-"""A server holds up to 12 connections to PostgreSQL, each used by a thread of its own."""
+"""A server holds up to 12 connections to PostgreSQL, each used by a thread of its own, and two that announce changes."""
 
 SQLITE_READERS = 8
 """Beside the one connection that writes."""
@@ -42,11 +44,14 @@ class Steps(Protocol):
 class SqlStore:
     """Implements `application.ports.Store`. Whoever stops waiting for a step leaves it running, or takes it back if it had not begun."""
 
-    def __init__(self, description: str, *, reads: Steps, writes: Steps, resources: ExitStack) -> None:
+    def __init__(
+        self, description: str, *, reads: Steps, writes: Steps, announcements: Announcements, resources: ExitStack
+    ) -> None:
         self.description = description
         """The database's URL for people and logs, without its password."""
         self._reads = reads
         self._writes = writes
+        self._announcements = announcements
         self._resources = resources
 
     async def read(self, step: Callable[[Transaction], T]) -> T:
@@ -56,6 +61,10 @@ class SqlStore:
     async def write(self, step: Callable[[Transaction], T]) -> T:
         """Run a step and return after its commit is durable. The step may run more than once."""
         return await asyncio.wrap_future(self._writes.submit(step))
+
+    def on_change(self, listener: Callable[[Collection[int]], None]) -> None:
+        """Call the listener, on any thread, with the ids of studies that have changed here or at another server."""
+        self._announcements.subscribe(listener)
 
     async def close(self) -> None:
         """Finish the steps that were given, and close the connections. Closing twice is fine."""
@@ -74,6 +83,9 @@ def open_store(address: str) -> SqlStore:
 
 
 def _open_postgresql(url: URL, resources: ExitStack) -> SqlStore:
+    notifications = Notifications(url)
+    announcements = Announcements(notifications)
+    resources.callback(notifications.close)
     # Pools of their own: writes that wait for a locked study never hold up reads.
     reader = postgresql_engine(url, connections=POSTGRESQL_READERS, lock_timeout=LOCK_TIMEOUT)
     resources.callback(reader.dispose)
@@ -84,7 +96,13 @@ def _open_postgresql(url: URL, resources: ExitStack) -> SqlStore:
     return SqlStore(
         shown(url),
         reads=PooledSteps(reading, _threads(resources, POSTGRESQL_READERS, "asktell-reader"), writing=False),
-        writes=PooledSteps(writing, _threads(resources, POSTGRESQL_WRITERS, "asktell-writer"), writing=True),
+        writes=PooledSteps(
+            writing,
+            _threads(resources, POSTGRESQL_WRITERS, "asktell-writer"),
+            writing=True,
+            announce=announcements.announce,
+        ),
+        announcements=announcements,
         resources=resources.pop_all(),
     )
 
@@ -96,10 +114,15 @@ def _open_sqlite(url: URL, resources: ExitStack) -> SqlStore:
     reader = sqlite_reader(url, connections=SQLITE_READERS)
     resources.callback(reader.dispose)
     executor = _threads(resources, SQLITE_READERS, "asktell-reader")
-    writes = GroupCommit(writer)
+    announcements = Announcements()
+    writes = GroupCommit(writer, announce=announcements.announce)
     resources.callback(writes.close)
     return SqlStore(
-        shown(url), reads=PooledSteps(reader, executor, writing=False), writes=writes, resources=resources.pop_all()
+        shown(url),
+        reads=PooledSteps(reader, executor, writing=False),
+        writes=writes,
+        announcements=announcements,
+        resources=resources.pop_all(),
     )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     literal_column,
+    text,
 )
 
 from asktell.server.persistence.column_types import IDENTITY, NAME, Duration, ExactFloat, Instant
@@ -48,6 +49,8 @@ studies = Table(
     Column("change_seq", BigInteger, nullable=False),
     Column("create_time", Instant, nullable=False),
     Column("update_time", Instant, nullable=False),
+    # The server of the release before creates studies without it.
+    Column("own_seq", BigInteger, nullable=False, server_default=text("1")),
     UniqueConstraint("project", "name"),
     sqlite_autoincrement=True,
 )

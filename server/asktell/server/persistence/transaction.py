@@ -22,17 +22,32 @@ class SqlTransaction:
     """Implements `application.ports.Transaction` on a connection that has begun.
 
     After a `Conflict` nothing more can be done in the transaction but to let it roll back. `writing` says whether rows that are read to be
-    changed are locked; a lock on PostgreSQL, on SQLite the transaction itself is one.
+    changed are locked; a lock on PostgreSQL, on SQLite the transaction itself is one. `changed` are the ids of the studies whose sequence
+    has moved, or that are new or gone, should the transaction be committed.
     """
 
     def __init__(self, connection: Connection, *, writing: bool) -> None:
         self._connection = connection
         self._dialect = connection.dialect.name
         self._writing = writing
+        self.changed: set[int] = set()
 
     def insert_study(self, new: NewStudy) -> Study | None:
         row = self._execute(statements.INSERT_STUDY[self._dialect], rows.new_study_values(new)).one_or_none()
+        if row is None:
+            return None
+        self.changed.add(row.id)
+        return rows.study(row)
+
+    def find_study_by_id(self, study_id: int) -> Study | None:
+        row = self._execute(statements.FIND_STUDY_BY_ID, {"of_study": study_id}).one_or_none()
         return None if row is None else rows.study(row)
+
+    def study_sequences(self, study_ids: Collection[int]) -> dict[int, int]:
+        if not study_ids:
+            return {}
+        found = self._execute(statements.STUDY_SEQUENCES, {"of_studies": list(study_ids)})
+        return {row.id: row.change_seq for row in found}
 
     def find_study(self, name: StudyName, *, request: Request | None = None) -> Found | None:
         found = self._execute(statements.FIND_STUDY, {**_named(name), **_requested(request)}).all()
@@ -52,6 +67,8 @@ class SqlTransaction:
             row = self._execute(statements.LOCK_STUDY, parameters).one_or_none()
         if row is None:
             return None
+        if changes:
+            self.changed.add(row.id)
         study = rows.study(row)
         # PostgreSQL took the statement's snapshot before it waited for the lock: a reply that the lock's last holder
         # saved is not in it.
@@ -61,7 +78,9 @@ class SqlTransaction:
         self._execute(statements.UPDATE_STUDY, {"of_study": study.id, **rows.study_changes(study)})
 
     def delete_study(self, name: StudyName) -> bool:
-        return self._execute(statements.DELETE_STUDY, _named(name)).rowcount > 0
+        deleted = self._execute(statements.DELETE_STUDY, _named(name)).scalars().all()
+        self.changed.update(deleted)
+        return bool(deleted)
 
     def list_studies(self, project: str, *, after: str, limit: int) -> list[Study]:
         parameters = {"of_project": project, "after": after, "limit": limit}
@@ -103,6 +122,10 @@ class SqlTransaction:
 
     def trials_after(self, study_id: int, sequence: int) -> list[Trial]:
         return _trials(self._execute(statements.TRIALS_AFTER, {"of_study": study_id, "after": sequence}))
+
+    def changed_trials(self, study_id: int, *, after: int, upto: int, limit: int) -> list[Trial]:
+        parameters = {"of_study": study_id, "after": after, "upto": upto, "limit": limit}
+        return _trials(self._execute(statements.CHANGED_TRIALS, parameters))
 
     def list_trials(
         self, study_id: int, *, after: int, limit: int, states: Collection[TrialState], worker_id: str

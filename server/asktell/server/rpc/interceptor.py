@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -18,6 +19,7 @@ from asktell.server.rpc.errors import abort
 log = structlog.get_logger("asktell.rpc")
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
+Stream = Callable[[Any, Any], AsyncGenerator[bytes, None]]
 Read = Callable[[bytes], Any]
 
 
@@ -29,36 +31,56 @@ class Boundary(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the unary methods of asktell; other services and streams pass."""
+        """Wrap the methods of asktell; other services pass. Our streams yield replies that are packed already."""
         handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith("/asktell.") or handler.unary_unary is None:
+        path = handler_call_details.method
+        if handler is None or not path.startswith("/asktell."):
             return handler
-        return grpc.unary_unary_rpc_method_handler(
-            _guarded(method.rpartition("/")[2], handler.unary_unary, handler.request_deserializer),
-            response_serializer=handler.response_serializer,
-        )
+        method, read = path.rpartition("/")[2], handler.request_deserializer
+        # Their types are those of threads.
+        unary, stream = cast("Handler | None", handler.unary_unary), cast("Stream | None", handler.unary_stream)
+        if stream is not None:
+            return grpc.unary_stream_rpc_method_handler(_guarded_stream(method, stream, read))
+        if unary is not None:
+            write = handler.response_serializer
+            return grpc.unary_unary_rpc_method_handler(_guarded(method, unary, read), response_serializer=write)
+        return handler
 
 
 def _guarded(method: str, handle: Handler, read: Read | None) -> Handler:
     async def call(payload: bytes, context: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            reply = await handle(_read(payload, read), context)
-        except DomainError as error:
-            log.info("rpc_refused", method=method, reason=error.reason, message=str(error)[:500])
-            await abort(context, error)
-        except (asyncio.CancelledError, grpc.aio.AbortError):
-            raise
-        except Exception:
-            reference = uuid.uuid4().hex[:12]
-            log.exception("rpc_broken", method=method, reference=reference)
-            await context.abort(grpc.StatusCode.INTERNAL, f"internal error; the server's log has it under {reference}")
-        else:
-            log.debug("rpc", method=method, milliseconds=round(1000 * (time.perf_counter() - started), 1))
-            return reply
+        async with _boundary(method, context):
+            return await handle(_read(payload, read), context)
 
     return call
+
+
+def _guarded_stream(method: str, handle: Stream, read: Read | None) -> Handler:
+    async def call(payload: bytes, context: Any) -> None:
+        async with _boundary(method, context), aclosing(handle(_read(payload, read), context)) as replies:
+            async for reply in replies:
+                # Waits while the client is slow, so that nothing piles up here.
+                await context.write(reply)
+
+    return call
+
+
+@asynccontextmanager
+async def _boundary(method: str, context: Any) -> AsyncIterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    except DomainError as error:
+        log.info("rpc_refused", method=method, reason=error.reason, message=str(error)[:500])
+        await abort(context, error)
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        raise
+    except Exception:
+        reference = uuid.uuid4().hex[:12]
+        log.exception("rpc_broken", method=method, reference=reference)
+        await context.abort(grpc.StatusCode.INTERNAL, f"internal error; the server's log has it under {reference}")
+    else:
+        log.debug("rpc", method=method, milliseconds=round(1000 * (time.perf_counter() - started), 1))
 
 
 def _read(payload: bytes, read: Read | None) -> Any:

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.leases import Renewals
+from asktell.server.application.watch import Feeds
 from asktell.server.rpc.interceptor import Boundary
 from asktell.server.rpc.study_servicer import StudyServicer
 from asktell.server.rpc.surrogate_servicer import SurrogateServicer
@@ -28,6 +29,9 @@ _OPTIONS = [
     # Workers keep idle connections alive through routers; refusing their pings ends in too_many_pings.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # When another server stops, its thousands of watchers come all at once; by default gRPC cancels some calls beyond 1,000 that wait.
+    ("grpc.server.max_pending_requests", 5_000),
+    ("grpc.server.max_pending_requests_hard_limit", 10_000),
     ("grpc.max_receive_message_length", 8 * 1024 * 1024),
     ("grpc.max_send_message_length", 64 * 1024 * 1024),
 ]
@@ -39,6 +43,7 @@ class RpcServer:
 
     server: grpc.aio.Server
     health: health.aio.HealthServicer
+    feeds: Feeds
     port: int
 
     async def start(self) -> None:
@@ -54,13 +59,14 @@ class RpcServer:
             await self.health.set(service, state)
 
     async def stop(self, *, grace: float) -> None:
-        """Say NOT_SERVING, refuse new calls, and give those under way `grace` seconds."""
+        """Say NOT_SERVING, refuse new calls, end the watches, and give other calls under way `grace` seconds."""
         await self.health.enter_graceful_shutdown()
+        self.feeds.close()
         await self.server.stop(grace)
 
 
 def build_server(
-    desk: Desk, clerk: Clerk, *, listen: str, ask_time_limit: float, max_connection_age: float
+    desk: Desk, clerk: Clerk, feeds: Feeds, *, listen: str, ask_time_limit: float, max_connection_age: float
 ) -> RpcServer:
     """A server on `listen` (HOST:PORT, port 0 for any). Raises OSError if the address cannot be had.
 
@@ -68,7 +74,7 @@ def build_server(
     """
     options = [*_OPTIONS, ("grpc.max_connection_age_ms", int(max_connection_age * 1000))]
     server = grpc.aio.server(interceptors=[Boundary()], options=options)
-    add_StudyServiceServicer_to_server(StudyServicer(desk.store, clerk, desk.engine, desk.history), server)
+    add_StudyServiceServicer_to_server(StudyServicer(desk.store, clerk, desk.engine, desk.history, feeds), server)
     add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, Renewals(desk.store, clerk), ask_time_limit), server)
     add_SurrogateServiceServicer_to_server(SurrogateServicer(), server)
     checks = health.aio.HealthServicer()
@@ -78,7 +84,7 @@ def build_server(
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {listen}: {_obstacle(listen) or error}") from error
-    return RpcServer(server, checks, port)
+    return RpcServer(server, checks, feeds, port)
 
 
 def _obstacle(listen: str) -> str:

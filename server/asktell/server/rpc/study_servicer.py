@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from asktell.server.application import studies
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.history import History
 from asktell.server.application.ports import Engine, Store
-from asktell.server.domain.errors import InvalidArgument, Unsupported
+from asktell.server.application.watch import Feeds
+from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.study import StudyName
 from asktell.server.rpc.convert.page import fitting, page_token, read_after_name, read_page_size
 from asktell.server.rpc.convert.study import read_create, read_project, read_update, study_message
-from asktell.server.rpc.errors import abort
 from asktell.v1 import study_service_pb2 as pb
 from asktell.v1.study_service_pb2_grpc import StudyServiceServicer
 
@@ -30,6 +30,7 @@ class StudyServicer(StudyServiceServicer):
     clerk: Clerk
     engine: Engine
     history: History
+    feeds: Feeds
 
     async def CreateStudy(self, request: pb.CreateStudyRequest, context: Any) -> pb.Study:
         command = read_create(request, drawn_seed=secrets.randbits(31))
@@ -65,6 +66,6 @@ class StudyServicer(StudyServiceServicer):
         self.history.forget(name)
         return Empty()
 
-    async def WatchStudy(self, request: pb.WatchStudyRequest, context: Any) -> AsyncIterator[pb.WatchStudyResponse]:
-        await abort(context, Unsupported("name", "this server does not stream changes yet; list the trials instead"))
-        yield pb.WatchStudyResponse()
+    def WatchStudy(self, request: pb.WatchStudyRequest, context: Any) -> AsyncGenerator[bytes, None]:  # type: ignore[override]
+        # Packed already, once for all who watch the study: the interceptor sends them as they are.
+        return self.feeds.watch(StudyName.parse(request.name, path="name"), request.after_sequence)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from asktell.server.application.studies import CountedStudy, CreateStudy, UpdateStudy
+from asktell.server.application.watch import Change, StudyChanged
 from asktell.server.domain.errors import InvalidArgument, Unsupported
 from asktell.server.domain.study import (
     DEFAULT_ATTEMPTS,
@@ -21,6 +22,7 @@ from asktell.server.domain.text import check_identifier, excerpt
 from asktell.server.rpc.convert.metric import objective_message, read_objectives
 from asktell.server.rpc.convert.space import read_space, spec_message
 from asktell.server.rpc.convert.time import duration, read_duration, timestamp
+from asktell.server.rpc.convert.trial import trial_message
 from asktell.v1 import study_service_pb2 as pb
 
 _STATES = {
@@ -142,6 +144,18 @@ def study_message(counted: CountedStudy) -> pb.Study:
         create_time=timestamp(study.create_time),
         update_time=timestamp(study.update_time),
     )
+
+
+def pack_changes(name: StudyName, changes: Sequence[Change], sequence: int) -> bytes:
+    """A response of WatchStudy, packed."""
+    messages = [_change_message(name, change) for change in changes]
+    return pb.WatchStudyResponse(changes=messages, sequence=sequence).SerializeToString()
+
+
+def _change_message(name: StudyName, change: Change) -> pb.Change:
+    if isinstance(change, StudyChanged):
+        return pb.Change(sequence=change.sequence, study=study_message(change.study))
+    return pb.Change(sequence=change.sequence, trial=trial_message(name, change.trial))
 
 
 def _spec_message(spec: StudySpec, *, seed: int) -> pb.StudySpec:
