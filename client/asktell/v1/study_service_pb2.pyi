@@ -582,3 +582,223 @@ class Change(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
 Global___Change: _TypeAlias = Change  # noqa: Y015
+
+@_typing.final
+class ExportStudyRequest(_message.Message):
+    """Request of ExportStudy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/studies/{study}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportStudyRequest: _TypeAlias = ExportStudyRequest  # noqa: Y015
+
+@_typing.final
+class ExportStudyResponse(_message.Message):
+    """Response of ExportStudy: the next records of the archive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArchiveRecord]:
+        """In the order of the archive."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[Global___ArchiveRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportStudyResponse: _TypeAlias = ExportStudyResponse  # noqa: Y015
+
+@_typing.final
+class ImportStudyRequest(_message.Message):
+    """Request of ImportStudy: the first names the study, all carry the next records of the archive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    STUDY_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required in the first request, else empty. `projects/{project}`."""
+    study_id: _builtins.str
+    """Optional, in the first request. The last part of the new study's name; that of the archived study if empty."""
+    request_id: _builtins.str
+    """Optional, in the first request. Makes the call safe to repeat within 24 hours, as TrialService says."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArchiveRecord]:
+        """In the order of the archive: at most 8 MiB a request."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        study_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        records: _abc.Iterable[Global___ArchiveRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "records", b"records", "request_id", b"request_id", "study_id", b"study_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportStudyRequest: _TypeAlias = ImportStudyRequest  # noqa: Y015
+
+@_typing.final
+class ArchiveRecord(_message.Message):
+    """One record of an archive: first `header`, then the trials in the order of their numbers, each followed by what was reported of it, at last
+    `end`. Paths of fields in errors count the records from 0 over all requests of the stream, such as `records[17].trial.metrics[loss]`.
+
+    In a file each record is a line of JSON, in protobuf's mapping with the names of fields as they stand here.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    TRIAL_FIELD_NUMBER: _builtins.int
+    REPORTED_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___ArchiveHeader:
+        """The first record."""
+
+    @_builtins.property
+    def trial(self) -> _trial_service_pb2.Trial:
+        """A trial as it stood, without `name`, `lease` and `measurements`. A lease cannot move: an active trial is archived as a queued one, with
+        its attempts, worker and checkpoint, as if its lease had run out at no cost. Tokens of its leases are unknown to the imported study.
+        """
+
+    @_builtins.property
+    def reported(self) -> Global___ArchivedMeasurements:
+        """Measurements of the trial before."""
+
+    @_builtins.property
+    def end(self) -> Global___ArchiveEnd:
+        """The last record."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___ArchiveHeader | None = ...,
+        trial: _trial_service_pb2.Trial | None = ...,
+        reported: Global___ArchivedMeasurements | None = ...,
+        end: Global___ArchiveEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "header", b"header", "record", b"record", "reported", b"reported", "trial", b"trial"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "header", b"header", "record", b"record", "reported", b"reported", "trial", b"trial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["header", "trial", "reported", "end"]  # noqa: Y015
+    _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
+
+Global___ArchiveRecord: _TypeAlias = ArchiveRecord  # noqa: Y015
+
+@_typing.final
+class ArchiveHeader(_message.Message):
+    """A study in an archive. Policy hints, kept replies and leases are not archived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_VERSION_FIELD_NUMBER: _builtins.int
+    STUDY_FIELD_NUMBER: _builtins.int
+    NEXT_NUMBER_FIELD_NUMBER: _builtins.int
+    format_version: _builtins.int
+    """Required. 1."""
+    next_number: _builtins.int
+    """Required. Number of the next new trial."""
+    @_builtins.property
+    def study(self) -> Global___Study:
+        """Required. The study as it stood. All of it is imported but `name`, whose last part is the default of `study_id`; `trial_counts` must agree
+        with the trials.
+        """
+
+    def __init__(
+        self,
+        *,
+        format_version: _builtins.int = ...,
+        study: Global___Study | None = ...,
+        next_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["study", b"study"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format_version", b"format_version", "next_number", b"next_number", "study", b"study"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveHeader: _TypeAlias = ArchiveHeader  # noqa: Y015
+
+@_typing.final
+class ArchivedMeasurements(_message.Message):
+    """Some measurements of a trial in an archive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    MEASUREMENTS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Required. That of the trial before."""
+    @_builtins.property
+    def measurements(self) -> _containers.RepeatedCompositeFieldContainer[_metric_pb2.Measurement]:
+        """Required. 1 to 1,000, in the order of steps, which go on from those of the record before."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        measurements: _abc.Iterable[_metric_pb2.Measurement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["measurements", b"measurements", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchivedMeasurements: _TypeAlias = ArchivedMeasurements  # noqa: Y015
+
+@_typing.final
+class ArchiveEnd(_message.Message):
+    """The end of an archive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIAL_COUNT_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    trial_count: _builtins.int
+    """Required. How many trials there are."""
+    sha256: _builtins.str
+    """Optional, in a file only. SHA-256 of all bytes of the file before this record's line, in hexadecimal."""
+    def __init__(
+        self,
+        *,
+        trial_count: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "trial_count", b"trial_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveEnd: _TypeAlias = ArchiveEnd  # noqa: Y015

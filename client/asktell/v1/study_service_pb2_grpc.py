@@ -28,7 +28,7 @@ if _version_not_supported:
 
 
 class StudyServiceStub:
-    """Creates, reads, changes and removes studies.
+    """Creates, reads, changes, archives and removes studies.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
@@ -65,6 +65,16 @@ class StudyServiceStub:
                 request_serializer=asktell_dot_v1_dot_study__service__pb2.DeleteStudyRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.ExportStudy = channel.unary_stream(
+                '/asktell.v1.StudyService/ExportStudy',
+                request_serializer=asktell_dot_v1_dot_study__service__pb2.ExportStudyRequest.SerializeToString,
+                response_deserializer=asktell_dot_v1_dot_study__service__pb2.ExportStudyResponse.FromString,
+                _registered_method=True)
+        self.ImportStudy = channel.stream_unary(
+                '/asktell.v1.StudyService/ImportStudy',
+                request_serializer=asktell_dot_v1_dot_study__service__pb2.ImportStudyRequest.SerializeToString,
+                response_deserializer=asktell_dot_v1_dot_study__service__pb2.Study.FromString,
+                _registered_method=True)
         self.WatchStudy = channel.unary_stream(
                 '/asktell.v1.StudyService/WatchStudy',
                 request_serializer=asktell_dot_v1_dot_study__service__pb2.WatchStudyRequest.SerializeToString,
@@ -73,7 +83,7 @@ class StudyServiceStub:
 
 
 class StudyServiceServicer:
-    """Creates, reads, changes and removes studies.
+    """Creates, reads, changes, archives and removes studies.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
@@ -109,6 +119,23 @@ class StudyServiceServicer:
 
     def DeleteStudy(self, request, context):
         """Removes a study with all its trials, for good. NOT_FOUND if there is none, so also when repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportStudy(self, request, context):
+        """Streams a whole study as it stands at one moment: its archive, whole and in order, as ImportStudy takes it. Repeated, it reads anew. The
+        reply has ended well only if its last record is `end`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportStudy(self, request_iterator, context):
+        """Makes a study from an archive, all or none: it is there once the call has ended well, and nothing of it is seen before. If there is a
+        study of that name, it is returned if it equals the archive, else ALREADY_EXISTS; a request id makes the call safe to repeat also when
+        the new study has been worked on in the meantime.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +184,16 @@ def add_StudyServiceServicer_to_server(servicer, server):
                     request_deserializer=asktell_dot_v1_dot_study__service__pb2.DeleteStudyRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
+            'ExportStudy': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportStudy,
+                    request_deserializer=asktell_dot_v1_dot_study__service__pb2.ExportStudyRequest.FromString,
+                    response_serializer=asktell_dot_v1_dot_study__service__pb2.ExportStudyResponse.SerializeToString,
+            ),
+            'ImportStudy': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportStudy,
+                    request_deserializer=asktell_dot_v1_dot_study__service__pb2.ImportStudyRequest.FromString,
+                    response_serializer=asktell_dot_v1_dot_study__service__pb2.Study.SerializeToString,
+            ),
             'WatchStudy': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchStudy,
                     request_deserializer=asktell_dot_v1_dot_study__service__pb2.WatchStudyRequest.FromString,
@@ -171,7 +208,7 @@ def add_StudyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StudyService:
-    """Creates, reads, changes and removes studies.
+    """Creates, reads, changes, archives and removes studies.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
@@ -302,6 +339,60 @@ class StudyService:
             '/asktell.v1.StudyService/DeleteStudy',
             asktell_dot_v1_dot_study__service__pb2.DeleteStudyRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportStudy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/asktell.v1.StudyService/ExportStudy',
+            asktell_dot_v1_dot_study__service__pb2.ExportStudyRequest.SerializeToString,
+            asktell_dot_v1_dot_study__service__pb2.ExportStudyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportStudy(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/asktell.v1.StudyService/ImportStudy',
+            asktell_dot_v1_dot_study__service__pb2.ImportStudyRequest.SerializeToString,
+            asktell_dot_v1_dot_study__service__pb2.Study.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,7 +29,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class StudyServiceStub:
-    """Creates, reads, changes and removes studies.
+    """Creates, reads, changes, archives and removes studies.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
@@ -49,6 +49,15 @@ class StudyServiceStub:
     """Changes a study: pause, resume, finish, budget, labels, a wider search space. Repeating the call changes nothing more."""
     DeleteStudy: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.DeleteStudyRequest, _empty_pb2.Empty]
     """Removes a study with all its trials, for good. NOT_FOUND if there is none, so also when repeated."""
+    ExportStudy: _grpc.UnaryStreamMultiCallable[_study_service_pb2.ExportStudyRequest, _study_service_pb2.ExportStudyResponse]
+    """Streams a whole study as it stands at one moment: its archive, whole and in order, as ImportStudy takes it. Repeated, it reads anew. The
+    reply has ended well only if its last record is `end`.
+    """
+    ImportStudy: _grpc.StreamUnaryMultiCallable[_study_service_pb2.ImportStudyRequest, _study_service_pb2.Study]
+    """Makes a study from an archive, all or none: it is there once the call has ended well, and nothing of it is seen before. If there is a
+    study of that name, it is returned if it equals the archive, else ALREADY_EXISTS; a request id makes the call safe to repeat also when
+    the new study has been worked on in the meantime.
+    """
     WatchStudy: _grpc.UnaryStreamMultiCallable[_study_service_pb2.WatchStudyRequest, _study_service_pb2.WatchStudyResponse]
     """Streams the changes of a study and its trials after a sequence number, in order, each once, until the client hangs up.
 
@@ -63,7 +72,7 @@ class StudyServiceStub:
 
 @_typing.type_check_only
 class StudyServiceAsyncStub(StudyServiceStub):
-    """Creates, reads, changes and removes studies.
+    """Creates, reads, changes, archives and removes studies.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
@@ -80,6 +89,15 @@ class StudyServiceAsyncStub(StudyServiceStub):
     """Changes a study: pause, resume, finish, budget, labels, a wider search space. Repeating the call changes nothing more."""
     DeleteStudy: _aio.UnaryUnaryMultiCallable[_study_service_pb2.DeleteStudyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Removes a study with all its trials, for good. NOT_FOUND if there is none, so also when repeated."""
+    ExportStudy: _aio.UnaryStreamMultiCallable[_study_service_pb2.ExportStudyRequest, _study_service_pb2.ExportStudyResponse]  # type: ignore[assignment]
+    """Streams a whole study as it stands at one moment: its archive, whole and in order, as ImportStudy takes it. Repeated, it reads anew. The
+    reply has ended well only if its last record is `end`.
+    """
+    ImportStudy: _aio.StreamUnaryMultiCallable[_study_service_pb2.ImportStudyRequest, _study_service_pb2.Study]  # type: ignore[assignment]
+    """Makes a study from an archive, all or none: it is there once the call has ended well, and nothing of it is seen before. If there is a
+    study of that name, it is returned if it equals the archive, else ALREADY_EXISTS; a request id makes the call safe to repeat also when
+    the new study has been worked on in the meantime.
+    """
     WatchStudy: _aio.UnaryStreamMultiCallable[_study_service_pb2.WatchStudyRequest, _study_service_pb2.WatchStudyResponse]  # type: ignore[assignment]
     """Streams the changes of a study and its trials after a sequence number, in order, each once, until the client hangs up.
 
@@ -93,7 +111,7 @@ class StudyServiceAsyncStub(StudyServiceStub):
     """
 
 class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Creates, reads, changes and removes studies.
+    """Creates, reads, changes, archives and removes studies.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
@@ -138,6 +156,27 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Removes a study with all its trials, for good. NOT_FOUND if there is none, so also when repeated."""
+
+    @_abc_1.abstractmethod
+    def ExportStudy(
+        self,
+        request: _study_service_pb2.ExportStudyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_study_service_pb2.ExportStudyResponse], _abc.AsyncIterator[_study_service_pb2.ExportStudyResponse]]:
+        """Streams a whole study as it stands at one moment: its archive, whole and in order, as ImportStudy takes it. Repeated, it reads anew. The
+        reply has ended well only if its last record is `end`.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportStudy(
+        self,
+        request_iterator: _MaybeAsyncIterator[_study_service_pb2.ImportStudyRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_study_service_pb2.Study, _abc.Awaitable[_study_service_pb2.Study]]:
+        """Makes a study from an archive, all or none: it is there once the call has ended well, and nothing of it is seen before. If there is a
+        study of that name, it is returned if it equals the archive, else ALREADY_EXISTS; a request id makes the call safe to repeat also when
+        the new study has been worked on in the meantime.
+        """
 
     @_abc_1.abstractmethod
     def WatchStudy(

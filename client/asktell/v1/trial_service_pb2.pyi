@@ -180,6 +180,7 @@ class Trial(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
+    SPENT_ATTEMPTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `projects/{project}/studies/{study}/trials/{number}`."""
     number: _builtins.int
@@ -196,6 +197,8 @@ class Trial(_message.Message):
     """Output only. Sequence number of the trial's latest change in the study."""
     worker_id: _builtins.str
     """Output only. Who holds the trial, or held it last; empty if nobody did."""
+    spent_attempts: _builtins.int
+    """Output only. How many attempts expired or broke; `max_attempts` of the study bounds them."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, _search_space_pb2.ParameterValue]:
         """Output only. Values of the active parameters."""
@@ -252,10 +255,11 @@ class Trial(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         worker_id: _builtins.str = ...,
+        spent_attempts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "lease", b"lease", "origin", b"origin", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint_uri", b"checkpoint_uri", "create_time", b"create_time", "end_time", b"end_time", "lease", b"lease", "measurements", b"measurements", "message", b"message", "metadata", b"metadata", "metrics", b"metrics", "name", b"name", "number", b"number", "origin", b"origin", "parameters", b"parameters", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint_uri", b"checkpoint_uri", "create_time", b"create_time", "end_time", b"end_time", "lease", b"lease", "measurements", b"measurements", "message", b"message", "metadata", b"metadata", "metrics", b"metrics", "name", b"name", "number", b"number", "origin", b"origin", "parameters", b"parameters", "sequence", b"sequence", "spent_attempts", b"spent_attempts", "start_time", b"start_time", "state", b"state", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

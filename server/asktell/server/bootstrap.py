@@ -16,6 +16,7 @@ from asktell.server.application import failpoints
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
+from asktell.server.application.imports import discard_abandoned
 from asktell.server.application.leases import expire_leases
 from asktell.server.application.watch import Feeds
 from asktell.server.domain.errors import Unavailable
@@ -169,12 +170,13 @@ async def _probe(service: Service) -> None:
 
 
 async def _forget(store: SqlStore) -> None:
-    """Delete kept replies past their time."""
+    """Delete kept replies past their time, and what is left of imports that never ended."""
     while True:
         await asyncio.sleep(FORGET_INTERVAL)
         try:
             while await store.write(lambda tx: tx.forget_old_replies(FORGET_AT_ONCE)) == FORGET_AT_ONCE:
                 pass
+            await discard_abandoned(store)
         except Exception:
             log.exception("forget_replies_broken")
 

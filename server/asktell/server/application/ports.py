@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from asktell.server.domain.metric import Measurement
+from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, TrialCounts
 from asktell.server.domain.trial import Trial, TrialState
@@ -75,6 +75,29 @@ class NewStudy:
     seed: int
     budget: Budget
     labels: Mapping[str, str]
+
+
+MetricKey = tuple[int, int, str]
+"""A trial's number, a step and the name of a metric."""
+
+FIRST_METRIC: MetricKey = (0, -1, "")
+"""Before all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMetric:
+    """One metric of one measurement of a trial, as it is stored."""
+
+    number: int
+    step: int
+    metric: str
+    value: MetricValue
+    create_time: datetime
+
+    @property
+    def key(self) -> MetricKey:
+        """Its place among all metrics of the study."""
+        return self.number, self.step, self.metric
 
 
 class Transaction(Protocol):
@@ -158,6 +181,32 @@ class Transaction(Protocol):
 
     def list_measurements(self, study_id: int, number: int) -> list[Measurement]:
         """The measurements of a trial, in the order of steps."""
+
+    def metrics_after(self, study_id: int, after: MetricKey, *, limit: int) -> list[StoredMetric]:
+        """What was measured in the study's trials after a place, in the order of places."""
+
+    def insert_measurements(self, study_id: int, number: int, measurements: Sequence[Measurement]) -> None:
+        """Store measurements of a trial that has none of these steps, each with its own time."""
+
+    def stage_study(self, study: Study, *, key: str) -> int:
+        """Create a study that no name reaches, with all its columns but the name; `key` is unique; its id."""
+
+    def keep_staged(self, study_id: int) -> bool:
+        """Lock a staged study and put off its end; False if it is gone."""
+
+    def publish_study(self, study: Study) -> datetime:
+        """Give the staged study with this id its name and time of update; the database's clock. A name that is taken raises
+        `domain.errors.Conflict`.
+        """
+
+    def abandoned_studies(self, *, limit: int) -> list[int]:
+        """The ids of staged studies that nobody has kept for an hour by the database's clock."""
+
+    def discard_trials(self, study_id: int, *, limit: int) -> int:
+        """Delete trials of a staged study; how many. One that was published keeps them all."""
+
+    def discard_study(self, study_id: int) -> None:
+        """Delete a staged study. One that was published stays."""
 
     def save_hint(self, study_id: int, policy: str, hint: bytes) -> None:
         """Keep what the policy's later decisions in the study may start from, in place of what was kept before."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from asktell.server.application.ports import NewStudy, Replay, Request
+from asktell.server.application.ports import NewStudy, Replay, Request, StoredMetric
 from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.study import Study, StudyName, StudyState, TrialCounts
 from asktell.server.domain.trial import Lease, Trial, TrialState
@@ -33,6 +33,19 @@ def new_study_values(new: NewStudy) -> Values:
         "next_number": 1,
         "change_seq": 1,
         "own_seq": 1,
+    }
+
+
+def staged_study_values(study: Study, *, project: str, name: str) -> Values:
+    """The columns of a study that exists elsewhere, under another name, but the time of its update."""
+    return {
+        "project": project,
+        "name": name,
+        "spec": encoding.pack_spec(study.spec),
+        "seed": study.seed,
+        "change_seq": study.sequence,
+        "create_time": study.create_time,
+        **study_changes(study),
     }
 
 
@@ -146,9 +159,9 @@ def trial_counts(rows: Iterable[Row[Any]]) -> dict[int, TrialCounts]:
 
 
 def measurement_values(
-    study_id: int, measurements: Mapping[int, Sequence[Measurement]], now: datetime
+    study_id: int, measurements: Mapping[int, Sequence[Measurement]], now: datetime | None
 ) -> Iterator[Values]:
-    """One row for each metric of each measurement of each trial, by its number."""
+    """One row for each metric of each measurement of each trial, by its number; `now` is the time of those that have none."""
     for number, measurement in _numbered(measurements):
         for metric, value in measurement.metrics.items():
             yield {
@@ -158,7 +171,7 @@ def measurement_values(
                 "metric": metric,
                 "value": value.value,
                 "standard_error": value.standard_error,
-                "create_time": now,
+                "create_time": measurement.create_time or now,
             }
 
 
@@ -174,6 +187,11 @@ def measurements(rows: Iterable[Row[Any]]) -> list[Measurement]:
         metrics = {row.metric: MetricValue(row.value, row.standard_error) for row in same_step}
         found.append(Measurement(step, metrics, max(row.create_time for row in same_step)))
     return found
+
+
+def stored_metric(row: Row[Any]) -> StoredMetric:
+    """The metric in a row of `measurements`."""
+    return StoredMetric(row.number, row.step, row.metric, MetricValue(row.value, row.standard_error), row.create_time)
 
 
 def reply_values(study_id: int, request: Request, response: bytes, now: datetime) -> Values:

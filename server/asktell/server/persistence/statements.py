@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -16,6 +17,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     select,
     tuple_,
     update,
@@ -23,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from asktell.server.persistence.clock import database_now, database_now_plus
+from asktell.server.persistence.column_types import Duration
 from asktell.server.persistence.tables import ACTIVE, measurements, policy_hints, requests, studies, trials
 
 _NAMED = and_(studies.c.project == bindparam("of_project"), studies.c.name == bindparam("of_name"))
@@ -170,6 +173,54 @@ LIST_MEASUREMENTS = (
     .where(measurements.c.study_id == bindparam("of_study"), measurements.c.number == bindparam("of_number"))
     .order_by(measurements.c.step, measurements.c.metric)
 )
+
+METRICS_AFTER = (
+    select(measurements)
+    .where(
+        measurements.c.study_id == bindparam("of_study"),
+        tuple_(measurements.c.number, measurements.c.step, measurements.c.metric)
+        > tuple_(bindparam("after_number"), bindparam("after_step"), bindparam("after_metric")),
+    )
+    .order_by(measurements.c.number, measurements.c.step, measurements.c.metric)
+    .limit(bindparam("limit"))
+)
+
+INSERT_MEASUREMENTS = insert(measurements)
+
+STAGED = "#staged"
+"""The project of studies that are being imported: no id of a project begins so."""
+
+STAGED_FOR = timedelta(hours=1)
+
+_STAGED = and_(studies.c.id == bindparam("of_study"), studies.c.project == STAGED)
+
+STAGE_STUDY = insert(studies).values(update_time=database_now()).returning(studies.c.id)
+
+KEEP_STAGED = update(studies).where(_STAGED).values(update_time=database_now())
+
+PUBLISH_STUDY = update(studies).where(_STAGED).returning(database_now().label("now"))
+
+ABANDONED_STUDIES = (
+    select(studies.c.id)
+    .where(
+        studies.c.project == STAGED,
+        studies.c.update_time <= database_now_plus(literal(-STAGED_FOR, Duration())),
+    )
+    .order_by(studies.c.id)
+    .limit(bindparam("limit"))
+)
+
+DISCARD_TRIALS = delete(trials).where(
+    trials.c.study_id == bindparam("of_study"),
+    trials.c.number.in_(
+        select(trials.c.number)
+        .where(trials.c.study_id == select(studies.c.id).where(_STAGED).scalar_subquery())
+        .order_by(trials.c.number)
+        .limit(bindparam("limit"))
+    ),
+)
+
+DISCARD_STUDY = delete(studies).where(_STAGED)
 
 SAVE_HINT = {
     dialect: (statement := insert_into(policy_hints)).on_conflict_do_update(

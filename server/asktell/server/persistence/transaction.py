@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, Row
 from sqlalchemy.exc import IntegrityError
 
-from asktell.server.application.ports import Found, Locked, NewStudy, Replay, Request
+from asktell.server.application.ports import Found, Locked, MetricKey, NewStudy, Replay, Request, StoredMetric
 from asktell.server.domain.errors import Conflict
 from asktell.server.domain.metric import Measurement
 from asktell.server.domain.study import Study, StudyName, TrialCounts
@@ -164,6 +164,44 @@ class SqlTransaction:
     def list_measurements(self, study_id: int, number: int) -> list[Measurement]:
         parameters = {"of_study": study_id, "of_number": number}
         return rows.measurements(self._execute(statements.LIST_MEASUREMENTS, parameters))
+
+    def metrics_after(self, study_id: int, after: MetricKey, *, limit: int) -> list[StoredMetric]:
+        number, step, metric = after
+        place = {"after_number": number, "after_step": step, "after_metric": metric}
+        found = self._execute(statements.METRICS_AFTER, {"of_study": study_id, "limit": limit, **place})
+        return [rows.stored_metric(row) for row in found]
+
+    def insert_measurements(self, study_id: int, number: int, measurements: Sequence[Measurement]) -> None:
+        values = list(rows.measurement_values(study_id, {number: measurements}, None))
+        if values:
+            self._execute(statements.INSERT_MEASUREMENTS, values)
+
+    def stage_study(self, study: Study, *, key: str) -> int:
+        values = rows.staged_study_values(study, project=statements.STAGED, name=key)
+        staged: int = self._execute(statements.STAGE_STUDY, values).scalar_one()
+        return staged
+
+    def keep_staged(self, study_id: int) -> bool:
+        return self._execute(statements.KEEP_STAGED, {"of_study": study_id}).rowcount > 0
+
+    def publish_study(self, study: Study) -> datetime:
+        named = {"project": study.name.project, "name": study.name.study, "update_time": study.update_time}
+        try:
+            now: datetime = self._execute(statements.PUBLISH_STUDY, {"of_study": study.id, **named}).scalar_one()
+        except IntegrityError as error:
+            if taken(error):
+                raise Conflict(f"there is a study {study.name}") from error
+            raise
+        return now
+
+    def abandoned_studies(self, *, limit: int) -> list[int]:
+        return list(self._execute(statements.ABANDONED_STUDIES, {"limit": limit}).scalars())
+
+    def discard_trials(self, study_id: int, *, limit: int) -> int:
+        return self._execute(statements.DISCARD_TRIALS, {"of_study": study_id, "limit": limit}).rowcount
+
+    def discard_study(self, study_id: int) -> None:
+        self._execute(statements.DISCARD_STUDY, {"of_study": study_id})
 
     def save_hint(self, study_id: int, policy: str, hint: bytes) -> None:
         values = {"study_id": study_id, "policy": policy, "hint": hint}

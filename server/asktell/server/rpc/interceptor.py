@@ -39,10 +39,14 @@ class Boundary(grpc.aio.ServerInterceptor):
         method, read = path.rpartition("/")[2], handler.request_deserializer
         # Their types are those of threads.
         unary, stream = cast("Handler | None", handler.unary_unary), cast("Stream | None", handler.unary_stream)
+        upload, write = cast("Handler | None", handler.stream_unary), handler.response_serializer
         if stream is not None:
             return grpc.unary_stream_rpc_method_handler(_guarded_stream(method, stream, read))
+        if upload is not None:
+            return grpc.stream_unary_rpc_method_handler(
+                _guarded_upload(method, upload, read), response_serializer=write
+            )
         if unary is not None:
-            write = handler.response_serializer
             return grpc.unary_unary_rpc_method_handler(_guarded(method, unary, read), response_serializer=write)
         return handler
 
@@ -65,8 +69,17 @@ def _guarded_stream(method: str, handle: Stream, read: Read | None) -> Handler:
     return call
 
 
+def _guarded_upload(method: str, handle: Handler, read: Read | None) -> Handler:
+    async def call(payloads: AsyncIterator[bytes], context: Any) -> Any:
+        async with _boundary(method, context):
+            return await handle((_read(payload, read) async for payload in payloads), context)
+
+    return call
+
+
 @asynccontextmanager
 async def _boundary(method: str, context: Any) -> AsyncIterator[None]:
+    """Ends the call with the right status, whatever is raised in the block."""
     started = time.perf_counter()
     try:
         yield

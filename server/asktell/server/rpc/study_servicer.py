@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
 from asktell.server.application import studies
 from asktell.server.application.clerk import Clerk
+from asktell.server.application.exports import export_study
 from asktell.server.application.history import History
+from asktell.server.application.imports import Importer
 from asktell.server.application.ports import Engine, Store
 from asktell.server.application.watch import Feeds
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.study import StudyName
+from asktell.server.rpc.convert.archive import read_batches, read_import
 from asktell.server.rpc.convert.page import fitting, page_token, read_after_name, read_page_size
 from asktell.server.rpc.convert.study import read_create, read_project, read_update, study_message
+from asktell.server.rpc.spool import Spool
 from asktell.v1 import study_service_pb2 as pb
 from asktell.v1.study_service_pb2_grpc import StudyServiceServicer
+
+EXPORTS_AT_ONCE = 2
+"""Further exports wait to begin, lest they take all the connections that read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,7 @@ class StudyServicer(StudyServiceServicer):
     engine: Engine
     history: History
     feeds: Feeds
+    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS_AT_ONCE))
 
     async def CreateStudy(self, request: pb.CreateStudyRequest, context: Any) -> pb.Study:
         command = read_create(request, drawn_seed=secrets.randbits(31))
@@ -66,6 +75,28 @@ class StudyServicer(StudyServiceServicer):
         self.history.forget(name)
         return Empty()
 
+    async def ExportStudy(self, request: pb.ExportStudyRequest, context: Any) -> AsyncGenerator[bytes, None]:  # type: ignore[override]
+        name = StudyName.parse(request.name, path="name")
+        with Spool() as spool:
+            async with self.exports:
+                await self.store.read(lambda tx: spool.fill(lambda emit: export_study(tx, name, emit=emit)))
+            for reply in spool:
+                yield reply
+
+    async def ImportStudy(self, requests: AsyncIterator[pb.ImportStudyRequest], context: Any) -> pb.Study:
+        importer = Importer(
+            store=self.store, policies=self.engine.policies(), new_nonce=secrets.token_urlsafe, pack=_pack
+        )
+        first = await anext(aiter(requests), None)
+        if first is None:
+            raise InvalidArgument("parent", "is missing: the first request says where the archive goes")
+        batches = read_batches(first, requests)
+        return pb.Study.FromString(await importer.take(read_import(first), batches))
+
     def WatchStudy(self, request: pb.WatchStudyRequest, context: Any) -> AsyncGenerator[bytes, None]:  # type: ignore[override]
         # Packed already, once for all who watch the study: the interceptor sends them as they are.
         return self.feeds.watch(StudyName.parse(request.name, path="name"), request.after_sequence)
+
+
+def _pack(counted: studies.CountedStudy) -> bytes:
+    return study_message(counted).SerializeToString()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.metric import Goal, Measurement, Metrics, MetricValue, Objective
-from asktell.server.rpc.convert.time import timestamp
+from asktell.server.rpc.convert.time import read_time, timestamp
 from asktell.v1 import metric_pb2 as pb
 
 _GOALS = {Goal.MINIMIZE: pb.Objective.GOAL_MINIMIZE, Goal.MAXIMIZE: pb.Objective.GOAL_MAXIMIZE}
@@ -48,6 +48,18 @@ def metric_messages(metrics: Metrics) -> dict[str, pb.MetricValue]:
 def read_measurements(measurements: Iterable[pb.Measurement]) -> tuple[Measurement, ...]:
     """The measurements, in their order."""
     return tuple(Measurement(message.step, read_metrics(message.metrics)) for message in measurements)
+
+
+def read_archived(measurements: Iterable[pb.Measurement]) -> tuple[Measurement, ...]:
+    """Measurements of an archive, in their order, with their times; paths start at `measurements`."""
+    return tuple(
+        Measurement(
+            message.step,
+            read_metrics(message.metrics),
+            read_time(message, "create_time", path=f"measurements[{index}]"),
+        )
+        for index, message in enumerate(measurements)
+    )
 
 
 def measurement_message(measurement: Measurement) -> pb.Measurement:

@@ -13,6 +13,7 @@ from asktell.server.domain.study import (
     DEFAULT_LEASE,
     Budget,
     LateTells,
+    Study,
     StudyName,
     StudySpec,
     StudyState,
@@ -21,7 +22,7 @@ from asktell.server.domain.study import (
 from asktell.server.domain.text import check_identifier, excerpt
 from asktell.server.rpc.convert.metric import objective_message, read_objectives
 from asktell.server.rpc.convert.space import read_space, spec_message
-from asktell.server.rpc.convert.time import duration, read_duration, timestamp
+from asktell.server.rpc.convert.time import duration, read_duration, read_time, timestamp
 from asktell.server.rpc.convert.trial import trial_message
 from asktell.v1 import study_service_pb2 as pb
 
@@ -128,6 +129,30 @@ def _within(prefix: str, read: Callable[[], T]) -> T:
         return read()
     except InvalidArgument as error:
         raise error.within(prefix) from None
+
+
+def read_study(message: pb.Study, *, next_number: int) -> CountedStudy:
+    """A study of an archive; paths are relative to it."""
+    if not message.spec.HasField("seed"):
+        raise InvalidArgument("spec.seed", "is missing: without it the study would go on otherwise")
+    study = Study(
+        id=0,
+        name=StudyName.parse(message.name, path="name"),
+        spec=_within("spec", lambda: _read_spec(message.spec)),
+        seed=message.spec.seed,
+        budget=_within("budget", lambda: read_budget(message.budget)),
+        labels=dict(message.labels),
+        state=_read_state(message.state),
+        next_number=next_number,
+        sequence=message.sequence,
+        create_time=read_time(message, "create_time"),
+        update_time=read_time(message, "update_time"),
+    )
+    return CountedStudy(study, _read_counts(message.trial_counts))
+
+
+def _read_counts(message: pb.TrialCounts) -> TrialCounts:
+    return TrialCounts(**{field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields})
 
 
 def study_message(counted: CountedStudy) -> pb.Study:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from asktell.server.domain.errors import InvalidArgument
@@ -34,3 +35,23 @@ def timestamp(value: datetime | None) -> Timestamp | None:
     message = Timestamp()
     message.FromDatetime(value)
     return message
+
+
+def read_time(message: Message, field: str, *, path: str = "") -> datetime:
+    """The time in a message's field, to the microsecond; InvalidArgument below `path` if it is absent or out of protobuf's range, or finer."""
+    path = f"{path}.{field}" if path else field
+    if not message.HasField(field):
+        raise InvalidArgument(path, "is missing")
+    return _read_timestamp(path, getattr(message, field))
+
+
+def _read_timestamp(path: str, message: Timestamp) -> datetime:
+    try:
+        time = message.ToDatetime(tzinfo=UTC)
+        # Only the way through JSON looks at the range.
+        message.ToJsonString()
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgument(path, f"{message.seconds} s {message.nanos} ns is not a time") from error
+    if message.nanos % 1_000:
+        raise InvalidArgument(path, f"{message.nanos} ns is finer than microseconds")
+    return time

@@ -14,11 +14,11 @@ from asktell.server.application.trials import AddTrials, ListTrials, NewTrial
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.study import StudyName
 from asktell.server.domain.text import check_request_id, check_worker_id
-from asktell.server.domain.trial import Lease, Origin, Trial, TrialName, TrialState
+from asktell.server.domain.trial import Lease, Origin, Prediction, Trial, TrialName, TrialState
 from asktell.server.rpc.convert.metric import measurement_message, metric_messages, read_measurements, read_metrics
 from asktell.server.rpc.convert.page import read_after_number, read_page_size
 from asktell.server.rpc.convert.space import parameter_messages, read_parameters
-from asktell.server.rpc.convert.time import duration, read_duration, timestamp
+from asktell.server.rpc.convert.time import duration, read_duration, read_time, timestamp
 from asktell.v1 import trial_service_pb2 as pb
 
 _STATES = {state: getattr(pb.Trial, f"STATE_{state.name}") for state in TrialState}
@@ -152,6 +152,46 @@ def read_add(request: pb.AddTrialsRequest, *, new_nonce: Callable[[], str]) -> A
     )
 
 
+def read_trial(message: pb.Trial) -> Trial:
+    """A trial of an archive, without its measurements; paths are relative to it."""
+    present = {"name": message.name, "lease": message.HasField("lease"), "measurements": message.measurements}
+    for name in (name for name, found in present.items() if found):
+        raise InvalidArgument(name, "must be absent from an archive")
+    return Trial(
+        number=message.number,
+        state=_read_state("state", message.state),
+        parameters=read_parameters("parameters", message.parameters),
+        origin=_read_origin(message.origin),
+        nonce="",
+        metrics=read_metrics(message.metrics),
+        message=message.message,
+        metadata=dict(message.metadata),
+        worker_id=message.worker_id,
+        attempt=message.attempt,
+        spent_attempts=message.spent_attempts,
+        checkpoint_uri=message.checkpoint_uri,
+        sequence=message.sequence,
+        create_time=read_time(message, "create_time"),
+        start_time=read_time(message, "start_time") if message.HasField("start_time") else None,
+        end_time=read_time(message, "end_time") if message.HasField("end_time") else None,
+    )
+
+
+def _read_origin(message: pb.Origin) -> Origin:
+    return Origin(
+        policy=message.policy,
+        method=message.method,
+        fallback=message.fallback,
+        predictions={
+            metric: Prediction(prediction.mean, prediction.standard_deviation)
+            for metric, prediction in message.predictions.items()
+        },
+        acquisition=message.acquisition if message.HasField("acquisition") else None,
+        incumbent=message.incumbent if message.HasField("incumbent") else None,
+        compute_duration=read_duration("origin.compute_duration", message.compute_duration),
+    )
+
+
 def _read_new(path: str, message: pb.NewTrial) -> NewTrial:
     return NewTrial(
         parameters=read_parameters(f"{path}.parameters", message.parameters),
@@ -182,15 +222,22 @@ def read_list(request: pb.ListTrialsRequest) -> ListTrials:
 
 def trial_message(study: StudyName, trial: Trial, *, token: bool = False) -> pb.Trial:
     """The message for a trial; `token`: whether its lease shows the token, for its holder alone."""
-    active = trial.state is TrialState.ACTIVE
+    message = archived_trial_message(trial)
+    message.name = str(TrialName(study, trial.number))
+    message.measurements.extend(measurement_message(measurement) for measurement in trial.measurements)
+    lease = lease_message(trial.lease, token=token) if trial.state is TrialState.ACTIVE else None
+    if lease is not None:
+        message.lease.CopyFrom(lease)
+    return message
+
+
+def archived_trial_message(trial: Trial) -> pb.Trial:
+    """The message for a trial, without name, lease and measurements."""
     return pb.Trial(
-        name=str(TrialName(study, trial.number)),
         number=trial.number,
         state=_STATES[trial.state],
         parameters=parameter_messages(trial.parameters),
         metrics=metric_messages(trial.metrics),
-        measurements=[measurement_message(measurement) for measurement in trial.measurements],
-        lease=lease_message(trial.lease, token=token) if active else None,
         origin=_origin_message(trial.origin),
         message=trial.message,
         metadata=dict(trial.metadata),
@@ -201,6 +248,7 @@ def trial_message(study: StudyName, trial: Trial, *, token: bool = False) -> pb.
         start_time=timestamp(trial.start_time),
         end_time=timestamp(trial.end_time),
         worker_id=trial.worker_id,
+        spent_attempts=trial.spent_attempts,
     )
 
 
