@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-from asktell.cli import archive, dials, specfile
+from asktell.cli import dials, specfile
 from asktell.cli.dials import Unreadable
 from asktell.cli.document import Draft
 from asktell.cli.failure import Refused
@@ -169,8 +169,19 @@ class Order:
 
 def create(client: Client, draft: Draft, *, name: str) -> Study:
     """Create the study; what the service finds wrong with a parameter is said with its name."""
+    budget = draft.budget
     try:
-        return archive.create(client, draft, name=name)
+        return client.create_study(
+            name,
+            parameters=draft.parameters,
+            objectives=draft.objectives,
+            max_trials=budget.max_trials,
+            max_duration=budget.max_duration,
+            max_failures=budget.max_failures,
+            max_parallel=budget.max_parallel,
+            labels=draft.labels,
+            **draft.settings,
+        )
     except InvalidArgument as error:
         raise Refused(_named(str(error), [parameter.name for parameter in draft.parameters])) from error
 

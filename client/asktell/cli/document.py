@@ -14,7 +14,7 @@ from typing import Any
 
 from asktell.client import Bool, Categorical, Float, Int, Maximize, Minimize, Ordinal
 from asktell.client.spec import NO_DEFAULT, Objective, ParameterSpec
-from asktell.client.values import Budget, FinishedTrial, Measurement, MetricValue, StudyRecord, TrialRecord, TrialState
+from asktell.client.values import Budget, MetricValue, StudyRecord, TrialRecord
 
 Document = dict[str, Any]
 
@@ -61,8 +61,8 @@ def of_study(record: StudyRecord) -> Document:
         "budget": {**budget, "max_duration": _seconds(record.budget.max_duration)},
         "labels": dict(record.labels),
         "counts": asdict(record.counts),
-        "create_time": _time(record.create_time),
-        "update_time": _time(record.update_time),
+        "create_time": time(record.create_time),
+        "update_time": time(record.update_time),
     }
 
 
@@ -97,7 +97,7 @@ def of_trial(record: TrialRecord) -> Document:
         "parameters": dict(record.parameters),
         "metrics": _of_metrics(record.metrics),
         "measurements": [
-            {"step": each.step, "metrics": _of_metrics(each.metrics), "create_time": _time(each.create_time)}
+            {"step": each.step, "metrics": _of_metrics(each.metrics), "create_time": time(each.create_time)}
             for each in record.measurements
         ],
         "message": record.message,
@@ -114,9 +114,9 @@ def of_trial(record: TrialRecord) -> Document:
             "incumbent": record.origin.incumbent,
             "compute_duration": _seconds(record.origin.compute_duration),
         },
-        "create_time": _time(record.create_time),
-        "start_time": _time(record.start_time),
-        "end_time": _time(record.end_time),
+        "create_time": time(record.create_time),
+        "start_time": time(record.start_time),
+        "end_time": time(record.end_time),
     }
 
 
@@ -138,8 +138,9 @@ def _seconds(duration: timedelta | None) -> float | None:
     return None if duration is None else duration.total_seconds()
 
 
-def _time(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat().replace("+00:00", "Z")
+def time(instant: datetime | None) -> str | None:
+    """A time as ISO 8601 in UTC."""
+    return None if instant is None else instant.isoformat().replace("+00:00", "Z")
 
 
 def draft(document: Any) -> Draft:
@@ -221,41 +222,11 @@ def _budget(document: Any) -> Budget:
     return Budget(**members)
 
 
-def finished_trial(document: Any) -> FinishedTrial:
-    """Return the trial that ended elsewhere, or raise ValueError."""
-    members = _members("it", document)
-    return FinishedTrial(
-        parameters=_members("parameters", members.get("parameters")),
-        metrics=_metrics(members.get("metrics") or {}),
-        state=trial_state(members),
-        measurements=tuple(
-            Measurement(int(each["step"]), _metrics(each["metrics"])) for each in members.get("measurements") or ()
-        ),
-        message=str(members.get("message") or ""),
-        metadata=_members("metadata", members.get("metadata") or {}),
-    )
-
-
-def trial_state(document: Mapping[str, Any]) -> TrialState:
-    """The state of a trial, or ValueError."""
-    return TrialState(document["state"])
-
-
-def _metrics(document: Any) -> dict[str, MetricValue]:
-    members = _members("metrics", document)
-    return {name: MetricValue(float(metric["value"]), metric.get("standard_error")) for name, metric in members.items()}
-
-
 def _at(place: str, build: Callable[[Any], Any], document: Any) -> Any:
     try:
         return build(document)
     except (ValueError, TypeError, KeyError) as error:
         raise Malformed(f"{place}: {error}") from error
-
-
-def at(place: str, build: Callable[[Any], Any], document: Any) -> Any:
-    """Build a value from a part of a document; raise Malformed that names the place."""
-    return _at(place, build, document)
 
 
 def _members(what: str, document: Any) -> Mapping[str, Any]:

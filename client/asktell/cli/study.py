@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from rich.text import Text
 
 from asktell.cli import document, tables
-from asktell.cli.archive import Archive, Format
+from asktell.cli.archive import Format, progress_bar, save, write
 from asktell.cli.create import Dials, Goals, Labels, Limits, Order, Settings, labels
 from asktell.cli.create import create as create_study
 from asktell.cli.dials import Unreadable
@@ -223,33 +223,34 @@ def export(
     name: str,
     /,
     *,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], show_default=False)] = None,
     format_: Annotated[Format, Parameter(name="--format")] = "jsonl",
     service: Service = ANYWHERE,
 ) -> None:
-    """Write a study with all its trials and measurements to a file, or to standard output.
+    """Write a study with all its trials and measurements to a file, as it stands at one moment.
 
-    Not kept by `asktell study import`: times, leases, attempts, origins, checkpoints, and trials that were cancelled.
+    For example:
 
-    For example: `asktell study export digits --output digits.jsonl`
+    `asktell study export digits --output digits.jsonl`
+
+    `asktell study export digits --format csv > digits.csv`
 
     Parameters
     ----------
     name
         The study.
     output
-        The file to write; standard output if absent.
+        The file to write, which is replaced if it is there; standard output if absent.
     format_
-        `jsonl` or `json` to be imported again, `csv` for a spreadsheet.
+        `jsonl` to be imported again, with everything that the service knows; `csv` for a spreadsheet: a row a trial.
     """
     with service.study(name) as study:
-        archive = Archive.of(study)
-    if output is None:
-        archive.write(sys.stdout, format_)
-        return
-    with output.open("w", encoding="utf-8", newline="") as file:
-        archive.write(file, format_)
-    print(f"{name}: {len(archive.trials)} trials in {output}", file=sys.stderr)
+        if output is None:
+            write(study, sys.stdout.buffer, format_)
+            return
+        with progress_bar(f"export {name}") as progress:
+            count = save(study, output, format_, progress=progress)
+    print(f"{name}: {count} trials in {output}", file=sys.stderr)
 
 
 @app.command(name="import")
@@ -257,35 +258,26 @@ def import_(
     file: Path,
     /,
     *,
-    name: str | None = None,
+    name: str = "",
     service: Service = ANYWHERE,
     as_json: Json = False,
 ) -> None:
-    """Create a study from a file of `asktell study export`, with its trials.
+    """Make a study from a file of `asktell study export`, with its trials as they were; all of it or nothing.
 
-    Finished trials keep their state, metrics and measurements; queued and active ones are queued for workers.
+    What was active is queued for the next worker. If there is an equal study of that name, it is left as it is.
 
     For example: `asktell study import digits.jsonl --name digits-2`
 
     Parameters
     ----------
     file
-        The file, as jsonl or json.
+        The file, as jsonl.
     name
         The new study's name; that of the file if absent.
     """
-    archive = Archive.read(file)
-    with service.client() as client:
-        new = name or str(archive.study.get("name", ""))
-        _require_new(client.list_studies(), new)
-        study = archive.restore(client, new)
+    with service.client() as client, progress_bar(f"import {file.name}") as progress:
+        study = client.import_study(file, name, progress=progress)
     _print_study(study, as_json=as_json, done="is there")
-
-
-def _require_new(studies: Iterable[Study], name: str) -> None:
-    """Importing into a study that is there would double its trials."""
-    if any(study.id == name for study in studies):
-        raise Refused(f"study {name} exists: give the imported one another name with --name")
 
 
 @app.command

@@ -6,7 +6,7 @@ A request id is drawn when the call is made up, so that repeating the call repea
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from asktell.client import outcomes, wire
+from asktell.client.archive import File
 from asktell.client.claim import Claim
 from asktell.client.spec import Objective, ParameterSpec, ParameterValue
 from asktell.client.values import (
@@ -55,6 +56,41 @@ class Call(Generic[T]):
     def path(self) -> str:
         """The method's name, for people."""
         return f"{self.service}.{self.method}"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload(Generic[T]):
+    """A method of a service that takes a stream of requests, which are made anew for each attempt, and how its reply is read."""
+
+    service: str
+    method: str
+    requests: Callable[[], Iterator[Message]]
+    parse: Callable[[Any], T]
+
+    @property
+    def path(self) -> str:
+        """The method's name, for people."""
+        return f"{self.service}.{self.method}"
+
+
+@dataclass(slots=True)
+class Watched:
+    """Requests that stop where making them failed, so that the service refuses what is not whole, and gRPC logs nothing; `failure` says why."""
+
+    requests: Iterator[Message]
+    failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        try:
+            return next(self.requests)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.failure = error
+            raise StopIteration from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +183,23 @@ def _update(study: study_service_pb2.Study, paths: Sequence[str]) -> Call[StudyR
 def delete_study(name: str) -> Call[None]:
     """Remove a study with all its trials."""
     return Call("StudyService", "DeleteStudy", wire.build(study_service_pb2.DeleteStudyRequest, name=name), _nothing)
+
+
+def export_study(name: str) -> Call[study_service_pb2.ExportStudyResponse]:
+    """Stream the archive of a study."""
+    request = wire.build(study_service_pb2.ExportStudyRequest, name=name)
+    return Call("StudyService", "ExportStudy", request, lambda reply: reply)
+
+
+def import_study(project: str, study_id: str, file: File) -> Upload[StudyRecord]:
+    """Make a study from its archive; the study's id is that of the archive if it is empty."""
+    request_id = _request_id()
+    return Upload(
+        "StudyService",
+        "ImportStudy",
+        lambda: file.requests(f"projects/{project}", study_id, request_id),
+        wire.unpack_study,
+    )
 
 
 def watch_study(name: str, *, after: int) -> Call[Progress]:

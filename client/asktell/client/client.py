@@ -5,14 +5,17 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 import grpc
 
 from asktell.client import calls, channel, embedded
+from asktell.client.archive import File, Progress
 from asktell.client.calls import NewStudy
 from asktell.client.connection import Connection
+from asktell.client.errors import InvalidArgument
 from asktell.client.leases import LeaseKeeper
 from asktell.client.spec import Objective, ParameterSpec
 from asktell.client.study import Study, every
@@ -125,6 +128,20 @@ class Client:
     def delete_study(self, study_id: str) -> None:
         """Remove a study with all its trials, for good. NotFound if there is none."""
         self._connection.run(calls.delete_study(calls.study_name(self._project, study_id)))
+
+    def import_study(
+        self, path: str | os.PathLike[str], study_id: str = "", *, progress: Progress | None = None
+    ) -> Study:
+        """Make a study from a file of `Study.export`: all of it, or nothing if anything is wrong; by default with its old id.
+
+        If there is a study of that id already, it is returned if it equals the file, else AlreadyExists. What was active in the exported
+        study is queued in the new one. InvalidArgument names the line and the field of what no export writes.
+        """
+        file = File(Path(path), progress)
+        try:
+            return self._study(self._connection.upload(calls.import_study(self._project, study_id, file)))
+        except InvalidArgument as error:
+            raise file.located(error) from error
 
     def _study(self, record: StudyRecord) -> Study:
         return Study(record, connection=self._connection, keeper=self._keeper)

@@ -11,7 +11,7 @@ import grpc
 from tenacity import Retrying
 
 from asktell.client import channel, errors
-from asktell.client.calls import Call
+from asktell.client.calls import Call, Upload, Watched
 from asktell.v1 import study_service_pb2_grpc, surrogate_service_pb2_grpc, trial_service_pb2_grpc
 
 T = TypeVar("T")
@@ -46,7 +46,14 @@ class Connection:
 
     def run(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Carry out a call, repeated while the service is unavailable. `timeout` is that of each attempt, in seconds."""
-        return self._repeated(partial(self.run_once, call, timeout=timeout))
+        return self.insist(partial(self.run_once, call, timeout=timeout))
+
+    def insist(self, attempt: Callable[[], T]) -> T:
+        """Do what makes calls, from its start again while the service is unavailable."""
+        if self._retry_for <= 0:
+            return attempt()
+        result: T = Retrying(**channel.retries(self._retry_for))(attempt)
+        return result
 
     def run_once(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Carry out a call without repeating it, but for gRPC's own quick retries."""
@@ -60,13 +67,24 @@ class Connection:
                 raise errors.closed_client() from error
             raise
 
+    def upload(self, call: Upload[T]) -> T:
+        """Carry out a call that sends a stream, from its start again while the service is unavailable. It has no deadline."""
+        return self.insist(lambda: self._upload_once(call))
+
+    def _upload_once(self, call: Upload[T]) -> T:
+        requests = Watched(call.requests())
+        try:
+            return call.parse(self._method(call)(requests))
+        except grpc.RpcError as error:
+            raise requests.failure or self._translated(error, call) from error
+
     def stream(self, call: Call[T]) -> Generator[T, None, None]:
         """The replies of a streaming call, of which the service sends the first at once, repeated until it does as in `run`.
 
         Ends when the stream is cut after that: call again to go on. It has no deadline, since replies may be far apart; pings find out if
         the connection is dead.
         """
-        first, replies = self._repeated(partial(self._begin, call))
+        first, replies = self.insist(partial(self._begin, call))
         try:
             yield call.parse(first)
             for reply in replies:
@@ -88,12 +106,6 @@ class Connection:
         except StopIteration as error:
             raise errors.Unavailable(f"{call.path} at {self._target} ended before it began") from error
 
-    def _repeated(self, attempt: Callable[[], T]) -> T:
-        if self._retry_for <= 0:
-            return attempt()
-        result: T = Retrying(**channel.retries(self._retry_for))(attempt)
-        return result
-
     def pause(self, seconds: float) -> None:
         """Wait; closing the connection ends the wait."""
         self._closed.wait(seconds)
@@ -103,12 +115,12 @@ class Connection:
         self._closed.set()
         self._channel.close()
 
-    def _method(self, call: Call[T]) -> Any:
+    def _method(self, call: Call[T] | Upload[T]) -> Any:
         if self.closed:
             raise errors.closed_client()
         return getattr(self._stubs[call.service], call.method)
 
-    def _translated(self, error: grpc.RpcError, call: Call[T]) -> errors.AskTellError:
+    def _translated(self, error: grpc.RpcError, call: Call[T] | Upload[T]) -> errors.AskTellError:
         if self.closed:
             return errors.closed_client()
         return errors.from_rpc(error, call_name=f"{call.path} at {self._target}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
 from asktell.client import calls, channel, table
+from asktell.client.archive import Progress, Replacement, Writer, rewind
 from asktell.client.calls import Call, Page
 from asktell.client.connection import Connection
 from asktell.client.leases import LeaseKeeper
@@ -221,6 +224,29 @@ class Study(StudyView):
     def delete(self) -> None:
         """Remove the study with all its trials, for good."""
         self._connection.run(calls.delete_study(self.name))
+
+    def export(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
+        """Write the study with its whole history to a file, as it stands at one moment, for `Client.import_study`; how many trials.
+
+        A file that is there is replaced once all is written. `asktell.client.archive` says what it looks like.
+        """
+        with Replacement(Path(path)) as file:
+            return self._connection.insist(lambda: self._export(file, progress))
+
+    def export_lines(self, *, progress: Progress | None = None) -> Iterator[bytes]:
+        """The lines of the file that `export` writes. Unavailable if the connection breaks in between."""
+        return self._export_lines(Writer(progress))
+
+    def _export_lines(self, writer: Writer) -> Iterator[bytes]:
+        for reply in self._connection.stream(calls.export_study(self.name)):
+            yield from writer.lines(reply)
+        writer.require_end()
+
+    def _export(self, file: BinaryIO, progress: Progress | None) -> int:
+        rewind(file)
+        writer = Writer(progress)
+        file.writelines(self._export_lines(writer))
+        return writer.trials
 
     def predict(self, points: Sequence[Mapping[str, ParameterValue]]) -> list[dict[str, Prediction]]:
         """What the surrogate expects of the objectives at 1 to 1,000 points: for each, metric -> prediction."""

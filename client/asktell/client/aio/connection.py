@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from tenacity import AsyncRetrying
 
 from asktell.client import channel, errors
-from asktell.client.calls import Call
+from asktell.client.calls import Call, Upload, Watched
 from asktell.v1 import study_service_pb2_grpc, surrogate_service_pb2_grpc, trial_service_pb2_grpc
 
 T = TypeVar("T")
@@ -44,7 +45,13 @@ class Connection:
 
     async def run(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Carry out a call, repeated while the service is unavailable. `timeout` is that of each attempt, in seconds."""
-        return await self._repeated(partial(self.run_once, call, timeout=timeout))
+        return await self.insist(partial(self.run_once, call, timeout=timeout))
+
+    async def insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Do what makes calls, from its start again while the service is unavailable; `attempt` is a coroutine function."""
+        if self._retry_for <= 0:
+            return await attempt()
+        return await AsyncRetrying(**channel.retries(self._retry_for))(attempt)
 
     async def run_once(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Carry out a call without repeating it, but for gRPC's own quick retries."""
@@ -58,13 +65,24 @@ class Connection:
         except asyncio.CancelledError as error:
             raise self._cancelled(error) from error
 
+    async def upload(self, call: Upload[T]) -> T:
+        """Carry out a call that sends a stream, from its start again while the service is unavailable. It has no deadline."""
+        return await self.insist(partial(self._upload_once, call))
+
+    async def _upload_once(self, call: Upload[T]) -> T:
+        requests = Watched(call.requests())
+        try:
+            return call.parse(await self._method(call)(_off_the_loop(requests)))
+        except grpc.RpcError as error:
+            raise requests.failure or self._translated(error, call) from error
+
     async def stream(self, call: Call[T]) -> AsyncGenerator[T, None]:
         """The replies of a streaming call, of which the service sends the first at once, repeated until it does as in `run`.
 
         Ends when the stream is cut after that: call again to go on. It has no deadline, since replies may be far apart; pings find out if
         the connection is dead.
         """
-        first, replies = await self._repeated(partial(self._begin, call))
+        first, replies = await self.insist(partial(self._begin, call))
         try:
             yield call.parse(first)
             async for reply in replies:
@@ -91,11 +109,6 @@ class Connection:
             replies.cancel()
             raise self._cancelled(error) from error
 
-    async def _repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        if self._retry_for <= 0:
-            return await attempt()
-        return await AsyncRetrying(**channel.retries(self._retry_for))(attempt)
-
     def _cancelled(self, error: asyncio.CancelledError) -> BaseException:
         """The error itself if the caller's task is cancelled; gRPC also cancels the calls of a channel that closes."""
         return errors.closed_client() if self.closed and not _cancelling() else error
@@ -114,7 +127,7 @@ class Connection:
         if self._channel is not None:
             await self._channel.close()
 
-    def _method(self, call: Call[T]) -> Any:
+    def _method(self, call: Call[T] | Upload[T]) -> Any:
         if self.closed:
             raise errors.closed_client()
         if self._channel is None:
@@ -134,10 +147,16 @@ class Connection:
             "SurrogateService": surrogate_service_pb2_grpc.SurrogateServiceStub(self._channel),
         }
 
-    def _translated(self, error: grpc.RpcError, call: Call[T]) -> errors.AskTellError:
+    def _translated(self, error: grpc.RpcError, call: Call[T] | Upload[T]) -> errors.AskTellError:
         if self.closed:
             return errors.closed_client()
         return errors.from_rpc(error, call_name=f"{call.path} at {self._target}")
+
+
+async def _off_the_loop(requests: Iterator[Message]) -> AsyncIterator[Message]:
+    """The requests, each made on a thread: that takes a while."""
+    while (request := await asyncio.to_thread(next, requests, None)) is not None:
+        yield request
 
 
 def open_channel(target: str, *, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:

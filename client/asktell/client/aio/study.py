@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Literal, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
 from asktell.client import calls, channel, table
 from asktell.client.aio.connection import Connection
 from asktell.client.aio.leases import LeaseKeeper
 from asktell.client.aio.trial import Trial
+from asktell.client.archive import Progress, Replacement, Writer, rewind
 from asktell.client.calls import Call, Page
 from asktell.client.outcomes import Told
 from asktell.client.spec import ParameterSpec, ParameterValue
@@ -225,6 +230,32 @@ class Study(StudyView):
     async def delete(self) -> None:
         """Remove the study with all its trials, for good."""
         await self._connection.run(calls.delete_study(self.name))
+
+    async def export(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
+        """Write the study with its whole history to a file, as it stands at one moment, for `Client.import_study`; how many trials.
+
+        A file that is there is replaced once all is written. `asktell.client.archive` says what it looks like.
+        """
+        with Replacement(Path(path)) as file:
+            return await self._connection.insist(partial(self._export, file, progress))
+
+    async def export_lines(self, *, progress: Progress | None = None) -> AsyncGenerator[bytes, None]:
+        """The lines of the file that `export` writes. Unavailable if the connection breaks in between."""
+        writer = Writer(progress)
+        async with aclosing(self._connection.stream(calls.export_study(self.name))) as replies:
+            async for reply in replies:
+                for line in writer.lines(reply):
+                    yield line
+        writer.require_end()
+
+    async def _export(self, file: BinaryIO, progress: Progress | None) -> int:
+        rewind(file)
+        writer = Writer(progress)
+        async with aclosing(self._connection.stream(calls.export_study(self.name))) as replies:
+            async for reply in replies:
+                await asyncio.to_thread(file.writelines, writer.lines(reply))
+        writer.require_end()
+        return writer.trials
 
     async def predict(self, points: Sequence[Mapping[str, ParameterValue]]) -> list[dict[str, Prediction]]:
         """What the surrogate expects of the objectives at 1 to 1,000 points: for each, metric -> prediction."""

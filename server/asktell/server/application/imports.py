@@ -112,6 +112,15 @@ class Importer:
 
     async def _discard(self, staged: int) -> None:
         """Remove what is still staged; nothing, if it was published. What cannot be removed now is removed later."""
+        discarding = asyncio.create_task(self._try_to_discard(staged))
+        try:
+            await asyncio.shield(discarding)
+        except asyncio.CancelledError:
+            # The caller has gone, perhaps in the midst of this.
+            await discarding
+            raise
+
+    async def _try_to_discard(self, staged: int) -> None:
         with contextlib.suppress(Unavailable):
             await discard_staged(self.store, staged)
 
