@@ -78,9 +78,13 @@ class Postgres:
             connection.execute(statement)
 
     def _control(self, *arguments: str) -> None:
+        self.run("pg_ctl", "-w", "-D", str(self.directory), *arguments)
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's own programs, as the user that the server runs as."""
         pgexec(
-            "pg_ctl",
-            ("-w", "-D", str(self.directory), *arguments),
+            program,
+            arguments,
             bin_path=self._handle.bin_path,
             user=self._handle.system_user,
             timeout=60,

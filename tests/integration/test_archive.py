@@ -371,8 +371,8 @@ BAD: dict[str, tuple[Callable[[list[Any]], list[Any]], str]] = {
         "study.labels: '' is not a key",
     ),
     "a number too many": (
-        lambda lines: edited(lines, "header", "next_number", "16"),
-        "trial.number: 16 is not between",
+        lambda lines: edited(lines, "header", "next_number", "15"),
+        "trial.number: 15 is not between",
     ),
     "other counts": (
         lambda lines: edited(lines, "header", "study", "trial_counts", "failed", "3"),

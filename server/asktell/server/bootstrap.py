@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -21,6 +22,7 @@ from asktell.server.application.leases import expire_leases
 from asktell.server.application.watch import Feeds
 from asktell.server.domain.errors import Unavailable
 from asktell.server.persistence.address import UnusableDatabase
+from asktell.server.persistence.backup import back_up
 from asktell.server.persistence.exclusive import DatabaseInUse
 from asktell.server.persistence.migration import NotMigrated, check_migrated, migrate
 from asktell.server.persistence.store import SqlStore, open_store
@@ -122,6 +124,12 @@ def migrate_database(settings: Settings) -> None:
     """Bring the database's schema up to date. Raises StartError."""
     with _start_errors():
         migrate(settings.database_url)
+
+
+def back_up_database(settings: Settings, target: Path) -> int:
+    """Copy a SQLite database to a new file, with its server running or not; the file's bytes. Raises StartError."""
+    with _start_errors():
+        return back_up(settings.database_url, target)
 
 
 @asynccontextmanager

@@ -1,9 +1,10 @@
-"""The commands that run a server: serve, migrate, health."""
+"""The commands that run a server: serve, migrate, backup, health."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import grpc
@@ -64,6 +65,30 @@ def migrate(*, database: Annotated[str | None, Parameter(env_var="ASKTELL_DATABA
     except bootstrap.StartError as error:
         sys.exit(f"asktell migrate: {error}")
     print("the schema is up to date")
+
+
+@app.command
+def backup(file: Path, /, *, database: Annotated[str | None, Parameter(env_var="ASKTELL_DATABASE")] = None) -> None:
+    """Copy a SQLite database to a new file, as it stands at one moment, while its server goes on.
+
+    The copy is a database: to go back to it, stop the server and put it in the database's place. For PostgreSQL, use pg_dump.
+
+    For example: `asktell backup --database ./asktell.db asktell-2026-01-31.db`
+
+    Parameters
+    ----------
+    file
+        The file to make; one that exists is never replaced.
+    database
+        Database: a path or sqlite:///PATH. A SQLite file in the user's data directory if not given.
+    """
+    from asktell.server import bootstrap
+
+    try:
+        size = bootstrap.back_up_database(Settings(database=database), file)
+    except bootstrap.StartError as error:
+        sys.exit(f"asktell backup: {error}")
+    print(f"{file}: {size:,} bytes")
 
 
 @app.command

@@ -23,8 +23,8 @@ from asktell.server.domain.study import StudyName
 from asktell.server.domain.text import check_identifier
 from asktell.server.domain.trial import Trial
 
-TRIALS_AT_ONCE = 200
-METRICS_AT_ONCE = 2_000
+TRIALS_AT_ONCE = 100
+METRICS_AT_ONCE = 1_000
 NOTHING = 0
 """No study's id."""
 

@@ -1,0 +1,113 @@
+"""A whole database, copied while it is written to: what was acknowledged before the copy began is in it."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.postgres import Postgres
+from tests.processes import ASKTELL, Processes, Server, until
+from tests.wire import Wire, small_study
+
+STUDY = "projects/p/studies/s"
+WRITERS = 4
+
+
+def backup(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([ASKTELL, "backup", *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+@contextmanager
+def load(server: Server) -> Iterator[list[int]]:
+    """Workers that ask and tell until the end of the block; the numbers of trials whose tell was acknowledged."""
+    acknowledged: list[int] = []
+    stopped = threading.Event()
+
+    def work() -> None:
+        with Wire(server.target) as wire:
+            while not stopped.is_set():
+                trial = wire.one(STUDY)
+                wire.tell(trial, trial.number / 7)
+                acknowledged.append(trial.number)
+
+    threads = [threading.Thread(target=work) for _ in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield acknowledged
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+
+
+def started(processes: Processes, database: str) -> Server:
+    server = processes.serve(database)
+    with Wire(server.target) as wire:
+        wire.create("s", small_study())
+    return server
+
+
+def require_prefix(server: Server, before: set[int], acknowledged: set[int]) -> None:
+    """What the restored server knows is what had been acknowledged, and perhaps what was on its way."""
+    with Wire(server.target) as wire:
+        told = {trial.number for trial in wire.all_trials(STUDY) if "loss" in trial.metrics}
+        trial = wire.one(STUDY)
+        wire.tell(trial, 0.5)
+    print(
+        f"acknowledged before the backup: {len(before)}, restored: {len(told)}, acknowledged in all: {len(acknowledged)}"
+    )
+    assert before <= told <= acknowledged
+
+
+def test_a_sqlite_backup_under_load_has_every_tell_acknowledged_before(processes: Processes, tmp_path: Path) -> None:
+    server = started(processes, str(tmp_path / "asktell.db"))
+    with load(server) as acknowledged:
+        until(lambda: len(acknowledged) >= 50)
+        before = set(acknowledged)
+        done = backup("--database", server.database, str(tmp_path / "copy.db"))
+        assert done.returncode == 0, done.stderr
+        until(lambda: len(acknowledged) >= len(before) + 20)
+    require_prefix(processes.serve(str(tmp_path / "copy.db")), before, set(acknowledged))
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_pg_dump_under_load_has_every_tell_acknowledged_before(
+    processes: Processes, postgres: Postgres, migrated_url: str, tmp_path: Path
+) -> None:
+    server = started(processes, migrated_url)
+    restored = postgres.create_database()
+    dump = postgres.directory / "asktell.dump"
+    with load(server) as acknowledged:
+        until(lambda: len(acknowledged) >= 50)
+        before = set(acknowledged)
+        postgres.run("pg_dump", "--format=custom", f"--file={dump}", migrated_url)
+        until(lambda: len(acknowledged) >= len(before) + 20)
+    postgres.run("pg_restore", "--no-owner", f"--dbname={postgres.url(restored)}", str(dump))
+    require_prefix(processes.serve(postgres.url(restored)), before, set(acknowledged))
+
+
+def test_a_backup_never_replaces_a_file(processes: Processes, tmp_path: Path) -> None:
+    server = started(processes, str(tmp_path / "asktell.db"))
+    taken = tmp_path / "taken"
+    taken.write_text("precious")
+    done = backup("--database", server.database, str(taken))
+    assert (done.returncode, taken.read_text()) == (1, "precious")
+    assert done.stderr == f"asktell backup: {taken} exists; a backup never replaces another file\n"
+
+
+def test_what_cannot_be_backed_up_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    odd = tmp_path / "odd.db"
+    odd.write_bytes(b"this is no database, however long one reads it. " * 100)
+    for database, why in (
+        (str(tmp_path / "none.db"), "there is no database"),
+        ("postgresql://somewhere/asktell", "back it up with pg_dump"),
+        (str(odd), "cannot be copied"),
+    ):
+        done = backup("--database", database, str(tmp_path / "copy.db"))
+        assert done.returncode == 1
+        assert why in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["odd.db"]
