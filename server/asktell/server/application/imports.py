@@ -90,7 +90,7 @@ class Importer:
             now = tx.publish_study(study)
             reply = self.pack(counted(tx, study))
             if request is not None:
-                tx.save_reply(staged, request, reply, now=now)
+                tx.save_replies(staged, [(request, reply)], now=now)
             return reply
 
         try:

@@ -189,6 +189,7 @@ def _read_origin(message: pb.Origin) -> Origin:
         acquisition=message.acquisition if message.HasField("acquisition") else None,
         incumbent=message.incumbent if message.HasField("incumbent") else None,
         compute_duration=read_duration("origin.compute_duration", message.compute_duration),
+        made_for=message.made_for,
     )
 
 
