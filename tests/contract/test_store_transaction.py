@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from sqlalchemy import Engine, event
 
-from asktell.server.application.ports import NewStudy, Replay, Request
+from asktell.server.application.ports import FIRST_METRIC, NewStudy, Replay, Request
 from asktell.server.domain.errors import Conflict, Unavailable
 from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
 from asktell.server.domain.space import Categorical, Condition, Float, SearchSpace
@@ -537,6 +537,14 @@ METHODS = {
         study, {t.number: [Measurement(1, {"a": MetricValue(1.0), "b": MetricValue(2.0)})] for t in trials}, now=THEN
     ),
     "list_measurements": lambda tx, study, trials: tx.list_measurements(study, 1),
+    "metrics_after": lambda tx, study, trials: tx.metrics_after(study, FIRST_METRIC, limit=10),
+    "insert_measurements": lambda tx, study, trials: tx.insert_measurements(
+        study, 1, [Measurement(t.number, {"a": MetricValue(1.0)}, THEN) for t in trials]
+    ),
+    "keep_staged": lambda tx, study, trials: tx.keep_staged(study),
+    "abandoned_studies": lambda tx, study, trials: tx.abandoned_studies(limit=10),
+    "discard_trials": lambda tx, study, trials: tx.discard_trials(study, limit=10),
+    "discard_study": lambda tx, study, trials: tx.discard_study(study),
     "save_hint": lambda tx, study, trials: tx.save_hint(study, "auto", b"h" * len(trials)),
     "forget_old_replies": lambda tx, study, trials: tx.forget_old_replies(10),
 }

@@ -8,13 +8,14 @@ import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from asktell.client import AlreadyExists, Client, InvalidArgument
+from asktell.client import AlreadyExists, Client, InvalidArgument, StudyRecord
 from asktell.client.archive import File
 from asktell.v1 import metric_pb2 as metric
 from asktell.v1 import search_space_pb2 as space
@@ -316,6 +317,21 @@ def test_a_request_id_gets_the_first_reply_also_when_the_study_went_on(place: Pl
         grpc.StatusCode.INVALID_ARGUMENT,
     )
     assert place.dump() == before
+
+
+def test_copies_of_an_import_sent_at_once_make_one_study(place: Place, archive: Path) -> None:
+    name, project = f"copies{next(IDS)}", f"alone{next(IDS)}"
+
+    def send(_: int) -> StudyRecord:
+        with Client(place.server.target, project=project, retry_for=0) as client:
+            return client.import_study(archive, name).record
+
+    with ThreadPoolExecutor(4) as pool:
+        records = list(pool.map(send, range(4)))
+    assert all(record == records[0] for record in records)
+    (listed,) = place.wire.call("ListStudies", studies.ListStudiesRequest(parent=f"projects/{project}")).studies
+    assert listed.name == records[0].name
+    assert not [row for row in place.dump()["studies"] if "#staged" in row]
 
 
 def test_nothing_of_an_import_is_seen_before_its_end_nor_left_when_it_breaks(place: Place, archive: Path) -> None:
