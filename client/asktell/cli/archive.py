@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from asktell.cli.document import number, time
 from asktell.client import Study, TrialRecord
-from asktell.client.archive import Progress as Report
+from asktell.client.archive import OnProgress
 
 Format = Literal["jsonl", "csv"]
 
@@ -26,7 +26,7 @@ def write(study: Study, file: BinaryIO, form: Format) -> None:
     file.writelines(study.export_lines() if form == "jsonl" else [_table(study)[1]])
 
 
-def save(study: Study, path: Path, form: Format, *, progress: Report) -> int:
+def save(study: Study, path: Path, form: Format, *, progress: OnProgress) -> int:
     """Write a study to a file; how many trials."""
     if form == "jsonl":
         return study.export(path, progress=progress)
@@ -36,7 +36,7 @@ def save(study: Study, path: Path, form: Format, *, progress: Report) -> int:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Report]:
+def progress_bar(what: str) -> Iterator[OnProgress]:
     """A bar on a terminal, nothing elsewhere; what it yields takes how many trials are through, and how many there are."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)

@@ -21,7 +21,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from asktell.client.errors import InvalidArgument, Unavailable
 from asktell.v1 import study_service_pb2 as pb
 
-Progress: TypeAlias = Callable[[int, int], None]
+OnProgress: TypeAlias = Callable[[int, int], None]
 """Called now and then with how many trials are through, and how many there are."""
 
 REQUEST_BYTES = 1024 * 1024
@@ -32,7 +32,7 @@ _RECORD = re.compile(r"^records\[(\d+)\]\.?(.*)$", re.DOTALL)
 class Writer:
     """Makes the lines of a file, with their digest at the end."""
 
-    progress: Progress | None = None
+    progress: OnProgress | None = None
     trials: int = 0
     total: int = 0
     ended: bool = False
@@ -76,7 +76,7 @@ class File:
     """An archive in a file, to be imported. It is read anew by each iteration."""
 
     path: Path
-    progress: Progress | None = None
+    progress: OnProgress | None = None
 
     def requests(self, parent: str, study_id: str, request_id: str) -> Iterator[pb.ImportStudyRequest]:
         """The requests of ImportStudy. InvalidArgument that names the line for what is no archive, OSError for what cannot be read."""

@@ -12,7 +12,7 @@ from typing import Literal, Self
 import grpc
 
 from asktell.client import calls, channel, embedded
-from asktell.client.archive import File, Progress
+from asktell.client.archive import File, OnProgress
 from asktell.client.calls import NewStudy
 from asktell.client.connection import Connection
 from asktell.client.errors import InvalidArgument
@@ -130,7 +130,7 @@ class Client:
         self._connection.run(calls.delete_study(calls.study_name(self._project, study_id)))
 
     def import_study(
-        self, path: str | os.PathLike[str], study_id: str = "", *, progress: Progress | None = None
+        self, path: str | os.PathLike[str], study_id: str = "", *, progress: OnProgress | None = None
     ) -> Study:
         """Make a study from a file of `Study.export`: all of it, or nothing if anything is wrong; by default with its old id.
 

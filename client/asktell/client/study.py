@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
 from asktell.client import calls, channel, table
-from asktell.client.archive import Progress, Replacement, Writer, rewind
+from asktell.client.archive import OnProgress, Replacement, Writer, rewind
 from asktell.client.calls import Call, Page
 from asktell.client.connection import Connection
 from asktell.client.leases import LeaseKeeper
@@ -225,7 +225,7 @@ class Study(StudyView):
         """Remove the study with all its trials, for good."""
         self._connection.run(calls.delete_study(self.name))
 
-    def export(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
+    def export(self, path: str | os.PathLike[str], *, progress: OnProgress | None = None) -> int:
         """Write the study with its whole history to a file, as it stands at one moment, for `Client.import_study`; how many trials.
 
         A file that is there is replaced once all is written. `asktell.client.archive` says what it looks like.
@@ -233,7 +233,7 @@ class Study(StudyView):
         with Replacement(Path(path)) as file:
             return self._connection.insist(lambda: self._export(file, progress))
 
-    def export_lines(self, *, progress: Progress | None = None) -> Iterator[bytes]:
+    def export_lines(self, *, progress: OnProgress | None = None) -> Iterator[bytes]:
         """The lines of the file that `export` writes. Unavailable if the connection breaks in between."""
         return self._export_lines(Writer(progress))
 
@@ -242,7 +242,7 @@ class Study(StudyView):
             yield from writer.lines(reply)
         writer.require_end()
 
-    def _export(self, file: BinaryIO, progress: Progress | None) -> int:
+    def _export(self, file: BinaryIO, progress: OnProgress | None) -> int:
         rewind(file)
         writer = Writer(progress)
         file.writelines(self._export_lines(writer))

@@ -15,7 +15,7 @@ from asktell.client import calls, channel, embedded
 from asktell.client.aio.connection import Connection
 from asktell.client.aio.leases import LeaseKeeper
 from asktell.client.aio.study import Study, every
-from asktell.client.archive import File, Progress
+from asktell.client.archive import File, OnProgress
 from asktell.client.calls import NewStudy
 from asktell.client.errors import InvalidArgument
 from asktell.client.spec import Objective, ParameterSpec
@@ -127,7 +127,7 @@ class Client:
         await self._connection.run(calls.delete_study(calls.study_name(self._project, study_id)))
 
     async def import_study(
-        self, path: str | os.PathLike[str], study_id: str = "", *, progress: Progress | None = None
+        self, path: str | os.PathLike[str], study_id: str = "", *, progress: OnProgress | None = None
     ) -> Study:
         """Make a study from a file of `Study.export`: all of it, or nothing if anything is wrong; by default with its old id.
 

@@ -14,7 +14,7 @@ from asktell.client import calls, channel, table
 from asktell.client.aio.connection import Connection
 from asktell.client.aio.leases import LeaseKeeper
 from asktell.client.aio.trial import Trial
-from asktell.client.archive import Progress, Replacement, Writer, rewind
+from asktell.client.archive import OnProgress, Replacement, Writer, rewind
 from asktell.client.calls import Call, Page
 from asktell.client.outcomes import Told
 from asktell.client.spec import ParameterSpec, ParameterValue
@@ -231,7 +231,7 @@ class Study(StudyView):
         """Remove the study with all its trials, for good."""
         await self._connection.run(calls.delete_study(self.name))
 
-    async def export(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
+    async def export(self, path: str | os.PathLike[str], *, progress: OnProgress | None = None) -> int:
         """Write the study with its whole history to a file, as it stands at one moment, for `Client.import_study`; how many trials.
 
         A file that is there is replaced once all is written. `asktell.client.archive` says what it looks like.
@@ -239,7 +239,7 @@ class Study(StudyView):
         with Replacement(Path(path)) as file:
             return await self._connection.insist(partial(self._export, file, progress))
 
-    async def export_lines(self, *, progress: Progress | None = None) -> AsyncGenerator[bytes, None]:
+    async def export_lines(self, *, progress: OnProgress | None = None) -> AsyncGenerator[bytes, None]:
         """The lines of the file that `export` writes. Unavailable if the connection breaks in between."""
         writer = Writer(progress)
         async with aclosing(self._connection.stream(calls.export_study(self.name))) as replies:
@@ -248,7 +248,7 @@ class Study(StudyView):
                     yield line
         writer.require_end()
 
-    async def _export(self, file: BinaryIO, progress: Progress | None) -> int:
+    async def _export(self, file: BinaryIO, progress: OnProgress | None) -> int:
         rewind(file)
         writer = Writer(progress)
         async with aclosing(self._connection.stream(calls.export_study(self.name))) as replies:
