@@ -34,16 +34,21 @@ class Cut:
     sequence: int = 0
     cuts: int = 0
 
-    def follow(self, last: int) -> None:
-        """Watch until the sequence number `last` has come."""
-        while self.sequence < last:
+    def follow(self, written: threading.Event) -> None:
+        """Watch until everything was written, and has come."""
+        while not written.is_set() or self.sequence < self.last():
             with Wire(self.random.choice(self.targets)) as wire:
-                self._take(wire.watch(self.study, self.sequence), last)
+                self._take(wire.watch(self.study, self.sequence))
             self.cuts += 1
 
-    def _take(self, stream: Iterator[studies.WatchStudyResponse], last: int) -> None:
+    def last(self) -> int:
+        """The sequence number that the study has come to."""
+        with Wire(self.targets[0]) as wire:
+            return wire.study(self.study).sequence
+
+    def _take(self, stream: Iterator[studies.WatchStudyResponse]) -> None:
         for _ in range(self.random.randint(0, 3)):
-            if self.sequence >= last:
+            if self.sequence >= self.last():
                 return
             response = next(stream)
             assert response.sequence > self.sequence
@@ -76,9 +81,13 @@ def test_a_watch_that_is_cut_often_has_no_gap_and_no_repeat(
         steady = wire.watch(study, deadline=900)
         with ThreadPoolExecutor(WRITERS + 1) as pool:
             written = [pool.submit(write, study, targets, index, tells) for index in range(WRITERS)]
-            following = pool.submit(watcher.follow, 1 + 3 * WRITERS * tells)
-            for writing in written:
-                writing.result()
+            done = threading.Event()
+            following = pool.submit(watcher.follow, done)
+            try:
+                for writing in written:
+                    writing.result()
+            finally:
+                done.set()
             following.result()
         stored = {trial.number: trial for trial in wire.all_trials(study)}
         last = wire.study(study).sequence
@@ -96,10 +105,12 @@ def test_a_watch_that_is_cut_often_has_no_gap_and_no_repeat(
     )
 
 
-def _follow(stream: Any, last: int) -> list[studies.Change]:
+def _follow(stream: Iterator[studies.WatchStudyResponse], last: int) -> list[studies.Change]:
     seen: list[studies.Change] = []
-    while not seen or seen[-1].sequence < last:
-        seen.extend(changes(stream, 1))
+    for response in stream:
+        seen.extend(response.changes)
+        if response.sequence >= last:
+            break
     return seen
 
 

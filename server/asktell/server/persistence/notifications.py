@@ -25,7 +25,11 @@ LISTEN_TURN = 10.0
 # PostgreSQL takes 8,000 bytes; an id has 19 digits at most.
 IDS_A_PAYLOAD = 380
 
-_NOTIFY = select(func.pg_notify(CHANNEL, bindparam("payload")))
+# A notification that a crash of the database loses is no loss, so that its commit need not wait for the disk.
+_NOTIFY = select(
+    func.set_config("synchronous_commit", "off", bindparam("is_local", value=True)),
+    func.pg_notify(CHANNEL, bindparam("payload")),
+)
 _LOCK_TIMEOUT = timedelta(seconds=2)
 
 
