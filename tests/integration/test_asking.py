@@ -415,3 +415,13 @@ async def test_adding_trials_with_measurements_takes_as_many_statements_for_ten_
         last = await home.store.read(lambda tx: trials.get_trial(tx, TrialName(NAME, 1 + LEVELS)))
         assert counts[1] == 2 * counts[0]
         assert [measurement.step for measurement in last.measurements] == [1, 2]
+
+
+async def test_an_update_that_changes_nothing_takes_no_sequence_number(tmp_path: Path) -> None:
+    async with house(tmp_path, max_trials=5) as home:
+        clerk = Clerk(home.store)
+        update = studies.UpdateStudy(name=NAME, state=StudyState.PAUSED, budget=Budget(max_trials=7))
+        first = await clerk.write(NAME, lambda tx: studies.update_study(tx, update))
+        assert (first.study.sequence, first.study.own_sequence, first.study.budget.max_trials) == (2, 2, 7)
+        assert await clerk.write(NAME, lambda tx: studies.update_study(tx, update)) == first
+        assert (await home.store.read(lambda tx: studies.get_study(tx, NAME))) == first

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from asktell.server.application.ports import NewStudy, Transaction
+from asktell.server.application.ports import Locked, NewStudy, Transaction
+from asktell.server.application.requests import Unchanged
 from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, StudyState, TrialCounts
 from asktell.server.domain.text import check_notes, excerpt
@@ -96,14 +97,27 @@ def list_studies(tx: Transaction, *, project: str, after: str, limit: int) -> Se
 
 
 def update_study(tx: Transaction, command: UpdateStudy) -> CountedStudy:
-    """Change state, budget or labels; NotFound if there is no such study."""
-    locked = tx.lock_study(command.name, changes=1)
-    if locked is None:
-        raise missing_study(command.name)
-    changed = locked.study.changed(state=command.state, budget=command.budget, labels=command.labels)
-    study = replace(changed, own_sequence=locked.first_sequence)
+    """Change state, budget or labels; NotFound if there is no such study. What is so already is Unchanged."""
+    before = _locked(tx, command.name, changes=0).study
+    changed = before.changed(state=command.state, budget=command.budget, labels=command.labels)
+    if changed == before:
+        raise Unchanged(counted(tx, before))
+    locked = _locked(tx, command.name, changes=1)
+    study = replace(
+        changed,
+        own_sequence=locked.first_sequence,
+        sequence=locked.study.sequence,
+        update_time=locked.study.update_time,
+    )
     tx.update_study(study)
     return counted(tx, study)
+
+
+def _locked(tx: Transaction, name: StudyName, *, changes: int) -> Locked:
+    locked = tx.lock_study(name, changes=changes)
+    if locked is None:
+        raise missing_study(name)
+    return locked
 
 
 def delete_study(tx: Transaction, name: StudyName) -> None:
