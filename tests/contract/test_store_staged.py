@@ -32,6 +32,7 @@ STUDY = Study(
     state=StudyState.PAUSED,
     next_number=7,
     sequence=11,
+    own_sequence=8,
     create_time=THEN,
     update_time=THEN + timedelta(microseconds=1),
 )

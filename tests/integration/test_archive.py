@@ -415,6 +415,14 @@ BAD: dict[str, tuple[Callable[[list[Any]], list[Any]], str]] = {
         lambda lines: edited(lines, "trial", "create_time", "2026-01-01T00:00:00.000000001Z"),
         "trial.create_time: 1 ns is finer",
     ),
+    "a sequence of the study's own": (
+        lambda lines: edited(lines, "header", "own_sequence", lines[1]["trial"]["sequence"]),
+        "trial.sequence: ",
+    ),
+    "no sequence of its own": (
+        lambda lines: edited(lines, "header", "own_sequence", None),
+        "header.own_sequence: must be from 1",
+    ),
     "a sequence ahead": (lambda lines: edited(lines, "trial", "sequence", "999999"), "trial.sequence: must be from 1"),
     "attempts unlike": (
         lambda lines: edited(lines, "trial", "spent_attempts", 5),

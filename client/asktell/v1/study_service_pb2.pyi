@@ -724,10 +724,13 @@ class ArchiveHeader(_message.Message):
     FORMAT_VERSION_FIELD_NUMBER: _builtins.int
     STUDY_FIELD_NUMBER: _builtins.int
     NEXT_NUMBER_FIELD_NUMBER: _builtins.int
+    OWN_SEQUENCE_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     """Required. 1."""
     next_number: _builtins.int
     """Required. Number of the next new trial."""
+    own_sequence: _builtins.int
+    """Required. Sequence number of the latest change of the study itself, as WatchStudy shows it; no trial has it."""
     @_builtins.property
     def study(self) -> Global___Study:
         """Required. The study as it stood. All of it is imported but `name`, whose last part is the default of `study_id`; `trial_counts` must agree
@@ -740,10 +743,11 @@ class ArchiveHeader(_message.Message):
         format_version: _builtins.int = ...,
         study: Global___Study | None = ...,
         next_number: _builtins.int = ...,
+        own_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["study", b"study"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format_version", b"format_version", "next_number", b"next_number", "study", b"study"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format_version", b"format_version", "next_number", b"next_number", "own_sequence", b"own_sequence", "study", b"study"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -166,6 +166,8 @@ class Inspection:
         study = header.study
         _within("study", lambda: _check_study(study, self.policies))
         _check_range("next_number", study.next_number, 1, MAX_NUMBER)
+        _check_range("own_sequence", study.own_sequence, 1, study.sequence)
+        self._sequences.add(study.own_sequence)
         self._header = header
         return header
 
@@ -176,7 +178,7 @@ class Inspection:
                 "number", f"{trial.number} is not between {self._number}, the trial before, and {study.next_number}"
             )
         if trial.sequence in self._sequences:
-            raise InvalidArgument("sequence", f"{trial.sequence} is that of an earlier trial")
+            raise InvalidArgument("sequence", f"{trial.sequence} is that of an earlier record")
         _check_range("sequence", trial.sequence, 1, study.sequence)
         _check_trial(trial, study.spec)
         self._number, self._step = trial.number, -1

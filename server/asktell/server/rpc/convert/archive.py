@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from asktell.server.application.archive import End, Header, Record, Reported
 from asktell.server.application.imports import ImportStudy
@@ -84,7 +85,7 @@ def _read_header(message: pb.ArchiveHeader) -> Header:
         read = read_study(message.study, next_number=message.next_number)
     except InvalidArgument as error:
         raise error.within("study") from None
-    return Header(read.study, read.counts)
+    return Header(replace(read.study, own_sequence=message.own_sequence), read.counts)
 
 
 def record_message(record: Record) -> pb.ArchiveRecord:
@@ -95,6 +96,7 @@ def record_message(record: Record) -> pb.ArchiveRecord:
                 format_version=FORMAT_VERSION,
                 study=study_message(CountedStudy(study, counts)),
                 next_number=study.next_number,
+                own_sequence=study.own_sequence,
             )
             return pb.ArchiveRecord(header=header)
         case Trial():
