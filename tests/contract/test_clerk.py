@@ -13,7 +13,7 @@ from asktell.server.application.clerk import Change, Clerk
 from asktell.server.application.leases import Directive, Release, Report, release, report
 from asktell.server.application.ports import Request
 from asktell.server.application.tell import Failed, Result, Stopped, Succeeded, Tell, tell
-from asktell.server.domain.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from asktell.server.domain.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
 from asktell.server.domain.space import Float, SearchSpace
 from asktell.server.domain.study import Budget, StudyName, StudySpec
@@ -225,3 +225,28 @@ async def test_an_unknown_study_is_not_found_and_a_closed_store_unavailable_for_
     await store.close()
     late = [clerk.make(told(trial)) for _ in range(3)]
     assert [type(each) for each in await asyncio.gather(*late, return_exceptions=True)] == [Unavailable] * 3
+
+
+async def test_metadata_that_grows_tell_by_tell_stays_within_its_limit(store):
+    (trial,) = await create(store, active=1)
+    clerk = Clerk(store)
+    retry = Failed("again", retry=True)
+
+    def tell_with(pairs, token):
+        result = Result(number=1, lease_token=token, outcome=retry, metadata={f"k{n}": "" for n in pairs})
+        return tell(Tell(study=NAME, results=[result]), pack=lambda told: b"")
+
+    await clerk.make(tell_with(range(60), trial.lease.token))
+
+    def again(tx):
+        locked = tx.lock_study(NAME, changes=1)
+        queued = tx.find_trials(locked.study.id, [1])[1]
+        leased = queued.leased(worker_id="w", duration=locked.study.spec.lease_duration, now=locked.now)
+        tx.update_trials(locked.study.id, [leased])
+        return leased.lease.token
+
+    token = await store.write(again)
+    with pytest.raises(InvalidArgument, match=r"results\[0\]\.metadata: has 70 pairs; at most 64 are kept"):
+        await clerk.make(tell_with(range(50, 70), token))
+    await clerk.make(tell_with(range(60, 64), token))
+    assert len((await stored(store))[0].metadata) == 64

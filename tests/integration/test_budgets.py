@@ -18,7 +18,7 @@ from asktell.v1 import trial_service_pb2 as trials
 from tests.place import Place
 from tests.postgres import Postgres
 from tests.processes import Processes, Server, migrate, until
-from tests.wire import Wire, refusal, renew_request, report_request, seconds, small_study, tell_request
+from tests.wire import Wire, real, refusal, renew_request, report_request, seconds, small_study, tell_request
 
 IDS = itertools.count()
 LONG = seconds(600)
@@ -97,6 +97,26 @@ def test_no_more_are_active_at_one_time_than_allowed_whatever_the_limit_becomes(
     assert nothing(wire.ask(name), Answer.REASON_MAX_PARALLEL, Answer.STATE_OPEN)
     wire.tell(second, 1.0)
     assert len(wire.ask(name, count=3, lease_duration=LONG).trials) == 1
+
+
+@pytest.mark.parametrize("by", ["report", "renewal"])
+def test_an_expired_lease_goes_on_only_while_the_study_is_not_full(place: Place, by: str) -> None:
+    wire, name = place.wire, study(place, max_parallel=1)
+
+    def go_on(trial: trials.Trial) -> trials.Directive.ValueType:
+        if by == "report":
+            directive: trials.Directive.ValueType = wire.call("Report", report_request(trial, 1, 0.5)).directive
+            return directive
+        return wire.call("RenewLeases", renew_request(trial)).leases[0].directive
+
+    wire.enqueue(name, [0.25, 0.5])
+    first = wire.one(name, worker_id="a", lease_duration=seconds(1))
+    until(lambda: wire.trial(name, first.number).state == trials.Trial.STATE_QUEUED)
+    second = wire.one(name, worker_id="b", lease_duration=LONG, fixed_parameters={"x": real(0.5)})
+    assert go_on(first) == trials.DIRECTIVE_ABANDON
+    assert wire.study(name).trial_counts.active == 1
+    wire.tell(second, 1.0)
+    assert go_on(first) == trials.DIRECTIVE_CONTINUE
 
 
 def test_a_paused_study_takes_what_its_workers_say_and_hands_out_nothing(place: Place) -> None:

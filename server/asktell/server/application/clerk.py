@@ -21,7 +21,7 @@ from asktell.server.application.studies import missing_study
 from asktell.server.domain.errors import Conflict, DomainError, NotFound, Unavailable
 from asktell.server.domain.metric import Measurement, Metrics
 from asktell.server.domain.study import Study, StudyName
-from asktell.server.domain.trial import Trial, TrialName
+from asktell.server.domain.trial import Trial, TrialName, TrialState
 
 T = TypeVar("T")
 
@@ -50,10 +50,20 @@ class _Ledger:
 
     tx: Transaction
     locked: Locked
-    trials: dict[int, Trial]
+    before: Mapping[int, Trial]
     sequence: int
+    trials: dict[int, Trial] = field(default_factory=dict)
     amended: dict[int, Trial] = field(default_factory=dict)
     measurements: dict[int, list[Measurement]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.trials.update(self.before)
+
+    def count_active(self) -> int:
+        """How many trials of the study are active, as the changes so far leave it."""
+        ended = sum(self.before[number].state is TrialState.ACTIVE for number in self.amended)
+        begun = sum(trial.state is TrialState.ACTIVE for trial in self.amended.values())
+        return self.tx.count_active(self.locked.study.id) - ended + begun
 
     def take(self, draft: Draft) -> None:
         self.sequence += len(draft.put)
@@ -97,6 +107,11 @@ class Draft:
         changed = replace(trial, sequence=self._ledger.sequence + len(self.put))
         self.put[trial.number] = changed
         return changed
+
+    def may_resume(self) -> bool:
+        """Whether the budget leaves room for one more active trial. Costs a statement if it has a limit."""
+        limit = self.study.budget.max_parallel
+        return limit is None or self._ledger.count_active() + len(self.put) < limit
 
     def record(self, number: int, measurements: Sequence[Measurement]) -> None:
         """Keep measurements of a trial."""

@@ -208,7 +208,7 @@ def _resumption(study: StudyName, renewals: Sequence[Renewal]) -> Change[dict[in
 
 def _resume(draft: Draft, renewal: Renewal) -> Verdict:
     trial = draft.find(renewal.number)
-    if trial is not None and trial.resumable(renewal.token):
+    if trial is not None and trial.resumable(renewal.token) and draft.may_resume():
         trial = draft.change(trial.resumed(now=draft.now))
     return _verdict(trial, renewal)
 
@@ -235,7 +235,7 @@ def report(command: Report) -> Change[Verdict]:
 
     def amend(draft: Draft) -> Verdict:
         trial = draft.trial(number)
-        if trial.resumable(command.lease_token):
+        if trial.resumable(command.lease_token) and draft.may_resume():
             trial = trial.resumed(now=draft.now)
         if not trial.holds(command.lease_token):
             return _verdict(trial, Renewal(number, command.lease_token))

@@ -111,7 +111,7 @@ def tell(command: Tell, *, pack: Callable[[Sequence[Trial]], bytes]) -> Change[b
     def amend(draft: Draft) -> bytes:
         reach("tell.locked")
         _require_objectives(command, draft.study.spec)
-        told = [_tell_one(draft, result) for result in command.results]
+        told = [_tell_one(draft, result, place=f"results[{index}]") for index, result in enumerate(command.results)]
         return pack(told)
 
     numbers = [result.number for result in command.results]
@@ -127,12 +127,14 @@ def _require_objectives(command: Tell, spec: StudySpec) -> None:
                 raise error.within(f"results[{index}].succeeded") from None
 
 
-def _tell_one(draft: Draft, result: Result) -> Trial:
+def _tell_one(draft: Draft, result: Result, *, place: str) -> Trial:
     trial = draft.trial(result.number)
     if trial.state.terminal and trial.held(result.lease_token) and _ended_so(trial, result):
         return trial
     _require_tellable(trial, result, draft.study)
     noted = trial.noted(metadata=result.metadata, checkpoint_uri=result.checkpoint_uri)
+    # Each tell adds to what is there.
+    check_notes(f"{place}.metadata", noted.metadata)
     return draft.change(_end(draft, noted, result.outcome))
 
 
