@@ -27,7 +27,7 @@ demo: env ## Tune a small network on handwritten digits with two worker processe
 	$(BIN)/python -m examples.digits.demo
 
 test: env ## Run all tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not chaos"
 
 test-slow: env ## Run the long matrices
 	$(BIN)/python -m pytest -m slow
