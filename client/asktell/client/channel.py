@@ -23,7 +23,7 @@ MAX_MESSAGE_BYTES: Final = 64 * 2**20
 LONGEST_STREAM_PAUSE: Final = 0.5
 
 _GROWING = wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.2)
-_LOOPBACK = ("localhost:", "127.", "[::1]:", "unix:")
+_LOOPBACK = ("localhost:", "127.", "[::1]:", "unix:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D")
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
