@@ -13,7 +13,7 @@ import grpc
 import psycopg
 import pytest
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, note, settings
+from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -365,6 +365,8 @@ def run(bench: Bench, *, sequences: int, steps: int, derandomize: bool) -> None:
         stateful_step_count=steps,
         deadline=None,
         derandomize=derandomize,
+        # To shorten a failure takes minutes here; in the small form its calls are shown as they were.
+        phases=[Phase.generate] if derandomize else [Phase.generate, Phase.shrink],
         database=None,
         suppress_health_check=list(HealthCheck),
     )
