@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -69,31 +69,39 @@ class Clock:
         self._connection.close()
 
 
+def renewal_of(held: Sequence[trials.Trial]) -> trials.RenewLeasesRequest:
+    request = renew_request(held[0])
+    for trial in held[1:]:
+        request.renewals.extend(renew_request(trial).renewals)
+    return request
+
+
 def expires(trial: trials.Trial) -> datetime:
     return trial.lease.expire_time.ToDatetime(tzinfo=UTC)
 
 
+@pytest.mark.parametrize("each", [3, pytest.param(30, marks=pytest.mark.chaos)])
 def test_replicas_whose_clocks_are_wrong_expire_no_lease_early_and_agree_on_the_order(
-    processes: Processes, migrated_url: str
+    processes: Processes, migrated_url: str, each: int
 ) -> None:
     servers = [processes.serve(migrated_url, environment=faked(skew)) for skew in SKEWS.values()]
     assert off_by(servers[0]) > timedelta(minutes=59)
     assert off_by(servers[1]) < timedelta(minutes=-59)
     wires = [Wire(server.target) for server in servers]
     clock = Clock(migrated_url)
-    limits = {"max_duration": seconds(1800), "max_trials": 9}
+    limits = {"max_duration": seconds(1800), "max_trials": 3 * each}
     spec = small_study(lease_duration=seconds(LEASE.total_seconds()), budget=limits)
     study = wires[0].create("skewed", spec)
     assert abs(study.create_time.ToDatetime(tzinfo=UTC) - clock.now()) < timedelta(minutes=1)
-    held = [trial for wire in wires for trial in wire.ask(study.name, count=3).trials]
+    held = [trial for wire in wires for trial in wire.ask(study.name, count=each).trials]
     assert all(expires(trial) - trial.start_time.ToDatetime(tzinfo=UTC) == LEASE for trial in held)
 
     # Renewed in time through one replica after the other, no lease ends, whatever the others' clocks say.
     kept_until = clock.now() + 1.5 * LEASE
     turns = 0
     while clock.now() < kept_until:
-        for trial in held:
-            (renewed,) = wires[turns % 3].call("RenewLeases", renew_request(trial)).leases
+        reply = wires[turns % 3].call("RenewLeases", renewal_of(held))
+        for trial, renewed in zip(held, reply.leases, strict=True):
             assert renewed.directive == trials.DIRECTIVE_CONTINUE
             trial.lease.expire_time.CopyFrom(renewed.lease.expire_time)
         turns += 1
@@ -110,7 +118,7 @@ def test_replicas_whose_clocks_are_wrong_expire_no_lease_early_and_agree_on_the_
     early = [trial.number for trial in held if queued[trial.number] < expires(trial)]
     assert early == [], f"leases of {early} ended early"
     delays = [(queued[trial.number] - expires(trial)).total_seconds() for trial in held]
-    again = [trial for wire in wires for trial in wire.ask(study.name, "next", count=3).trials]
+    again = [trial for wire in wires for trial in wire.ask(study.name, "next", count=each).trials]
     assert sorted(trial.number for trial in again) == sorted(queued)
     assert {trial.attempt for trial in again} == {2}
 

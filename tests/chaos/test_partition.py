@@ -69,7 +69,7 @@ def cut_and_lose(processes: Processes, link: Link, database: Path, *, cut: float
     calls = Calls(processes.start(link.command("client", *command)))
     follower = threading.Thread(target=calls.follow, daemon=True)
     follower.start()
-    calls.await_more(20, good=True)
+    calls.await_more(10, good=True)
     cut_off = time.monotonic()
     link.loss = 1.0
     calls.await_more(2, good=False)
@@ -84,7 +84,7 @@ def cut_and_lose(processes: Processes, link: Link, database: Path, *, cut: float
     while time.monotonic() < lossy_until:
         calls.await_more(1, good=True)
     link.loss = 0.0
-    calls.await_more(20, good=True)
+    calls.await_more(10, good=True)
     assert calls.worker.popen.stdin is not None
     calls.worker.popen.stdin.close()
     assert calls.worker.popen.wait(PATIENCE) == 0, calls.worker.errors()
@@ -116,7 +116,7 @@ def judge(calls: Calls, server: Server, database: Path, processes: Processes, li
 def test_no_call_outlives_its_deadline_on_a_line_that_is_cut_and_heals(
     processes: Processes, link: Link, tmp_path: Path
 ) -> None:
-    cut_and_lose(processes, link, tmp_path / "asktell.db", cut=3, lossy=2)
+    cut_and_lose(processes, link, tmp_path / "asktell.db", cut=2, lossy=1)
 
 
 @pytest.mark.chaos
