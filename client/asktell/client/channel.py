@@ -65,6 +65,8 @@ def options(target: str) -> list[tuple[str, str | int]]:
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 0),
+        # After this long an attempt to connect is given up: one that was begun while the line was cut knocks too rarely after a while.
+        ("grpc.min_reconnect_backoff_ms", 5_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
