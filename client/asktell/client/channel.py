@@ -23,7 +23,7 @@ MAX_MESSAGE_BYTES: Final = 64 * 2**20
 LONGEST_STREAM_PAUSE: Final = 0.5
 
 _GROWING = wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.2)
-_LOOPBACK = ("localhost:", "127.", "[::1]:", "unix:")
+_LOOPBACK = ("localhost:", "127.", "[::1]:", "unix:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D")
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
@@ -65,6 +65,8 @@ def options(target: str) -> list[tuple[str, str | int]]:
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 0),
+        # After this long an attempt to connect is given up: one that was begun while the line was cut knocks too rarely after a while.
+        ("grpc.min_reconnect_backoff_ms", 5_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
