@@ -12,7 +12,7 @@ from benchmarks.serving.clients import Request, new_study, quantile
 from benchmarks.serving.databases import SQLITE, Databases, Spent
 from benchmarks.serving.http2 import Call, drive, prepared
 from benchmarks.serving.line import Line, Say, figures
-from tests.wire import METHODS, Wire, report_request, tell_request
+from tests.wire import METHODS, Wire, report_request, study_of, tell_request
 
 CLIENTS = 64
 STUDIES = 4
@@ -61,7 +61,7 @@ def _line(clients: list[Client], stored: list[pb.Trial], cpu: float, complaints:
     calls = [call for client in clients for call in client.calls]
     told = {name for client in clients for name in client.told}
     kept = {trial.name for trial in stored if trial.state == pb.Trial.STATE_SUCCEEDED}
-    points = {trial.parameters["x"].double_value for trial in stored}
+    points = {(study_of(trial), trial.parameters["x"].double_value) for trial in stored}
     wrong = {
         "refused": sum(call.reply is None for call in calls),
         "acknowledged but not stored": len(told - kept),
