@@ -104,7 +104,13 @@ class Service:
     async def on(cls, address: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
         monkeypatch.setattr(bootstrap, "PROBE_INTERVAL", NEVER)
         settings = Settings(
-            listen="127.0.0.1:0", database=address, migrate=False, engine_processes=1, lease_check_interval=NEVER
+            listen="127.0.0.1:0",
+            database=address,
+            migrate=False,
+            engine_processes=1,
+            lease_check_interval=NEVER,
+            # What is prepared behind the calls reads, too.
+            speculate=False,
         )
         with ledger() as own:
             async with bootstrap.running(settings) as running:

@@ -38,7 +38,14 @@ def postgresql_reader(url: URL, *, connections: int, lock_timeout: timedelta) ->
     return engine
 
 
-def _postgresql_engine(url: URL, *, connections: int, lock_timeout: timedelta, isolation: str) -> Engine:
+def postgresql_notifier(url: URL, *, connections: int, lock_timeout: timedelta) -> Engine:
+    """An engine for what is not run again when a connection turns out to be broken: each is tried before its use."""
+    return _postgresql_engine(url, connections=connections, lock_timeout=lock_timeout, isolation="READ COMMITTED", ping=True)
+
+
+def _postgresql_engine(
+    url: URL, *, connections: int, lock_timeout: timedelta, isolation: str, ping: bool = False
+) -> Engine:
     # The driver says how a transaction begins in BEGIN itself, once told at the connection's start. Connections are not tried before each
     # use, which would be a round trip more: a broken one fails before the commit, drops all others, and the step is run again.
     options = f"{_POSTGRESQL_OPTIONS} -c lock_timeout={lock_timeout // timedelta(milliseconds=1)}ms"
@@ -49,6 +56,7 @@ def _postgresql_engine(url: URL, *, connections: int, lock_timeout: timedelta, i
         pool_size=connections,
         max_overflow=0,
         isolation_level=isolation,
+        pool_pre_ping=ping,
         hide_parameters=True,
     )
 
