@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,7 +136,8 @@ def _preamble(databases: Databases) -> str:
     return (
         "# What the service takes and bears\n\n"
         f"By `make bench-service` on {platform.machine()} with {psutil.cpu_count()} cores, {platform.system()}, Python"
-        f" {platform.python_version()}; the disk makes a page durable in {sync:.2f} ms.\n\n"
+        f" {platform.python_version()}; the disk makes a page durable in {sync:.2f} ms. Load of the machine before:"
+        f" {os.getloadavg()[0]:.1f}.\n\n"
     )
 
 
