@@ -40,7 +40,9 @@ def postgresql_reader(url: URL, *, connections: int, lock_timeout: timedelta) ->
 
 def postgresql_notifier(url: URL, *, connections: int, lock_timeout: timedelta) -> Engine:
     """An engine for what is not run again when a connection turns out to be broken: each is tried before its use."""
-    return _postgresql_engine(url, connections=connections, lock_timeout=lock_timeout, isolation="READ COMMITTED", ping=True)
+    return _postgresql_engine(
+        url, connections=connections, lock_timeout=lock_timeout, isolation="READ COMMITTED", ping=True
+    )
 
 
 def _postgresql_engine(
