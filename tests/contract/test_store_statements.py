@@ -28,8 +28,8 @@ MOST_OF_AN_ASK = 5
 MOST_OF_A_TELL = 4
 SPACES = (2, 50)
 HISTORIES = (5, 500)
-# Begins are counted by their commits; what the server does by itself is none of a call's.
-_NOT_COUNTED = ("BEGIN",)
+# Begins are counted by their commits. Servers tell each other of changes when they come to it, once for many calls.
+_NOT_COUNTED = ("BEGIN", "LISTEN", "pg_notify(")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Ledger:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def execute(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith(_NOT_COUNTED):
+        if any(words in statement for words in _NOT_COUNTED):
             return
         with self._lock:
             self.statements.append(" ".join(statement.split())[:60])
