@@ -8,7 +8,7 @@ BENCH_STAMP := $(VENV)/.bench-installed
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow chaos bench bench-peers bench-latency bench-ablation bench-speculation check format proto lock clean
+.PHONY: help env demo test test-slow chaos bench bench-peers bench-latency bench-service bench-ablation bench-speculation check format proto lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench: $(BENCH_STAMP) ## Compare with peers (SUITES, PROBLEMS, PEERS, SEEDS, TRI
 
 bench-latency: $(BENCH_STAMP) ## Measure what an ask takes (ONLY=race,sizes,cold-start,overhead,memory-growth)
 	$(BIN)/python -m benchmarks.latency $(foreach name,ONLY SEEDS,$(call flag,$(name)))
+
+bench-service: $(BENCH_STAMP) ## Measure what the service takes and bears (ONLY=tells,histories,neighbours,prepared,renewals,crowd, RECORD=1)
+	$(BIN)/python -m benchmarks.service $(call flag,ONLY) $(if $(RECORD),--record)
 
 bench-ablation: $(BENCH_STAMP) ## Show what each ingredient of the engine brings (FAMILIES, INGREDIENTS, SEEDS, TRIALS, WORKERS, JOBS)
 	$(BIN)/python -m benchmarks.ablation $(foreach name,FAMILIES INGREDIENTS SEEDS TRIALS WORKERS JOBS,$(call flag,$(name)))

@@ -1,4 +1,4 @@
-"""A real asktell server for a benchmark: a process of its own, on a SQLite file and a free port, with one engine process."""
+"""A real asktell server for a benchmark: a process of its own, on a free port, with one engine process."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Server:
 
 
 @contextmanager
-def served(directory: Path) -> Iterator[Server]:
-    """A server on `bench.db` in a directory, which may be there; it is stopped at the end."""
+def served(directory: Path, *, database: str = "") -> Iterator[Server]:
+    """A server on a database, or on `bench.db` in the directory, which may be there; it is stopped at the end."""
     log = directory / "server.log"
-    process = _start(directory / "bench.db", log)
+    process = _start(database or f"sqlite:///{directory / 'bench.db'}", log)
     try:
         yield Server(_target(process, log), process.pid)
     finally:
@@ -75,10 +75,10 @@ def log_end(log: Path) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])
 
 
-def _start(database: Path, log: Path) -> subprocess.Popen[bytes]:
+def _start(database: str, log: Path) -> subprocess.Popen[bytes]:
     options = {
         "--listen": "127.0.0.1:0",
-        "--database": f"sqlite:///{database}",
+        "--database": database,
         "--engine-processes": "1",
         "--ask-time-limit": str(ASK_TIME_LIMIT),
         "--log-level": "warning",

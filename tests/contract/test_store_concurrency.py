@@ -447,6 +447,20 @@ class TestPostgresql:
         assert len(runs) == 1
         assert (await store.write(add_trial)).number == 1
 
+    async def test_a_connection_lost_after_the_last_read_takes_nothing_from_what_was_read(
+        self, store, address, study_id
+    ):
+        runs = []
+
+        def read_and_lose_the_connection(tx):
+            runs.append(tx.find_study(NAME).study)
+            terminate(address, tx._connection)
+            return runs[0]
+
+        assert (await store.read(read_and_lose_the_connection)).id == study_id
+        assert len(runs) == 1
+        assert (await store.read(lambda tx: tx.find_study(NAME))).study == runs[0]
+
     async def test_of_two_in_a_deadlock_both_succeed_in_the_end(self, store, study_id):
         await create(store, ELSEWHERE)
         both_hold_one = threading.Barrier(2)

@@ -23,11 +23,33 @@ _POSTGRESQL_CONNECT = {
 _SQLITE_BUSY_TIMEOUT_MS = 30_000
 
 
-def postgresql_engine(url: URL, *, connections: int, lock_timeout: timedelta) -> Engine:
+def postgresql_writer(url: URL, *, connections: int, lock_timeout: timedelta) -> Engine:
     """An engine for PostgreSQL; what the URL's query says wins over our settings.
 
     A statement that has waited `lock_timeout` for one lock fails; to milliseconds.
     """
+    return _postgresql_engine(url, connections=connections, lock_timeout=lock_timeout, isolation="READ COMMITTED")
+
+
+def postgresql_reader(url: URL, *, connections: int, lock_timeout: timedelta) -> Engine:
+    """An engine whose transactions each see one snapshot of a PostgreSQL database, and write nothing; else as `postgresql_writer`."""
+    engine = _postgresql_engine(url, connections=connections, lock_timeout=lock_timeout, isolation="REPEATABLE READ")
+    event.listen(engine, "connect", _begin_read_only)
+    return engine
+
+
+def postgresql_notifier(url: URL, *, connections: int, lock_timeout: timedelta) -> Engine:
+    """An engine for what is not run again when a connection turns out to be broken: each is tried before its use."""
+    return _postgresql_engine(
+        url, connections=connections, lock_timeout=lock_timeout, isolation="READ COMMITTED", ping=True
+    )
+
+
+def _postgresql_engine(
+    url: URL, *, connections: int, lock_timeout: timedelta, isolation: str, ping: bool = False
+) -> Engine:
+    # The driver says how a transaction begins in BEGIN itself, once told at the connection's start. Connections are not tried before each
+    # use, which would be a round trip more: a broken one fails before the commit, drops all others, and the step is run again.
     options = f"{_POSTGRESQL_OPTIONS} -c lock_timeout={lock_timeout // timedelta(milliseconds=1)}ms"
     settings = {**_POSTGRESQL_CONNECT, "options": options}
     return create_engine(
@@ -35,9 +57,14 @@ def postgresql_engine(url: URL, *, connections: int, lock_timeout: timedelta) ->
         connect_args={name: value for name, value in settings.items() if name not in url.query},
         pool_size=connections,
         max_overflow=0,
-        pool_pre_ping=True,
+        isolation_level=isolation,
+        pool_pre_ping=ping,
         hide_parameters=True,
     )
+
+
+def _begin_read_only(connection: Any, _record: object) -> None:
+    connection.read_only = True
 
 
 def sqlite_writer(url: URL) -> Engine:

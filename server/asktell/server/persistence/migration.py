@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from asktell.server.persistence.address import UnusableDatabase, database_url, require_local, shown, sqlite_path
-from asktell.server.persistence.engines import postgresql_engine, sqlite_writer
+from asktell.server.persistence.engines import postgresql_writer, sqlite_writer
 from asktell.server.persistence.failures import unavailable
 
 # Any number will do that nobody else uses on the same database.
@@ -79,7 +79,7 @@ def _connected(url: URL) -> Iterator[Connection]:
 
 def _engine(url: URL) -> Engine:
     if sqlite_path(url) is None:
-        return postgresql_engine(url, connections=1, lock_timeout=_LOCK_TIMEOUT)
+        return postgresql_writer(url, connections=1, lock_timeout=_LOCK_TIMEOUT)
     return sqlite_writer(url)
 
 

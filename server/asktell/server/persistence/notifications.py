@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import URL, Engine, bindparam, func, select
 
 from asktell.server.persistence.announcements import Listener
-from asktell.server.persistence.engines import postgresql_engine
+from asktell.server.persistence.engines import postgresql_notifier
 
 log = structlog.get_logger("asktell.notifications")
 
@@ -41,7 +41,7 @@ class Notifications:
     """
 
     def __init__(self, url: URL) -> None:
-        self._engine: Engine = postgresql_engine(url, connections=CONNECTIONS, lock_timeout=_LOCK_TIMEOUT)
+        self._engine: Engine = postgresql_notifier(url, connections=CONNECTIONS, lock_timeout=_LOCK_TIMEOUT)
         self._sender = secrets.token_hex(8)
         self._gate = Condition()
         self._waiting: set[int] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from typing import TypeVar
 
 import stamina
@@ -67,6 +68,11 @@ class PooledSteps:
         with self._engine.connect() as connection:
             transaction = SqlTransaction(connection, writing=self._writing)
             result = step(transaction)
+            if not self._writing:
+                # What was read is whole. The connection may be gone: PostgreSQL ends transactions that idle while much is unpacked here.
+                with suppress(DBAPIError):
+                    connection.rollback()
+                return result
             try:
                 _commit(connection)
             finally:

@@ -26,6 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from asktell.server.persistence.clock import database_now, database_now_plus
 from asktell.server.persistence.column_types import Duration
+from asktell.server.persistence.membership import among
 from asktell.server.persistence.tables import ACTIVE, measurements, policy_hints, requests, studies, trials
 
 _NAMED = and_(studies.c.project == bindparam("of_project"), studies.c.name == bindparam("of_name"))
@@ -105,7 +106,7 @@ LIST_STUDIES = (
 
 COUNT_TRIALS = (
     select(trials.c.study_id, trials.c.state, func.count().label("trials"))
-    .where(trials.c.study_id.in_(bindparam("of_studies", expanding=True)))
+    .where(among(trials.c.study_id, "of_studies"))
     .group_by(trials.c.study_id, trials.c.state)
 )
 
@@ -119,7 +120,7 @@ CLAIM_TRIALS = update(trials).where(_ONE_TRIAL, trials.c.change_seq == bindparam
 
 FIND_TRIALS = _by_whether_writing(
     select(trials)
-    .where(trials.c.study_id == bindparam("of_study"), trials.c.number.in_(bindparam("of_numbers", expanding=True)))
+    .where(trials.c.study_id == bindparam("of_study"), among(trials.c.number, "of_numbers"))
     .order_by(trials.c.number)
 )
 
@@ -154,7 +155,7 @@ RENEW_LEASES = (
         tuple_(trials.c.study_id, trials.c.number).in_(bindparam("of_trials", expanding=True)),
         trials.c.state == ACTIVE,
         # Tokens are unguessable and each is one trial's: which of the tokens belongs to which of the trials need not be said.
-        trials.c.lease_token.in_(bindparam("of_tokens", expanding=True)),
+        among(trials.c.lease_token, "of_tokens"),
     )
     .values(expire_time=database_now_plus(trials.c.lease_duration))
     .returning(*trials.c)

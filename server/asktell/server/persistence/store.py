@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from asktell.server.application.ports import Transaction
 from asktell.server.persistence.address import database_url, shown, sqlite_path
 from asktell.server.persistence.announcements import Announcements
-from asktell.server.persistence.engines import postgresql_engine, sqlite_reader, sqlite_writer
+from asktell.server.persistence.engines import postgresql_reader, postgresql_writer, sqlite_reader, sqlite_writer
 from asktell.server.persistence.exclusive import hold_exclusively
 from asktell.server.persistence.group_commit import GroupCommit
 from asktell.server.persistence.notifications import Notifications
@@ -87,17 +87,15 @@ def _open_postgresql(url: URL, resources: ExitStack) -> SqlStore:
     announcements = Announcements(notifications)
     resources.callback(notifications.close)
     # Pools of their own: writes that wait for a locked study never hold up reads.
-    reader = postgresql_engine(url, connections=POSTGRESQL_READERS, lock_timeout=LOCK_TIMEOUT)
+    reader = postgresql_reader(url, connections=POSTGRESQL_READERS, lock_timeout=LOCK_TIMEOUT)
     resources.callback(reader.dispose)
-    writer = postgresql_engine(url, connections=POSTGRESQL_WRITERS, lock_timeout=LOCK_TIMEOUT)
+    writer = postgresql_writer(url, connections=POSTGRESQL_WRITERS, lock_timeout=LOCK_TIMEOUT)
     resources.callback(writer.dispose)
-    reading = reader.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    writing = writer.execution_options(isolation_level="READ COMMITTED")
     return SqlStore(
         shown(url),
-        reads=PooledSteps(reading, _threads(resources, POSTGRESQL_READERS, "asktell-reader"), writing=False),
+        reads=PooledSteps(reader, _threads(resources, POSTGRESQL_READERS, "asktell-reader"), writing=False),
         writes=PooledSteps(
-            writing,
+            writer,
             _threads(resources, POSTGRESQL_WRITERS, "asktell-writer"),
             writing=True,
             announce=announcements.announce,

@@ -10,6 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from asktell.server.domain.errors import InvalidArgument
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def read_duration(path: str, message: Duration) -> timedelta:
     """The duration, or InvalidArgument that names `path` if it is out of protobuf's range (10,000 years) or has two signs."""
@@ -32,9 +34,9 @@ def timestamp(value: datetime | None) -> Timestamp | None:
     """The message for a time; None stays None, which protobuf takes for an absent field."""
     if value is None:
         return None
-    message = Timestamp()
-    message.FromDatetime(value)
-    return message
+    # Protobuf's own conversion takes three times as long, and each trial has three times.
+    since = value - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def read_time(message: Message, field: str, *, path: str = "") -> datetime:

@@ -1,0 +1,56 @@
+"""`IN` with as many values as one likes in one parameter, so that the statement's text, which databases and SQLAlchemy keep, stays the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, BindParameter, Column, Dialect, Text, bindparam
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
+
+
+class Values(TypeDecorator[Sequence[Any]]):
+    """Integers or texts as one value: an array on PostgreSQL, JSON on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, of: type[BigInteger] | type[Text]) -> None:
+        super().__init__()
+        self.of = of
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(Text() if dialect.name == "sqlite" else ARRAY(self.of()))
+
+    def process_bind_param(self, value: Sequence[Any] | None, dialect: Dialect) -> Any:
+        return json.dumps(value) if dialect.name == "sqlite" else value
+
+
+class among(FunctionElement[Any]):  # noqa: N801
+    """Whether a column has one of the values of the parameter of this name."""
+
+    # As a Boolean it would be compared with 1 on SQLite, which then uses no index.
+    type = NullType()
+    inherit_cache = True
+
+    def __init__(self, column: Column[Any], name: str) -> None:
+        kind = BigInteger if isinstance(column.type, BigInteger) else Text
+        values: BindParameter[Sequence[Any]] = bindparam(name, type_=Values(kind))
+        super().__init__(column, values)
+
+
+@compiles(among, "postgresql")
+def _postgresql_among(element: among, compiler: SQLCompiler, **options: Any) -> str:
+    column, values = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} = ANY ({values})"
+
+
+@compiles(among, "sqlite")
+def _sqlite_among(element: among, compiler: SQLCompiler, **options: Any) -> str:
+    column, values = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 - both are ours
