@@ -8,7 +8,7 @@ BENCH_STAMP := $(VENV)/.bench-installed
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow bench bench-peers bench-latency bench-ablation bench-speculation check format proto lock clean
+.PHONY: help env demo test test-slow chaos bench bench-peers bench-latency bench-ablation bench-speculation check format proto lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -27,10 +27,14 @@ demo: env ## Tune a small network on handwritten digits with two worker processe
 	$(BIN)/python -m examples.digits.demo
 
 test: env ## Run all tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not chaos"
 
 test-slow: env ## Run the long matrices
 	$(BIN)/python -m pytest -m slow
+
+# For example: make chaos CHAOS="-k cluster" ASKTELL_CHAOS_SEED=7
+chaos: env ## Break replicas, databases and connections on purpose, in full (CHAOS: options for pytest)
+	$(BIN)/python -m pytest -m chaos -s -v $(CHAOS)
 
 check: env ## Format, lint, types, import contracts, protos, stale bindings
 	$(BIN)/ruff format --check .
