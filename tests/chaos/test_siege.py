@@ -1,0 +1,232 @@
+"""Servers that are killed, a database that crashes and replies that are lost, all under load: no promise is broken (P1, P2, and the bar).
+
+Workers use the SDK in processes of their own and write down what they see; the checker compares that with the database.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from asktell.v1 import study_service_pb2 as studies
+from asktell.v1 import trial_service_pb2 as trials
+from tests.chaos.checker import Happened, violations
+from tests.chaos.cluster import Cluster, cluster, own_postgres
+from tests.chaos.history import read
+from tests.chaos.seed import SEED, say
+from tests.chaos.worker import Crew
+from tests.postgres import Postgres
+from tests.processes import Process, Processes, migrate, until
+from tests.wire import Wire, seconds, small_study
+
+LEASE = 3.0
+TIMEOUT = 20.0
+PATIENCE = 120.0
+READY_WITHIN = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Siege:
+    """What is done to the service, and under which load.
+
+    Between `pause` seconds a server is killed, at least `kills` times, or the database crashes, `crashes` times. Workers come in `crews`, a
+    process each. There are `trials` trials at least, or `exactly` so many. `loss` is the share of replies that are lost. All times in seconds.
+    """
+
+    servers: int
+    crews: int
+    workers: int
+    trials: int
+    exactly: bool = False
+    effort: float = 0.05
+    loss: float = 0.0
+    kills: int = 0
+    crashes: int = 0
+    pause: tuple[float, float] = (1.0, 2.0)
+    limit: float = 300.0
+    fsync: bool = True
+
+
+SMALL = Siege(servers=2, crews=2, workers=8, trials=100, loss=0.1, kills=2, crashes=1, pause=(0.5, 1.0), fsync=False)
+SMALL_SQLITE = Siege(servers=1, crews=1, workers=8, trials=100, loss=0.1, kills=2, pause=(0.5, 1.0))
+BAR = Siege(
+    servers=4, crews=5, workers=50, trials=2_000, exactly=True, effort=1.5, loss=0.1, kills=10, crashes=1, pause=(2, 4)
+)
+KILLS = Siege(servers=3, crews=2, workers=16, trials=5_000, kills=60, limit=600)
+CRASHES = Siege(servers=3, crews=2, workers=16, trials=1_000, crashes=10, pause=(1, 3), limit=600)
+KILLS_SQLITE = Siege(servers=1, crews=2, workers=16, trials=5_000, kills=60, limit=600)
+
+
+@dataclass(slots=True)
+class Battle:
+    """A siege in progress."""
+
+    siege: Siege
+    cluster: Cluster
+    postgres: Postgres | None
+    directory: Path
+    chance: random.Random = field(default_factory=lambda: random.Random(SEED))
+    crews: list[Process] = field(default_factory=list)
+    crashes: int = 0
+    slowest_recovery: float = 0.0
+    study: str = ""
+
+    def begin(self) -> None:
+        """Create the study and let the crews work."""
+        budget = {"max_trials": self.siege.trials} if self.siege.exactly else {}
+        spec = {"lease_duration": seconds(LEASE), "late_tells": studies.StudySpec.LATE_TELLS_REFUSE, "max_attempts": 100}
+        with Wire(self.cluster.servers[0].target) as wire:
+            self.study = wire.create("siege", small_study(budget=budget, **spec)).name
+        for index in range(self.siege.crews):
+            self.crews.append(self.cluster.processes.start(self._crew(index).command()))
+
+    def _crew(self, index: int) -> Crew:
+        return Crew(
+            name=f"crew-{index}",
+            target=self.cluster.target,
+            study=self.study.rpartition("/")[2],
+            workers=self.siege.workers // self.siege.crews,
+            history=str(self.directory / f"crew-{index}.jsonl"),
+            seed=SEED,
+            effort=self.siege.effort,
+            timeout=TIMEOUT,
+            patience=PATIENCE,
+            failing=0.03,
+            again=0.1,
+        )
+
+    def rage(self) -> None:
+        """Do what the siege says, then let the study come to its end, killing on if the number of trials is given."""
+        ends = time.monotonic() + self.siege.limit
+        for action in self._actions():
+            self._pause()
+            if not self._working():
+                break
+            assert time.monotonic() < ends, f"clients are stuck: {self._standing()}"
+            action()
+        if not self.siege.exactly:
+            self._close()
+        for crew in self.crews:
+            status = crew.popen.wait(max(ends - time.monotonic(), 1.0))
+            assert status == 0, f"a crew ended with {status}: {crew.errors()[-3000:]}"
+
+    def _actions(self) -> Iterator:
+        planned = [self._kill] * self.siege.kills + [self._crash] * self.siege.crashes
+        self.chance.shuffle(planned)
+        yield from planned
+        while self.siege.exactly:
+            yield self._kill
+
+    def _pause(self) -> None:
+        """Some time, or until the first crew has ended."""
+        try:
+            self.crews[0].popen.wait(self.chance.uniform(*self.siege.pause))
+        except subprocess.TimeoutExpired:
+            pass
+
+    def _working(self) -> bool:
+        return any(crew.popen.poll() is None for crew in self.crews)
+
+    def _kill(self) -> None:
+        self.cluster.kill(self.chance.randrange(len(self.cluster.servers)))
+        say(f"kill {self.cluster.kills}: {self._standing()}")
+
+    def _crash(self) -> None:
+        assert self.postgres is not None
+        self.postgres.crash()
+        self.postgres.start()
+        recovered = time.monotonic()
+        until(self.cluster.serving)
+        took = time.monotonic() - recovered
+        self.crashes += 1
+        self.slowest_recovery = max(self.slowest_recovery, took)
+        say(f"database crash {self.crashes}: serving {took:.1f} s after its recovery; {self._standing()}")
+
+    def _close(self) -> None:
+        """End the study once it has as many trials as there shall be."""
+        with Wire(self.cluster.servers[0].target, wait=True) as wire:
+            count = until(lambda: self._more_than_enough(wire))
+            change = studies.Study(name=self.study, budget=studies.Budget(max_trials=count + 2 * self.siege.workers))
+            wire.surely("UpdateStudy", studies.UpdateStudyRequest(study=change, update_mask={"paths": ["budget"]}))
+
+    def _more_than_enough(self, wire: Wire) -> int | None:
+        count = sum(trial.number > 0 for trial in wire.all_trials(self.study))
+        return count if count >= self.siege.trials - 2 * self.siege.workers else None
+
+    def _standing(self) -> str:
+        return f"{self.cluster.lost} of {self.cluster.replies} replies lost" if self.siege.loss else "no replies lost"
+
+    def outcome(self) -> Happened:
+        """What the clients saw and what the database has."""
+        with Wire(self.cluster.servers[0].target) as wire:
+            stored = wire.all_trials(self.study)
+        return Happened(history=read(self.directory.glob("crew-*.jsonl")), stored=stored, refuses_late=True)
+
+
+def run(siege: Siege, processes: Processes, database: str, postgres: Postgres | None, directory: Path) -> Battle:
+    """A siege from its beginning to its end, with all that must hold."""
+    with cluster(processes, database, servers=siege.servers, loss=siege.loss, seed=SEED) as besieged:
+        battle = Battle(siege, besieged, postgres, directory)
+        battle.begin()
+        battle.rage()
+        happened = battle.outcome()
+    say(summary(battle, happened))
+    broken = violations(happened)
+    assert not broken, "\n".join(f"{rule}: {len(found)}: {found[:5]}" for rule, found in broken.items())
+    assert besieged.kills >= siege.kills
+    assert battle.crashes == siege.crashes
+    assert besieged.lost > 0 or not siege.loss
+    assert {trial.state for trial in happened.stored} == {trials.Trial.STATE_SUCCEEDED}
+    assert len(happened.stored) == siege.trials if siege.exactly else len(happened.stored) >= siege.trials
+    return battle
+
+
+def summary(battle: Battle, happened: Happened) -> str:
+    """The counts, for people."""
+    acknowledged = sum(len(event.request.results) for event in happened.answered("Tell"))
+    failed = sum(bool(event.code) for event in happened.history)
+    return (
+        f"{len(happened.stored)} trials, {len(happened.claims)} claims, {acknowledged} acknowledged tells,"
+        f" {len(happened.history)} attempts of calls of which {failed} failed, {battle.cluster.kills} kills,"
+        f" {battle.crashes} crashes of the database (serving again within {battle.slowest_recovery:.1f} s),"
+        f" {battle.cluster.lost} of {battle.cluster.replies} replies lost by the proxy"
+    )
+
+
+@pytest.mark.parametrize(
+    "siege",
+    [
+        pytest.param(SMALL, id="small"),
+        pytest.param(BAR, id="bar", marks=[pytest.mark.chaos, pytest.mark.timeout(420)]),
+        pytest.param(KILLS, id="kills", marks=[pytest.mark.chaos, pytest.mark.timeout(700)]),
+        pytest.param(CRASHES, id="crashes", marks=[pytest.mark.chaos, pytest.mark.timeout(700)]),
+    ],
+)
+def test_replicas_on_postgresql_lose_and_repeat_nothing(siege: Siege, processes: Processes, tmp_path: Path) -> None:
+    with own_postgres(fsync=siege.fsync) as postgres, ExitStack() as ended:
+        # Servers end before their database.
+        ended.callback(lambda: [process.end() for process in reversed(processes.started)])
+        database = postgres.url(postgres.create_database())
+        migrate(database)
+        battle = run(siege, processes, database, postgres, tmp_path)
+        assert battle.slowest_recovery <= READY_WITHIN or siege is SMALL
+
+
+@pytest.mark.parametrize(
+    "siege",
+    [
+        pytest.param(SMALL_SQLITE, id="small"),
+        pytest.param(KILLS_SQLITE, id="kills", marks=[pytest.mark.chaos, pytest.mark.timeout(700)]),
+    ],
+)
+def test_one_server_on_sqlite_loses_and_repeats_nothing(
+    siege: Siege, processes: Processes, sqlite_file: str, tmp_path: Path
+) -> None:
+    run(siege, processes, sqlite_file, None, tmp_path)
