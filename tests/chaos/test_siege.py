@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import pytest
 
 from asktell.v1 import study_service_pb2 as studies
@@ -54,10 +55,10 @@ class Siege:
     fsync: bool = True
 
 
-SMALL = Siege(servers=2, crews=2, workers=8, trials=100, loss=0.1, kills=2, crashes=1, pause=(0.5, 1.0), fsync=False)
+SMALL = Siege(servers=2, crews=2, workers=8, trials=100, loss=0.1, kills=1, crashes=1, pause=(0.5, 1.0), fsync=False)
 SMALL_SQLITE = Siege(servers=1, crews=1, workers=8, trials=100, loss=0.1, kills=2, pause=(0.5, 1.0))
 BAR = Siege(
-    servers=4, crews=5, workers=50, trials=2_000, exactly=True, effort=1.5, loss=0.1, kills=10, crashes=1, pause=(2, 4)
+    servers=4, crews=5, workers=50, trials=2_000, exactly=True, effort=1.5, loss=0.1, kills=5, crashes=1, pause=(2, 4)
 )
 KILLS = Siege(servers=3, crews=2, workers=16, trials=5_000, kills=60, limit=600)
 CRASHES = Siege(servers=3, crews=2, workers=16, trials=1_000, crashes=10, pause=(1, 3), limit=600)
@@ -81,7 +82,11 @@ class Battle:
     def begin(self) -> None:
         """Create the study and let the crews work."""
         budget = {"max_trials": self.siege.trials} if self.siege.exactly else {}
-        spec = {"lease_duration": seconds(LEASE), "late_tells": studies.StudySpec.LATE_TELLS_REFUSE, "max_attempts": 100}
+        spec = {
+            "lease_duration": seconds(LEASE),
+            "late_tells": studies.StudySpec.LATE_TELLS_REFUSE,
+            "max_attempts": 100,
+        }
         with Wire(self.cluster.servers[0].target) as wire:
             self.study = wire.create("siege", small_study(budget=budget, **spec)).name
         for index in range(self.siege.crews):
@@ -143,11 +148,23 @@ class Battle:
         self.postgres.crash()
         self.postgres.start()
         recovered = time.monotonic()
-        until(self.cluster.serving)
+        until(self._at_work)
         took = time.monotonic() - recovered
         self.crashes += 1
         self.slowest_recovery = max(self.slowest_recovery, took)
         say(f"database crash {self.crashes}: serving {took:.1f} s after its recovery; {self._standing()}")
+
+    def _at_work(self) -> bool:
+        """Whether every server says that it serves, and does: reads and writes."""
+        change = studies.Study(name=self.study, labels={"crash": str(self.crashes)})
+        request = studies.UpdateStudyRequest(study=change, update_mask={"paths": ["labels"]})
+        try:
+            for server in self.cluster.servers:
+                with Wire(server.target) as wire:
+                    wire.call("UpdateStudy", request)
+        except grpc.RpcError:
+            return False
+        return self.cluster.serving()
 
     def _close(self) -> None:
         """End the study once it has as many trials as there shall be."""
@@ -157,7 +174,7 @@ class Battle:
             wire.surely("UpdateStudy", studies.UpdateStudyRequest(study=change, update_mask={"paths": ["budget"]}))
 
     def _more_than_enough(self, wire: Wire) -> int | None:
-        count = sum(trial.number > 0 for trial in wire.all_trials(self.study))
+        count = len(wire.all_trials(self.study))
         return count if count >= self.siege.trials - 2 * self.siege.workers else None
 
     def _standing(self) -> str:

@@ -55,10 +55,10 @@ class Crew:
             retry_for=self.patience,
             again=self.again,
         )
-        with RecordedClient(self.target, project=PROJECT, connection=connection) as client:
-            with ThreadPoolExecutor(self.workers) as pool:
-                for future in [pool.submit(self._worker, client, index) for index in range(self.workers)]:
-                    future.result()
+        client = RecordedClient(self.target, project=PROJECT, connection=connection)
+        with client, ThreadPoolExecutor(self.workers) as pool:
+            for future in [pool.submit(self._worker, client, index) for index in range(self.workers)]:
+                future.result()
 
     def _worker(self, client: RecordedClient, index: int) -> None:
         worker = f"{self.name}-{index}"
