@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.postgres import Postgres
+from tests.processes import Processes, migrate
+
+# As root, a PostgreSQL is controlled from a fork, in which gRPC's own fork handlers crash now and then while its threads are at work.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("asktell", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,3 +35,23 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
     name = postgres.create_database()
     yield postgres.url(name)
     postgres.drop_database(name)
+
+
+@pytest.fixture
+def migrated_url(postgres_url: str) -> str:
+    """The address of a new PostgreSQL database with the schema."""
+    migrate(postgres_url)
+    return postgres_url
+
+
+@pytest.fixture
+def sqlite_file(tmp_path: Path) -> str:
+    """Where a new SQLite database may be."""
+    return str(tmp_path / "asktell.db")
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts servers and workers, and ends them all."""
+    with Processes(tmp_path) as started:
+        yield started

