@@ -36,6 +36,14 @@ class Happened:
     stored: Sequence[trials.Trial]
     refuses_late: bool = False
 
+    @cached_property
+    def begun(self) -> dict[str, float]:
+        """When each request was first sent: the service may have done it then, though the reply came with a later attempt."""
+        found: dict[str, float] = {}
+        for event in self.history:
+            found[event.request_id] = min(event.start, found.get(event.request_id, event.start))
+        return found
+
     def answered(self, method: str) -> Iterator[Event]:
         """The attempts of a method that got a reply."""
         return (event for event in self.history if event.method == method and event.reply is not None)
@@ -170,7 +178,7 @@ def regressing_attempts(happened: Happened) -> Iterator[str]:
         if earlier.trial.attempt >= later.trial.attempt:
             yield f"attempts went back: {earlier}; then {later}"
     for earlier, later in _successive(happened, key=lambda claim: claim.trial.attempt):
-        if later.event.end is not None and later.event.end < earlier.event.start:
+        if later.event.end is not None and later.event.end < happened.begun[earlier.event.request_id]:
             yield f"attempts went back: {later}; and after that {earlier}"
     for claim in happened.claims:
         stored = happened.by_number.get(claim.trial.number)

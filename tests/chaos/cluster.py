@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -24,6 +25,8 @@ class Cluster:
     servers: list[Server]
     ways: list[LossyProxy] = field(default_factory=list)
     kills: int = 0
+    _starting: dict[int, Future[None]] = field(default_factory=dict)
+    _starter: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "starter"))
 
     @property
     def target(self) -> str:
@@ -41,19 +44,34 @@ class Cluster:
         return sum(way.lost for way in self.ways)
 
     def kill(self, index: int) -> None:
-        """SIGKILL one server, and start it again on its port."""
+        """SIGKILL one server, and start it again on its port in the background."""
         self.servers[index].kill()
         self.kills += 1
-        self.servers[index] = self._start_again(self.servers[index])
+        self._starting[index] = self._starter.submit(self._start_again, index)
 
-    def _start_again(self, server: Server) -> Server:
+    def _start_again(self, index: int) -> None:
         def attempt() -> Server | None:
             try:
-                return self.processes.again(server)
+                return self.processes.again(self.servers[index])
             except DidNotStart:
-                return None  # The database is not back yet, or a call that is being made has the port.
+                return None  # The database is not back yet.
 
-        return until(attempt)
+        self.servers[index] = until(attempt)
+
+    def up(self) -> list[int]:
+        """The servers that are not being started."""
+        return [
+            index for index in range(len(self.servers)) if index not in self._starting or self._starting[index].done()
+        ]
+
+    def complete(self) -> None:
+        """Return once all servers that were killed have started again; raises what kept one from it."""
+        for started in self._starting.values():
+            started.result()
+
+    def close(self) -> None:
+        """Start no more servers."""
+        self._starter.shutdown(cancel_futures=True)
 
     def serving(self) -> bool:
         """Whether all servers say that they can do their work."""
@@ -81,7 +99,11 @@ def cluster(
             stack.enter_context(LossyProxy(server.port, share=loss, seed=seed + index))
             for index, server in enumerate(started if loss else ())
         ]
-        yield Cluster(processes, database, started, ways)
+        whole = Cluster(processes, database, started, ways)
+        try:
+            yield whole
+        finally:
+            whole.close()
 
 
 @contextmanager

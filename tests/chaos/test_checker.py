@@ -106,7 +106,21 @@ def good_story() -> Story:
     again = story.ask("b", 3, attempt=2, at=21)
     story.add("b", "Tell", tell_request(again, 3), code="UNAVAILABLE")
     story.tell("b", again, 3)
+    lost_ask(story)
     return story
+
+
+def lost_ask(story: Story) -> None:
+    """An ask whose reply came at the second attempt, when the trial was another's."""
+    story.add("a", "Ask", trials.AskRequest(parent=STUDY, request_id="ask-a-4-1"), code="UNAVAILABLE")
+    story.ask("a", 4, at=30)
+    story.tell("b", story.ask("b", 4, attempt=2, at=45), 4)
+    claimed, taken, told = story.events[-3:]
+    story.events[-3:] = [
+        replace(taken, start=claimed.start, end=claimed.end),
+        replace(claimed, start=taken.start, end=taken.end),
+        told,
+    ]
 
 
 def test_a_good_story_breaks_no_rule() -> None:
@@ -136,8 +150,8 @@ def answer_otherwise(story: Story) -> None:
 
 
 def lose_a_tell(story: Story) -> None:
-    story.tell("c", story.ask("c", 4), 1)
-    story.stored[4] = next(event.reply.trials[0] for event in story.events if event.request_id == "ask-c-4-1")
+    story.tell("c", story.ask("c", 5), 1)
+    story.stored[5] = next(event.reply.trials[0] for event in story.events if event.request_id == "ask-c-5-1")
 
 
 def overwrite_a_tell(story: Story) -> None:
@@ -149,23 +163,32 @@ def lose_a_trial(story: Story) -> None:
 
 
 def hand_out_twice(story: Story) -> None:
-    story.ask("c", 4, at=30)
-    story.tell("d", story.ask("d", 4, at=30), 1)
+    story.ask("c", 5, at=30)
+    story.tell("d", story.ask("d", 5, at=30), 1)
 
 
 def hand_on_too_early(story: Story) -> None:
-    story.renew("c", story.ask("c", 4, at=30), at=35)
-    story.tell("d", story.ask("d", 4, attempt=2, at=44), 1)
+    story.renew("c", story.ask("c", 5, at=30), at=35)
+    story.tell("d", story.ask("d", 5, attempt=2, at=44), 1)
 
 
 def count_backwards(story: Story) -> None:
-    story.ask("c", 4, attempt=2, at=30)
-    story.tell("d", story.ask("d", 4, attempt=1, at=50), 1)
+    story.ask("c", 5, attempt=2, at=30)
+    story.tell("d", story.ask("d", 5, attempt=1, at=50), 1)
+
+
+def see_attempts_go_back(story: Story) -> None:
+    story.tell("d", story.ask("d", 5, attempt=2, at=50), 1)
+    later, ended = story.events[-2].reply.trials[0], story.stored[5]
+    earlier = story.ask("c", 5, attempt=1, at=30)
+    # The database had them in their order: only the clients saw it the other way round.
+    earlier.sequence, later.sequence = later.sequence, earlier.sequence
+    story.stored[5] = ended
 
 
 def take_a_stale_tell(story: Story) -> None:
-    stale = story.ask("c", 4, at=30)
-    story.ask("d", 4, attempt=2, at=50)
+    stale = story.ask("c", 5, at=30)
+    story.ask("d", 5, attempt=2, at=50)
     story.tell("c", stale, 1)
 
 
@@ -174,15 +197,15 @@ def change_an_ended_trial(story: Story) -> None:
 
 
 def leave_a_trial(story: Story) -> None:
-    story.ask("c", 4)
+    story.ask("c", 5)
 
 
 def repeat_a_configuration(story: Story) -> None:
-    story.tell("c", story.ask("c", 4, x=0.01), 1)
+    story.tell("c", story.ask("c", 5, x=0.01), 1)
 
 
 def skip_a_number(story: Story) -> None:
-    story.tell("c", story.ask("c", 5), 1)
+    story.tell("c", story.ask("c", 6), 1)
 
 
 BREAKS: dict[Callable[[Story], None], set[str]] = {
@@ -196,6 +219,7 @@ BREAKS: dict[Callable[[Story], None], set[str]] = {
     lose_a_trial: {"lost_tells", "changed_ends", "duplicates"},
     hand_out_twice: {"claimed_twice", "regressing_attempts", "overlapping_claims"},
     hand_on_too_early: {"overlapping_claims"},
+    see_attempts_go_back: {"regressing_attempts"},
     count_backwards: {"regressing_attempts", "overlapping_claims"},
     take_a_stale_tell: {"stale_tells"},
     change_an_ended_trial: {"changed_ends"},

@@ -112,10 +112,10 @@ def test_a_late_tell_and_the_new_holders_tell_that_race_are_one_result(three: Cl
         until(lambda: taken.update(hand_on(wires[1], study, count)) or len(taken) == count)
         with ThreadPoolExecutor(CLIENTS) as pool:
             first, second = {}, {}
-            for n in late:
-                pairs = [(first, wires[n % 3], late[n], 1), (second, wires[(n + 1) % 3], taken[n], 2)]
-                for sent, wire, trial, value in pairs if n % 2 else reversed(pairs):
-                    sent[n] = pool.submit(told, wire, trial, value)
+            for n, trial in late.items():
+                pairs = [(first, wires[n % 3], trial, 1), (second, wires[(n + 1) % 3], taken[n], 2)]
+                for sent, wire, held, value in pairs if n % 2 else reversed(pairs):
+                    sent[n] = pool.submit(told, wire, held, value)
             outcomes = {n: {first[n].result(), second[n].result()} for n in late}
         stored = {trial.number: trial.metrics["loss"].value for trial in wires[2].all_trials(study)}
         assert outcomes == {n: {stored[n], None} for n in late}

@@ -87,6 +87,7 @@ def test_four_copies_of_an_ask_are_one_trial_also_after_a_restart(
     stored = wires[1].all_trials(study)
     assert len({trial.parameters["x"].double_value for trial in stored}) == count
     three.kill(0)
+    three.complete()
     with Wire(three.servers[0].target) as wire:
         again = copies([wire], "Ask", requests, each=1)
         assert [one for (one,) in again] == [reply for (reply, *_) in replies]

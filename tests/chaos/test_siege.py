@@ -78,6 +78,7 @@ class Battle:
     crashes: int = 0
     slowest_recovery: float = 0.0
     study: str = ""
+    told: int = 0
 
     def begin(self) -> None:
         """Create the study and let the crews work."""
@@ -115,7 +116,9 @@ class Battle:
             if not self._working():
                 break
             assert time.monotonic() < ends, f"clients are stuck: {self._standing()}"
+            until(self._went_on)
             action()
+        self.cluster.complete()
         if not self.siege.exactly:
             self._close()
         for crew in self.crews:
@@ -136,15 +139,31 @@ class Battle:
         except subprocess.TimeoutExpired:
             pass
 
+    def _went_on(self) -> bool:
+        """Whether trials were told since the last time, or all work is done: what is broken next shall be at work."""
+        for index in self.cluster.up():
+            with Wire(self.cluster.servers[index].target) as wire:
+                try:
+                    told = wire.study(self.study).trial_counts.succeeded
+                except grpc.RpcError:
+                    continue
+            if told > self.told:
+                self.told = told
+                return True
+        return not self._working()
+
     def _working(self) -> bool:
         return any(crew.popen.poll() is None for crew in self.crews)
 
     def _kill(self) -> None:
-        self.cluster.kill(self.chance.randrange(len(self.cluster.servers)))
+        if not self.cluster.up():
+            self.cluster.complete()
+        self.cluster.kill(self.chance.choice(self.cluster.up()))
         say(f"kill {self.cluster.kills}: {self._standing()}")
 
     def _crash(self) -> None:
         assert self.postgres is not None
+        self.cluster.complete()
         self.postgres.crash()
         self.postgres.start()
         recovered = time.monotonic()
@@ -182,6 +201,7 @@ class Battle:
 
     def outcome(self) -> Happened:
         """What the clients saw and what the database has."""
+        self.cluster.complete()
         with Wire(self.cluster.servers[0].target) as wire:
             stored = wire.all_trials(self.study)
         return Happened(history=read(self.directory.glob("crew-*.jsonl")), stored=stored, refuses_late=True)
