@@ -111,8 +111,8 @@ def forms(places: Sequence[str], *, first: str) -> list[object]:
     return [
         *(pytest.param("on_postgresql", place, 2 if place == first else 1) for place in places),
         pytest.param("on_sqlite", places[2], 1),
-        *(pytest.param("on_postgresql", place, 50, marks=full) for place in places),
-        *(pytest.param("on_sqlite", place, 10, marks=full) for place in places),
+        *(pytest.param("on_postgresql", place, 25, marks=full) for place in places),
+        *(pytest.param("on_sqlite", place, 4, marks=full) for place in places),
     ]
 
 

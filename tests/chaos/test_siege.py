@@ -147,7 +147,7 @@ class Battle:
                     told = wire.study(self.study).trial_counts.succeeded
                 except grpc.RpcError:
                     continue
-            if told > self.told:
+            if told >= self.told + self.siege.workers:
                 self.told = told
                 return True
         return not self._working()
