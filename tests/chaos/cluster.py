@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.chaos.broken_server import PROGRAM, VARIABLE
 from tests.chaos.proxy import LossyProxy
 from tests.ports import free_port
 from tests.postgres import Postgres
@@ -90,10 +92,20 @@ def is_serving(target: str) -> bool:
 
 @contextmanager
 def cluster(
-    processes: Processes, database: str, *, servers: int, loss: float = 0.0, seed: int = 0
+    processes: Processes,
+    database: str,
+    *,
+    servers: int,
+    loss: float = 0.0,
+    seed: int = 0,
+    breach: str = "",
 ) -> Iterator[Cluster]:
-    """Servers on a database that has the schema; with a `loss`, each behind a proxy that loses such a share of replies."""
-    started = [processes.serve(database, listen=f"127.0.0.1:{free_port()}") for _ in range(servers)]
+    """Servers on a database that has the schema; with a `loss`, each behind a proxy that loses such a share of replies.
+
+    With a `breach` they are broken servers, see there, and none of them may be killed.
+    """
+    how: dict[str, Any] = {"program": PROGRAM, "environment": {VARIABLE: breach}} if breach else {}
+    started = [processes.serve(database, listen=f"127.0.0.1:{free_port()}", **how) for _ in range(servers)]
     with ExitStack() as stack:
         ways = [
             stack.enter_context(LossyProxy(server.port, share=loss, seed=seed + index))

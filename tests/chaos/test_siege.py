@@ -18,6 +18,7 @@ import pytest
 
 from asktell.v1 import study_service_pb2 as studies
 from asktell.v1 import trial_service_pb2 as trials
+from tests.chaos.broken_server import FORGET, PRETEND
 from tests.chaos.checker import Happened, violations
 from tests.chaos.cluster import Cluster, cluster, own_postgres
 from tests.chaos.history import read
@@ -57,6 +58,7 @@ class Siege:
 
 SMALL = Siege(servers=2, crews=2, workers=8, trials=100, loss=0.1, kills=1, crashes=1, pause=(0.5, 1.0), fsync=False)
 SMALL_SQLITE = Siege(servers=1, crews=1, workers=8, trials=100, loss=0.1, kills=2, pause=(0.5, 1.0))
+CONTROL = Siege(servers=2, crews=2, workers=8, trials=200, exactly=True)
 BAR = Siege(
     servers=4, crews=5, workers=50, trials=2_000, exactly=True, effort=1.5, loss=0.1, kills=5, crashes=1, pause=(2, 4)
 )
@@ -267,3 +269,20 @@ def test_one_server_on_sqlite_loses_and_repeats_nothing(
     siege: Siege, processes: Processes, sqlite_file: str, tmp_path: Path
 ) -> None:
     run(siege, processes, sqlite_file, None, tmp_path)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(
+    ("breach", "found"), [(FORGET, {"unequal_replies"}), (PRETEND, {"lost_tells", "claimed_twice", "unequal_replies"})]
+)
+def test_a_siege_sees_a_server_that_breaks_its_word(
+    processes: Processes, migrated_url: str, tmp_path: Path, breach: str, found: set[str]
+) -> None:
+    with cluster(processes, migrated_url, servers=2, loss=0.1, seed=SEED, breach=breach) as broken:
+        battle = Battle(CONTROL, broken, None, tmp_path)
+        battle.begin()
+        for crew in battle.crews:
+            crew.wait()  # It may well give up.
+        seen = violations(battle.outcome())
+    say(f"a server that does {breach}: { ({rule: len(sentences) for rule, sentences in seen.items()}) }")
+    assert found <= set(seen)
