@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,13 +32,15 @@ LEASE = 3.0
 TIMEOUT = 20.0
 PATIENCE = 120.0
 READY_WITHIN = 5.0
+FROZEN = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Siege:
     """What is done to the service, and under which load.
 
-    Between `pause` seconds a server is killed, at least `kills` times, or the database crashes, `crashes` times. Workers come in `crews`, a
+    Every `pause` seconds a server is killed, at least `kills` times, or the database crashes, `crashes` times, or a server is stopped for
+    `FROZEN` seconds and goes on as if nothing had happened, `freezes` times. Workers come in `crews`, a
     process each. There are `trials` trials at least, or `exactly` so many. `loss` is the share of replies that are lost. All times in seconds.
     """
 
@@ -51,6 +53,7 @@ class Siege:
     loss: float = 0.0
     kills: int = 0
     crashes: int = 0
+    freezes: int = 0
     pause: tuple[float, float] = (1.0, 2.0)
     limit: float = 300.0
     fsync: bool = True
@@ -60,7 +63,17 @@ SMALL = Siege(servers=2, crews=2, workers=8, trials=100, loss=0.1, kills=1, cras
 SMALL_SQLITE = Siege(servers=1, crews=1, workers=8, trials=100, loss=0.1, kills=2, pause=(0.5, 1.0))
 CONTROL = Siege(servers=2, crews=2, workers=8, trials=200, exactly=True)
 BAR = Siege(
-    servers=4, crews=5, workers=50, trials=2_000, exactly=True, effort=1.5, loss=0.1, kills=5, crashes=1, pause=(2, 4)
+    servers=4,
+    crews=5,
+    workers=50,
+    trials=2_000,
+    exactly=True,
+    effort=1.5,
+    loss=0.1,
+    kills=5,
+    crashes=1,
+    freezes=2,
+    pause=(2, 4),
 )
 KILLS = Siege(servers=3, crews=2, workers=16, trials=5_000, kills=60, limit=600)
 CRASHES = Siege(servers=3, crews=2, workers=16, trials=1_000, crashes=10, pause=(1, 3), limit=600)
@@ -78,12 +91,15 @@ class Battle:
     chance: random.Random = field(default_factory=lambda: random.Random(SEED))
     crews: list[Process] = field(default_factory=list)
     crashes: int = 0
+    freezes: int = 0
     slowest_recovery: float = 0.0
     study: str = ""
     told: int = 0
+    ends: float = 0.0
 
     def begin(self) -> None:
         """Create the study and let the crews work."""
+        self.ends = time.monotonic() + self.siege.limit
         budget = {"max_trials": self.siege.trials} if self.siege.exactly else {}
         spec = {
             "lease_duration": seconds(LEASE),
@@ -112,32 +128,32 @@ class Battle:
 
     def rage(self) -> None:
         """Do what the siege says, then let the study come to its end, killing on if the number of trials is given."""
-        ends = time.monotonic() + self.siege.limit
         for action in self._actions():
             self._pause()
             if not self._working():
                 break
-            assert time.monotonic() < ends, f"clients are stuck: {self._standing()}"
+            assert time.monotonic() < self.ends, f"clients are stuck: {self._standing()}"
             until(self._went_on)
             action()
         self.cluster.complete()
         if not self.siege.exactly:
             self._close()
         for crew in self.crews:
-            status = crew.popen.wait(max(ends - time.monotonic(), 1.0))
+            status = crew.popen.wait(max(self.ends - time.monotonic(), 1.0))
             assert status == 0, f"a crew ended with {status}: {crew.errors()[-3000:]}"
 
-    def _actions(self) -> Iterator:
+    def _actions(self) -> Iterator[Callable[[], None]]:
         planned = [self._kill] * self.siege.kills + [self._crash] * self.siege.crashes
+        planned += [self._freeze] * self.siege.freezes
         self.chance.shuffle(planned)
         yield from planned
         while self.siege.exactly:
             yield self._kill
 
-    def _pause(self) -> None:
+    def _pause(self, length: float | None = None) -> None:
         """Some time, or until the first crew has ended."""
         try:
-            self.crews[0].popen.wait(self.chance.uniform(*self.siege.pause))
+            self.crews[0].popen.wait(length or self.chance.uniform(*self.siege.pause))
         except subprocess.TimeoutExpired:
             pass
 
@@ -162,6 +178,15 @@ class Battle:
             self.cluster.complete()
         self.cluster.kill(self.chance.choice(self.cluster.up()))
         say(f"kill {self.cluster.kills}: {self._standing()}")
+
+    def _freeze(self) -> None:
+        self.cluster.complete()
+        frozen = self.chance.choice(self.cluster.servers)
+        frozen.pause()
+        self._pause(FROZEN)
+        frozen.resume()
+        self.freezes += 1
+        say(f"freeze {self.freezes}: {self._standing()}")
 
     def _crash(self) -> None:
         assert self.postgres is not None
@@ -190,13 +215,12 @@ class Battle:
     def _close(self) -> None:
         """End the study once it has as many trials as there shall be."""
         with Wire(self.cluster.servers[0].target, wait=True) as wire:
-            count = until(lambda: self._more_than_enough(wire))
-            change = studies.Study(name=self.study, budget=studies.Budget(max_trials=count + 2 * self.siege.workers))
+            more = 2 * self.siege.workers
+            while (count := len(wire.all_trials(self.study))) < self.siege.trials - more:
+                assert time.monotonic() < self.ends, f"{count} trials are too few: {self._standing()}"
+                self._pause()
+            change = studies.Study(name=self.study, budget=studies.Budget(max_trials=count + more))
             wire.surely("UpdateStudy", studies.UpdateStudyRequest(study=change, update_mask={"paths": ["budget"]}))
-
-    def _more_than_enough(self, wire: Wire) -> int | None:
-        count = len(wire.all_trials(self.study))
-        return count if count >= self.siege.trials - 2 * self.siege.workers else None
 
     def _standing(self) -> str:
         return f"{self.cluster.lost} of {self.cluster.replies} replies lost" if self.siege.loss else "no replies lost"
@@ -220,7 +244,7 @@ def run(siege: Siege, processes: Processes, database: str, postgres: Postgres | 
     broken = violations(happened)
     assert not broken, "\n".join(f"{rule}: {len(found)}: {found[:5]}" for rule, found in broken.items())
     assert besieged.kills >= siege.kills
-    assert battle.crashes == siege.crashes
+    assert (battle.crashes, battle.freezes) == (siege.crashes, siege.freezes)
     assert besieged.lost > 0 or not siege.loss
     assert {trial.state for trial in happened.stored} == {trials.Trial.STATE_SUCCEEDED}
     assert len(happened.stored) == siege.trials if siege.exactly else len(happened.stored) >= siege.trials
@@ -234,7 +258,7 @@ def summary(battle: Battle, happened: Happened) -> str:
     return (
         f"{len(happened.stored)} trials, {len(happened.claims)} claims, {acknowledged} acknowledged tells,"
         f" {len(happened.history)} attempts of calls of which {failed} failed, {battle.cluster.kills} kills,"
-        f" {battle.crashes} crashes of the database (serving again within {battle.slowest_recovery:.1f} s),"
+        f" {battle.freezes} freezes, {battle.crashes} crashes of the database (serving again within {battle.slowest_recovery:.1f} s),"
         f" {battle.cluster.lost} of {battle.cluster.replies} replies lost by the proxy"
     )
 
