@@ -75,9 +75,9 @@ BAR = Siege(
     freezes=2,
     pause=(2, 4),
 )
-KILLS = Siege(servers=3, crews=2, workers=16, trials=5_000, kills=60, limit=600)
-CRASHES = Siege(servers=3, crews=2, workers=16, trials=1_000, crashes=10, pause=(1, 3), limit=600)
-KILLS_SQLITE = Siege(servers=1, crews=2, workers=16, trials=5_000, kills=60, limit=600)
+KILLS = Siege(servers=3, crews=2, workers=16, trials=5_000, kills=60, limit=1_200)
+CRASHES = Siege(servers=3, crews=2, workers=16, trials=1_000, crashes=10, pause=(1, 3), limit=1_200)
+KILLS_SQLITE = Siege(servers=1, crews=2, workers=16, trials=5_000, kills=60, limit=1_200)
 
 
 @dataclass(slots=True)
@@ -268,8 +268,8 @@ def summary(battle: Battle, happened: Happened) -> str:
     [
         pytest.param(SMALL, id="small"),
         pytest.param(BAR, id="bar", marks=[pytest.mark.chaos, pytest.mark.timeout(420)]),
-        pytest.param(KILLS, id="kills", marks=[pytest.mark.chaos, pytest.mark.timeout(700)]),
-        pytest.param(CRASHES, id="crashes", marks=[pytest.mark.chaos, pytest.mark.timeout(700)]),
+        pytest.param(KILLS, id="kills", marks=[pytest.mark.chaos, pytest.mark.timeout(1_300)]),
+        pytest.param(CRASHES, id="crashes", marks=[pytest.mark.chaos, pytest.mark.timeout(1_300)]),
     ],
 )
 def test_replicas_on_postgresql_lose_and_repeat_nothing(siege: Siege, processes: Processes, tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_replicas_on_postgresql_lose_and_repeat_nothing(siege: Siege, processes:
     "siege",
     [
         pytest.param(SMALL_SQLITE, id="small"),
-        pytest.param(KILLS_SQLITE, id="kills", marks=[pytest.mark.chaos, pytest.mark.timeout(700)]),
+        pytest.param(KILLS_SQLITE, id="kills", marks=[pytest.mark.chaos, pytest.mark.timeout(1_300)]),
     ],
 )
 def test_one_server_on_sqlite_loses_and_repeats_nothing(
@@ -297,7 +297,7 @@ def test_one_server_on_sqlite_loses_and_repeats_nothing(
 
 @pytest.mark.chaos
 @pytest.mark.parametrize(
-    ("breach", "found"), [(FORGET, {"unequal_replies"}), (PRETEND, {"lost_tells", "claimed_twice", "unequal_replies"})]
+    ("breach", "found"), [(FORGET, {"unequal_replies"}), (PRETEND, {"lost_tells", "claimed_twice"})]
 )
 def test_a_siege_sees_a_server_that_breaks_its_word(
     processes: Processes, migrated_url: str, tmp_path: Path, breach: str, found: set[str]
@@ -308,5 +308,6 @@ def test_a_siege_sees_a_server_that_breaks_its_word(
         for crew in battle.crews:
             crew.wait()  # It may well give up.
         seen = violations(battle.outcome())
-    say(f"a server that does {breach}: { ({rule: len(sentences) for rule, sentences in seen.items()}) }")
+    counts = {rule: len(sentences) for rule, sentences in seen.items()}
+    say(f"a server that does {breach}: {counts}")
     assert found <= set(seen)
