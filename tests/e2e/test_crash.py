@@ -7,8 +7,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import pytest
-
 from asktell.v1 import trial_service_pb2 as trials
 from tests.processes import Processes, Server
 from tests.wire import Wire, seconds, small_study, tell_request
@@ -79,12 +77,6 @@ def crash_under_load(processes: Processes, database: str, *, kills: int, between
 
 def test_a_killed_server_loses_no_acknowledged_tell(processes: Processes, sqlite_file: str) -> None:
     crash_under_load(processes, sqlite_file, kills=3, between=100)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_sixty_kills_lose_no_acknowledged_tell(processes: Processes, sqlite_file: str) -> None:
-    crash_under_load(processes, sqlite_file, kills=60, between=100)
 
 
 def test_thirty_two_clients_on_one_sqlite_file_lose_nothing(processes: Processes, sqlite_file: str) -> None:

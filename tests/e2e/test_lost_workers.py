@@ -90,24 +90,6 @@ def test_a_killed_asktell_work_hands_its_trial_on(processes: Processes, server: 
         assert wire.tell(taken, 2).metrics["loss"].value == 2
 
 
-def test_leases_that_expire_together_are_handed_on_once_each(processes: Processes, migrated_url: str) -> None:
-    servers = [processes.serve(migrated_url) for _ in range(2)]
-    count = 40
-    with Wire(servers[0].target) as one, Wire(servers[1].target) as two:
-        study = queued_study(one, count)
-        lost = one.ask(study, "lost", count=count).trials
-        assert len(lost) == count
-        taken: list[trials.Trial] = []
-        while len(taken) < count:
-            for wire in (one, two):
-                taken.extend(wire.ask(study, "other", count=7, lease_duration=seconds(600)).trials)
-        assert sorted(trial.number for trial in taken) == list(range(1, count + 1))
-        assert {trial.attempt for trial in taken} == {2}
-        expired = max(trial.lease.expire_time.ToDatetime(tzinfo=UTC) for trial in lost)
-        assert all(expired <= when(trial) for trial in taken)
-        assert not one.ask(study, "other").trials
-
-
 @pytest.mark.parametrize("late_tells", [studies.StudySpec.LATE_TELLS_ACCEPT, REFUSE])
 def test_a_zombie_cannot_overwrite(processes: Processes, server: Server, late_tells: int) -> None:
     with Wire(server.target) as wire:

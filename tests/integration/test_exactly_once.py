@@ -122,7 +122,7 @@ def test_an_id_of_one_study_or_method_says_nothing_of_another(processes: Process
         assert [len(wire.all_trials(name)) for name in names] == [4, 4]
 
 
-@pytest.mark.slow
+@pytest.mark.chaos
 @pytest.mark.timeout(1200)
 def test_a_thousand_ids_through_two_servers_happen_once_each(processes: Processes, postgres_url: str) -> None:
     migrate(postgres_url)

@@ -393,6 +393,19 @@ def test_a_turn_whose_stop_comes_too_late_goes_on_with_the_next(service, study):
     assert states(service)[1:] == [pb2.Trial.STATE_SUCCEEDED] * 2
 
 
+def test_a_turn_whose_result_was_refused_since_its_lease_is_lost_goes_on_with_the_next(service, study):
+    service.fail("Tell", precondition("trial 1: the lease was lost", "LEASE_LOST"))
+    refused = []
+    for trial in study.trials():
+        try:
+            trial.tell(y=1)
+        except at.FailedPrecondition as refusal:
+            refused.append((refusal.reason, trial.lost))
+    assert refused == [("LEASE_LOST", True)]
+    assert states(service)[1:] == [pb2.Trial.STATE_SUCCEEDED] * 2
+    assert not service.requests["ReleaseTrial"]
+
+
 def test_an_exception_in_a_trial_is_told_as_a_failure_and_raised(service, study):
     def work():
         for trial in study.trials():

@@ -70,19 +70,19 @@ class Trial(TrialProtocol):
         InvalidArgument for a missing objective; FailedPrecondition for a trial that ended, here or elsewhere.
         """
         call = self._telling(metrics, named, metadata=metadata, checkpoint_uri=checkpoint_uri)
-        self._end(self._connection.run(call))
+        self._tell(call)
 
     def fail(self, message: str, *, retry: bool = False) -> None:
         """Tell that the attempt broke; with `retry`, another worker should try while attempts are left."""
-        self._end(self._connection.run(self._ending(outcomes.failed(message, retry=retry))))
+        self._tell(self._ending(outcomes.failed(message, retry=retry)))
 
     def infeasible(self, message: str) -> None:
         """Tell that these parameters cannot work: the model learns it, nobody tries them again."""
-        self._end(self._connection.run(self._ending(outcomes.infeasible(message))))
+        self._tell(self._ending(outcomes.infeasible(message)))
 
     def stop(self, metrics: Told | None = None, /, *, message: str = "") -> None:
         """Tell that the trial was ended early, with its last metrics; by default those last reported."""
-        self._end(self._connection.run(self._stopping(metrics, message)))
+        self._tell(self._stopping(metrics, message))
 
     def report(
         self, metrics: Told | None = None, /, *, step: int, checkpoint_uri: str = "", **named: MetricLike
@@ -141,6 +141,13 @@ class Trial(TrialProtocol):
         """
         if (call := self._conclusion(result)) is not None:
             self._deliver(call)
+
+    def _tell(self, call: Call[TrialRecord]) -> None:
+        try:
+            self._end(self._connection.run(call))
+        except FailedPrecondition as refusal:
+            self._refused(refusal)
+            raise
 
     def _deliver(self, call: Call[TrialRecord]) -> None:
         try:

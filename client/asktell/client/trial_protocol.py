@@ -125,8 +125,13 @@ class TrialProtocol(TrialView):
         if refusal.reason not in TAKEN:
             raise refusal
         logger.warning("what became of trial %d here is dropped: %s", self.number, refusal)
-        self._held().hear(Verdict(self.number, Directive.ABANDON, str(refusal), None))
+        self._refused(refusal)
         self._finish()
+
+    def _refused(self, refusal: FailedPrecondition) -> None:
+        """Take in that the service refused a result: if the trial is somebody else's or ended, it is lost here."""
+        if refusal.reason in TAKEN:
+            self._held().hear(Verdict(self.number, Directive.ABANDON, str(refusal), None))
 
     def _remedy(self, error: BaseException) -> Call[TrialRecord] | None:
         """What to send when the work broke off: a failure if it is the objective's, else the trial goes back; None if it is through."""

@@ -64,19 +64,19 @@ class Trial(TrialProtocol):
         InvalidArgument for a missing objective; FailedPrecondition for a trial that ended, here or elsewhere.
         """
         call = self._telling(metrics, named, metadata=metadata, checkpoint_uri=checkpoint_uri)
-        self._end(await self._connection.run(call))
+        await self._tell(call)
 
     async def fail(self, message: str, *, retry: bool = False) -> None:
         """Tell that the attempt broke; with `retry`, another worker should try while attempts are left."""
-        self._end(await self._connection.run(self._ending(outcomes.failed(message, retry=retry))))
+        await self._tell(self._ending(outcomes.failed(message, retry=retry)))
 
     async def infeasible(self, message: str) -> None:
         """Tell that these parameters cannot work: the model learns it, nobody tries them again."""
-        self._end(await self._connection.run(self._ending(outcomes.infeasible(message))))
+        await self._tell(self._ending(outcomes.infeasible(message)))
 
     async def stop(self, metrics: Told | None = None, /, *, message: str = "") -> None:
         """Tell that the trial was ended early, with its last metrics; by default those last reported."""
-        self._end(await self._connection.run(self._stopping(metrics, message)))
+        await self._tell(self._stopping(metrics, message))
 
     async def report(
         self, metrics: Told | None = None, /, *, step: int, checkpoint_uri: str = "", **named: MetricLike
@@ -131,6 +131,13 @@ class Trial(TrialProtocol):
         """
         if (call := self._conclusion(result)) is not None:
             await self._deliver(call)
+
+    async def _tell(self, call: Call[TrialRecord]) -> None:
+        try:
+            self._end(await self._connection.run(call))
+        except FailedPrecondition as refusal:
+            self._refused(refusal)
+            raise
 
     async def _deliver(self, call: Call[TrialRecord]) -> None:
         try:
