@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +40,10 @@ class Databases:
                 yield databases
             finally:
                 if databases._postgres is not None:
-                    databases._postgres.remove()
+                    # An interrupt may have ended it already.
+                    with suppress(subprocess.CalledProcessError):
+                        databases._postgres.remove()
+                    shutil.rmtree(databases._postgres.directory, ignore_errors=True)
 
     def empty(self, kind: str) -> str:
         """The address of a new and empty database: a URL of PostgreSQL's, or the path of a file that is not there yet."""
