@@ -34,6 +34,8 @@ SPEC = StudySpec(
 )
 REQUEST = Request("tell", "r-1", "digest")
 
+ALL = 10**9
+
 
 @pytest_asyncio.fixture
 async def study_id(store: SqlStore) -> int:
@@ -117,7 +119,7 @@ async def test_32_writers_at_once_take_each_number_and_each_sequence_once(store,
 
     async def reader() -> None:
         for _ in range(20):
-            trials = await store.read(lambda tx: tx.trials_after(study_id, 0))
+            trials = await store.read(lambda tx: tx.changed_trials(study_id, after=0, upto=ALL, limit=ALL))
             assert [trial.sequence for trial in trials] == list(range(2, 2 + len(trials)))
 
     made, *_ = await asyncio.gather(asyncio.gather(*(writer() for _ in range(32))), *(reader() for _ in range(4)))
@@ -131,7 +133,9 @@ async def test_a_reader_that_asks_for_what_is_after_a_sequence_number_misses_not
 
     async def watch() -> None:
         while len(seen) < 100:
-            trials = await store.read(lambda tx: tx.trials_after(study_id, seen[-1] if seen else 0))
+            trials = await store.read(
+                lambda tx: tx.changed_trials(study_id, after=seen[-1] if seen else 0, upto=ALL, limit=ALL)
+            )
             seen.extend(trial.sequence for trial in trials)
 
     await asyncio.gather(watch(), *(store.write(add_trial) for _ in range(100)))
@@ -144,7 +148,11 @@ async def test_a_read_sees_one_snapshot_throughout(store, study_id):
     def read_twice(tx):
         before = tx.find_study(NAME).study.sequence
         gate.hold()
-        return before, tx.find_study(NAME).study.sequence, len(tx.trials_after(study_id, 0))
+        return (
+            before,
+            tx.find_study(NAME).study.sequence,
+            len(tx.changed_trials(study_id, after=0, upto=ALL, limit=ALL)),
+        )
 
     reading = asyncio.create_task(store.read(read_twice))
     await gate.reached()
@@ -230,8 +238,8 @@ async def test_a_change_that_waited_for_a_renewal_keeps_it(store, address, study
     gate.open()
     renewed = await renewing
     await noting
-    assert renewed.lease.expire_time > trial.lease.expire_time
-    assert await find(store, study_id, 1) == renewed.noted(metadata={"noted": "yes"})
+    assert renewed.expire_time > trial.lease.expire_time
+    assert await find(store, study_id, 1) == replace(trial, lease=renewed).noted(metadata={"noted": "yes"})
 
 
 async def test_a_lease_that_is_renewed_while_it_is_sought_has_not_expired(store, address, study_id):
@@ -274,7 +282,7 @@ async def test_renewals_and_tells_in_any_order_end_each_trial_once_and_for_good(
     steps += [lambda tx, tokens=tokens: tx.renew_leases(tokens) for tokens in some]
     order.shuffle(steps)
     await asyncio.gather(*(store.write(step) for step in steps))
-    ended = await store.read(lambda tx: tx.trials_after(study_id, 0))
+    ended = await store.read(lambda tx: tx.changed_trials(study_id, after=0, upto=ALL, limit=ALL))
     assert {trial.state for trial in ended} == {TrialState.SUCCEEDED}
     assert {trial.lease for trial in ended} == {None}
 
@@ -299,7 +307,7 @@ async def test_of_those_who_wait_together_one_that_fails_harms_no_other(store, s
     await holding
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Trial, ValueError, Trial, Conflict, Trial]
-    stored = await store.read(lambda tx: tx.trials_after(study_id, 0))
+    stored = await store.read(lambda tx: tx.changed_trials(study_id, after=0, upto=ALL, limit=ALL))
     assert [trial.number for trial in stored] == [1, 2, 3]
     assert sorted(outcome.number for outcome in outcomes if isinstance(outcome, Trial)) == [1, 2, 3]
 
@@ -352,7 +360,7 @@ async def test_steps_given_before_the_close_are_finished(store, address, study_i
     await store.close()
     assert sorted(trial.number for trial in await asyncio.gather(*made)) == list(range(1, 51))
     again = open_store(address)
-    assert len(await again.read(lambda tx: tx.trials_after(study_id, 0))) == 50
+    assert len(await again.read(lambda tx: tx.changed_trials(study_id, after=0, upto=ALL, limit=ALL))) == 50
     await again.close()
 
 
@@ -407,7 +415,7 @@ class TestSqlite:
         assert isinstance(outcomes[1], Unavailable)
         assert "full" in str(outcomes[1])
         acknowledged = {1} | {outcome.number for outcome in outcomes if isinstance(outcome, Trial)}
-        stored = await store.read(lambda tx: tx.trials_after(study_id, 0))
+        stored = await store.read(lambda tx: tx.changed_trials(study_id, after=0, upto=ALL, limit=ALL))
         assert {trial.number for trial in stored} == acknowledged
 
 
@@ -431,7 +439,7 @@ class TestPostgresql:
 
         assert (await store.write(lose_the_first_connection)).number == 1
         assert len(runs) == 2
-        assert len(await store.read(lambda tx: tx.trials_after(study_id, 0))) == 1
+        assert len(await store.read(lambda tx: tx.changed_trials(study_id, after=0, upto=ALL, limit=ALL))) == 1
 
     async def test_a_connection_lost_in_the_commit_is_unavailable_and_not_tried_again(self, store, address, study_id):
         runs = []

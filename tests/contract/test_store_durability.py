@@ -46,6 +46,8 @@ async def main():
 asyncio.run(main())
 """
 
+ALL = 10**9
+
 
 def acknowledged_until_killed(address: str) -> set[int]:
     with subprocess.Popen([sys.executable, "-c", WRITER, address], stdout=subprocess.PIPE, text=True) as writer:
@@ -60,7 +62,7 @@ async def stored(address: str) -> set[int]:
     store = open_store(address)
     found = await store.read(lambda tx: tx.find_study(NAME))
     assert found is not None
-    trials = await store.read(lambda tx: tx.trials_after(found.study.id, 0))
+    trials = await store.read(lambda tx: tx.changed_trials(found.study.id, after=0, upto=ALL, limit=ALL))
     await store.close()
     numbers = {trial.number for trial in trials}
     assert numbers == set(range(1, found.study.next_number)), "a killed write left a part of itself"

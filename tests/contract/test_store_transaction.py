@@ -38,6 +38,8 @@ SPEC = StudySpec(
     late_tells=LateTells.REFUSE,
 )
 
+ALL = 10**9
+
 
 def new_study(name: StudyName = NAME) -> NewStudy:
     return NewStudy(name=name, spec=SPEC, seed=-(2**63), budget=Budget(max_trials=5), labels={"a": "ü\n"})
@@ -295,7 +297,7 @@ async def test_trials_are_counted_by_study_and_state(store):
 async def test_trials_after_a_sequence_number_come_in_the_order_of_changes(store):
     study_id = await create(store)
     await insert(store, study_id, queued(1, sequence=9), queued(2, sequence=4), queued(3, sequence=7))
-    changed = await store.read(lambda tx: tx.trials_after(study_id, 4))
+    changed = await store.read(lambda tx: tx.changed_trials(study_id, after=4, upto=ALL, limit=ALL))
     assert [(trial.sequence, trial.number) for trial in changed] == [(7, 3), (9, 1)]
 
 
@@ -366,9 +368,10 @@ async def test_a_renewed_lease_starts_anew_from_the_databases_clock(store):
     renewed = await store.write(lambda tx: tx.renew_leases(tokens))
     after = await clock(store)
     assert set(renewed) == {(study_id, 1)}
-    trial = renewed[study_id, 1]
-    assert before <= trial.lease.expire_time - duration <= after
-    assert trial == await find(store, study_id, 1)
+    lease = renewed[study_id, 1]
+    assert before <= lease.expire_time - duration <= after
+    trial = await find(store, study_id, 1)
+    assert trial.lease == lease
     assert replace(trial, lease=None) == replace(active(1, now=THEN), lease=None)
     assert await find(store, study_id, 2) == active(2, now=THEN)
 
@@ -528,7 +531,7 @@ METHODS = {
     "claim_trials": lambda tx, study, trials: tx.claim_trials(study, [(t, t.sequence) for t in trials]),
     "find_study_ids": lambda tx, study, trials: tx.find_study_ids([NAME, ELSEWHERE]),
     "find_trials": lambda tx, study, trials: tx.find_trials(study, [t.number for t in trials]),
-    "trials_after": lambda tx, study, trials: tx.trials_after(study, 0),
+    "changed_trials": lambda tx, study, trials: tx.changed_trials(study, after=0, upto=ALL, limit=ALL),
     "list_trials": lambda tx, study, trials: tx.list_trials(study, after=0, limit=99, states=(), worker_id=""),
     "expired_trials": lambda tx, study, trials: tx.expired_trials(study),
     "studies_with_expired_leases": lambda tx, study, trials: tx.studies_with_expired_leases(10),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from asktell.server.application import leases, studies, trials
+from asktell.server.application import history, leases, studies, trials
 from asktell.server.application.ask import Answer, Ask, Reason
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
@@ -425,3 +425,15 @@ async def test_an_update_that_changes_nothing_takes_no_sequence_number(tmp_path:
         assert (first.study.sequence, first.study.own_sequence, first.study.budget.max_trials) == (2, 2, 7)
         assert await clerk.write(NAME, lambda tx: studies.update_study(tx, update)) == first
         assert (await home.store.read(lambda tx: studies.get_study(tx, NAME))) == first
+
+
+async def test_a_long_history_is_read_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house(tmp_path) as home:
+        asked = (await home.ask(count=7)).trials
+        await home.tell(asked[2])
+        for page in (1, 3, 7, 100):
+            monkeypatch.setattr(history, "PAGE", page)
+            snapshot = await History(home.store).read(NAME)
+            assert sorted(snapshot.roster.trials) == list(range(1, 8))
+            assert snapshot.roster.sequence == snapshot.study.sequence
+            assert (snapshot.counts.active, snapshot.counts.succeeded) == (6, 1)

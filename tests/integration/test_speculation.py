@@ -264,3 +264,19 @@ async def test_memory_of_what_is_prepared_is_bounded(tmp_path):
         for number in range(speculation.MAX_STUDIES + 50):
             shelf.note_asked(StudyName("p", f"s{number}"))
         assert len(shelf._asked) == speculation.MAX_STUDIES
+
+
+async def test_a_burst_of_tells_looks_once_and_what_was_in_vain_is_not_tried_at_once_again(tmp_path):
+    async with house(tmp_path) as home:
+        active = await home.ask(3)
+        await home.desk.settle()
+        home.engine.idle = False
+        home.desk.told, told = lambda name: None, home.desk.told
+        await asyncio.gather(*(home.tell(trial, 5.0) for trial in active))
+        for _ in active:
+            told(NAME)
+        await home.desk.settle()
+        assert [len(request.observations) for request in home.engine.ahead] == [3]
+        told(NAME)
+        await home.desk.settle()
+        assert len(home.engine.ahead) == 1

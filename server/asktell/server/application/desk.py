@@ -158,7 +158,7 @@ class Desk:
 
     def told(self, name: StudyName) -> None:
         """A result came: prepare what its worker will ask for."""
-        if self._shelf is not None and name not in self._lines:
+        if self._shelf is not None and name not in self._lines and self._shelf.pays(name):
             self._keep(self._shelf.prepare_after_tell(name))
 
     async def settle(self) -> None:

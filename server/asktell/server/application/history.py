@@ -13,6 +13,9 @@ from asktell.server.application.studies import missing_study
 from asktell.server.domain.study import Study, StudyName, TrialCounts
 from asktell.server.domain.trial import Trial
 
+PAGE = 5_000
+"""Changed trials in one read: a study of a hundred thousand is not decoded in one go, which others would wait for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -48,6 +51,34 @@ class _Read:
     since: int
     changed: Sequence[Trial]
 
+    @property
+    def complete(self) -> bool:
+        """Whether this is all that had changed."""
+        return len(self.changed) < PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The transaction that reads a study and what has changed of it, a page at most."""
+
+    name: StudyName
+    requests: Sequence[Request]
+    sequences: Mapping[int, int]
+
+    def __call__(self, tx: Transaction) -> _Read:
+        # One replay comes with the study; several are a statement of their own.
+        alone = self.requests[0] if len(self.requests) == 1 else None
+        found = tx.find_study(self.name, request=alone)
+        if found is None:
+            raise missing_study(self.name)
+        study = found.study
+        replays = tx.find_replies(study.id, self.requests) if alone is None else {}
+        if alone is not None and found.replay is not None:
+            replays = {alone.key: found.replay}
+        since = self.sequences.get(study.id, 0)
+        changed = tx.changed_trials(study.id, after=since, upto=study.sequence, limit=PAGE)
+        return _Read(found, replays, since, changed)
+
 
 class History:
     """Reads studies with all their trials, fetching only what changed since the last time. Used from the event loop alone.
@@ -63,26 +94,13 @@ class History:
 
     async def read(self, name: StudyName, *, requests: Sequence[Request] = ()) -> Snapshot:
         """The study as it stands, with what the requests got if they were answered before; NotFound if there is no such study."""
-        sequences = {study_id: known.roster.sequence for study_id, known in self._known.items()}
-
-        def step(tx: Transaction) -> _Read:
-            # One replay comes with the study; several are a statement of their own.
-            alone = requests[0] if len(requests) == 1 else None
-            found = tx.find_study(name, request=alone)
-            if found is None:
-                raise missing_study(name)
-            since = sequences.get(found.study.id, 0)
-            replays = tx.find_replies(found.study.id, requests) if alone is None else {}
-            if alone is not None and found.replay is not None:
-                replays = {alone.key: found.replay}
-            return _Read(found, replays, since, tx.trials_after(found.study.id, since))
-
-        read = await self._store.read(step)
-        roster = self._remember(read)
-        if roster is None:
-            return await self.read(name, requests=requests)
-        # The hint is not remembered: another replica's, or its loss, shows at the next read.
-        return Snapshot(read.found.study, read.found.now, read.replays, roster, roster.counts, read.found.hint)
+        while True:
+            sequences = {study_id: known.roster.sequence for study_id, known in self._known.items()}
+            read = await self._store.read(_Reading(name, requests, sequences))
+            roster = self._remember(read)
+            if roster is not None and read.complete:
+                # The hint is not remembered: another replica's, or its loss, shows at the next read.
+                return Snapshot(read.found.study, read.found.now, read.replays, roster, roster.counts, read.found.hint)
 
     def forget(self, name: StudyName) -> None:
         """Drop what is known of a study, as when it was deleted."""
@@ -95,7 +113,7 @@ class History:
         if read.since and study.id not in self._known:
             return None
         known = self._known.setdefault(study.id, _Known(study.name, len(study.spec.space)))
-        known.roster.learn(read.changed, study.sequence)
+        known.roster.learn(read.changed, study.sequence if read.complete else read.changed[-1].sequence)
         self._known.move_to_end(study.id)
         self._shrink()
         return known.roster

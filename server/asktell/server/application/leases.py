@@ -113,9 +113,9 @@ class Release:
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     command: Renew
-    renewed: asyncio.Future[Mapping[int, Trial]]
+    renewed: asyncio.Future[Mapping[int, Lease]]
 
-    def settle(self, outcome: Mapping[int, Trial] | Exception) -> None:
+    def settle(self, outcome: Mapping[int, Lease] | Exception) -> None:
         if self.renewed.done():
             return
         if isinstance(outcome, Exception):
@@ -141,14 +141,14 @@ class Renewals:
         """
         command.validate()
         renewed = await self._queue(command)
-        verdicts = {number: _going_on(trial) for number, trial in renewed.items()}
+        verdicts = {number: Verdict(number, Directive.CONTINUE, lease=lease) for number, lease in renewed.items()}
         lost = [renewal for renewal in command.renewals if renewal.number not in renewed]
         if lost:
             late: dict[int, Verdict] = await self._clerk.make(_resumption(command.study, lost))
             verdicts |= late
         return [verdicts[renewal.number] for renewal in command.renewals]
 
-    def _queue(self, command: Renew) -> asyncio.Future[Mapping[int, Trial]]:
+    def _queue(self, command: Renew) -> asyncio.Future[Mapping[int, Lease]]:
         waiting = _Waiting(command, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._task is None or self._task.done():
@@ -163,7 +163,7 @@ class Renewals:
             for waiting, outcome in zip(batch, await self._renew(batch), strict=True):
                 waiting.settle(outcome)
 
-    async def _renew(self, batch: Sequence[_Waiting]) -> Sequence[Mapping[int, Trial] | Exception]:
+    async def _renew(self, batch: Sequence[_Waiting]) -> Sequence[Mapping[int, Lease] | Exception]:
         try:
             return await self._store.write(_Renewal([waiting.command for waiting in batch]))
         except Exception as error:  # noqa: BLE001 - each caller gets the error; those that come after are renewed
@@ -172,11 +172,11 @@ class Renewals:
 
 @dataclass(frozen=True, slots=True)
 class _Renewal:
-    """The transaction that renews what is live: for each call the renewed trials by number, or NotFound."""
+    """The transaction that renews what is live: for each call the renewed leases by number, or NotFound."""
 
     commands: Sequence[Renew]
 
-    def __call__(self, tx: Transaction) -> list[Mapping[int, Trial] | Exception]:
+    def __call__(self, tx: Transaction) -> list[Mapping[int, Lease] | Exception]:
         ids = tx.find_study_ids({command.study for command in self.commands})
         tokens: dict[tuple[int, int], list[str]] = {}
         for command in self.commands:
@@ -188,13 +188,13 @@ class _Renewal:
 
     @staticmethod
     def _of(
-        command: Renew, study_id: int | None, renewed: Mapping[tuple[int, int], Trial]
-    ) -> Mapping[int, Trial] | Exception:
+        command: Renew, study_id: int | None, renewed: Mapping[tuple[int, int], Lease]
+    ) -> Mapping[int, Lease] | Exception:
         if study_id is None:
             return missing_study(command.study)
         found = {renewal.number: renewed.get((study_id, renewal.number)) for renewal in command.renewals}
         tokens = {renewal.number: renewal.token for renewal in command.renewals}
-        return {number: trial for number, trial in found.items() if trial is not None and trial.holds(tokens[number])}
+        return {number: lease for number, lease in found.items() if lease is not None and lease.token == tokens[number]}
 
 
 def _resumption(study: StudyName, renewals: Sequence[Renewal]) -> Change[dict[int, Verdict]]:

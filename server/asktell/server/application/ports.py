@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, TrialCounts
-from asktell.server.domain.trial import Trial, TrialState
+from asktell.server.domain.trial import Lease, Trial, TrialState
 
 T = TypeVar("T")
 
@@ -149,11 +149,8 @@ class Transaction(Protocol):
     def find_trials(self, study_id: int, numbers: Collection[int]) -> dict[int, Trial]:
         """Trials by number, without measurements, locked (FOR UPDATE) in a writing transaction; missing ones are left out."""
 
-    def trials_after(self, study_id: int, sequence: int) -> list[Trial]:
-        """Trials changed after a sequence number, without measurements, in the order of sequences."""
-
     def changed_trials(self, study_id: int, *, after: int, upto: int, limit: int) -> list[Trial]:
-        """The first `limit` trials whose latest change is above `after` and at most `upto`, as `trials_after` has them."""
+        """The first `limit` trials whose latest change is above `after` and at most `upto`, without measurements, in the order of changes."""
 
     def list_trials(
         self, study_id: int, *, after: int, limit: int, states: Collection[TrialState], worker_id: str
@@ -169,9 +166,9 @@ class Transaction(Protocol):
     def find_study_ids(self, names: Collection[StudyName]) -> dict[StudyName, int]:
         """The ids of the studies that there are."""
 
-    def renew_leases(self, tokens: Mapping[tuple[int, int], Collection[str]]) -> dict[tuple[int, int], Trial]:
+    def renew_leases(self, tokens: Mapping[tuple[int, int], Collection[str]]) -> dict[tuple[int, int], Lease]:
         """Start live leases anew from the database's clock: of the trials, by study id and number, whose token is among those given for
-        it. The renewed trials, by study id and number.
+        it. The renewed leases, by study id and number.
         """
 
     def record_measurements(

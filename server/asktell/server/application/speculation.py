@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -15,7 +16,7 @@ from asktell.server.application.history import History, Snapshot
 from asktell.server.application.ports import Engine
 from asktell.server.domain.errors import DomainError
 from asktell.server.domain.metric import Goal, Objective
-from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
+from asktell.server.domain.policy import Candidate, Decision
 from asktell.server.domain.study import StudyName
 from asktell.server.domain.trial import Trial, TrialState, finite
 
@@ -31,6 +32,8 @@ QUIET = 0.05
 """Seconds after a hand-out before the next candidates are prepared: workers that come back sooner leave no time to prepare."""
 ATTENTION = 600.0
 """Seconds after an ask during which another one is expected."""
+PATIENCE = 1.0
+"""Seconds after a preparation in vain before a tell leads to the next."""
 MAX_STUDIES = 256
 
 
@@ -85,6 +88,8 @@ class Shelf:
         self._history, self._engine, self._busy = history, engine, busy
         self._prepared: dict[StudyName, Prepared] = {}
         self._asked: OrderedDict[StudyName, float] = OrderedDict()
+        self._preparing: set[StudyName] = set()
+        self._vain: dict[StudyName, float] = {}
 
     def serving(self, snapshot: Snapshot) -> Prepared | None:
         """What is prepared for the study as it stands; None if nothing is. What no longer serves is dropped."""
@@ -102,6 +107,18 @@ class Shelf:
         while len(self._asked) > MAX_STUDIES:
             forgotten, _ = self._asked.popitem(last=False)
             self._prepared.pop(forgotten, None)
+            self._vain.pop(forgotten, None)
+
+    def pays(self, name: StudyName) -> bool:
+        """Whether to look, after a tell, if something can be prepared: an ask is expected, nobody looks already, and it was not just in
+        vain, as for a policy that needs no model.
+        """
+        now = time.monotonic()
+        return (
+            name not in self._preparing
+            and now - self._asked.get(name, -ATTENTION) < ATTENTION
+            and now - self._vain.get(name, -PATIENCE) >= PATIENCE
+        )
 
     async def prepare_after_ask(self, name: StudyName, *, pace: float) -> None:
         """Prepare for the workers that will come back, if asks, which take `pace` seconds to meet, leave the time, and there are so many
@@ -113,30 +130,38 @@ class Shelf:
             await self._prepare(name, at_least=0)
 
     async def prepare_after_tell(self, name: StudyName) -> None:
-        """Choose at once what the worker that told will ask for."""
-        if time.monotonic() - self._asked.get(name, -ATTENTION) < ATTENTION:
+        """Choose at once what the worker that told will ask for, if that pays."""
+        if self.pays(name):
             await self._prepare(name, at_least=1)
 
     async def _prepare(self, name: StudyName, *, at_least: int) -> None:
-        if self._busy(name):
+        if self._busy(name) or name in self._preparing:
             return
+        self._preparing.add(name)
         try:
             snapshot = await self._history.read(name)
+            if not self._busy(name) and self.serving(snapshot) is None:
+                self._begin(snapshot, _count(snapshot, at_least=at_least))
         except DomainError as error:
             log.debug("not_prepared", study=str(name), error=str(error))
-            return
-        if self._busy(name) or self.serving(snapshot) is not None:
-            return
-        count = _count(snapshot, at_least=at_least)
-        if count:
-            request = suggest_request(snapshot, count, fixed={}, time_limit=None)
-            self._put(snapshot, request)
+        finally:
+            self._preparing.discard(name)
 
-    def _put(self, snapshot: Snapshot, request: SuggestRequest) -> None:
+    def _begin(self, snapshot: Snapshot, count: int) -> None:
+        if count == 0:
+            return
         study = snapshot.study
+        request = suggest_request(snapshot, count, fixed={}, time_limit=None)
         decision = asyncio.create_task(self._engine.suggest_ahead(request), name="prepare")
-        decision.add_done_callback(lambda task: task.cancelled() or task.exception())
-        self._prepared[study.name] = Prepared(study.id, study.sequence, study.next_number, request.count, decision)
+        decision.add_done_callback(partial(self._note_outcome, study.name))
+        self._prepared[study.name] = Prepared(study.id, study.sequence, study.next_number, count, decision)
+
+    def _note_outcome(self, name: StudyName, task: asyncio.Task[Decision | None]) -> None:
+        if task.cancelled() or task.exception() is not None or task.result() is None:
+            self._vain[name] = time.monotonic()
+            prepared = self._prepared.get(name)
+            if prepared is not None and prepared.decision is task:
+                del self._prepared[name]
 
 
 def _count(snapshot: Snapshot, *, at_least: int) -> int:

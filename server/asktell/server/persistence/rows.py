@@ -127,7 +127,7 @@ def trial(row: Row[Any]) -> Trial:
         metrics=encoding.unpack_metrics(row.metrics),
         message=row.message,
         metadata=encoding.unpack_notes(row.metadata),
-        lease=_lease(row),
+        lease=None if row.lease_token is None else lease(row),
         worker_id=row.worker_id,
         attempt=row.attempt,
         spent_attempts=row.spent_attempts,
@@ -139,9 +139,8 @@ def trial(row: Row[Any]) -> Trial:
     )
 
 
-def _lease(row: Row[Any]) -> Lease | None:
-    if row.lease_token is None:
-        return None
+def lease(row: Row[Any]) -> Lease:
+    """The lease in a row of `trials` that has one."""
     return Lease(row.lease_token, row.worker_id, row.expire_time, row.lease_duration)
 
 

@@ -124,13 +124,16 @@ FIND_TRIALS = _by_whether_writing(
     .order_by(trials.c.number)
 )
 
-TRIALS_AFTER = (
+CHANGED_TRIALS = (
     select(trials)
-    .where(trials.c.study_id == bindparam("of_study"), trials.c.change_seq > bindparam("after"))
+    .where(
+        trials.c.study_id == bindparam("of_study"),
+        trials.c.change_seq > bindparam("after"),
+        trials.c.change_seq <= bindparam("upto"),
+    )
     .order_by(trials.c.change_seq)
+    .limit(bindparam("limit"))
 )
-
-CHANGED_TRIALS = TRIALS_AFTER.where(trials.c.change_seq <= bindparam("upto")).limit(bindparam("limit"))
 
 EXPIRED_TRIALS = _by_whether_writing(
     select(trials).where(trials.c.study_id == bindparam("of_study"), _LEASE_ENDED).order_by(trials.c.number)
@@ -158,7 +161,14 @@ RENEW_LEASES = (
         among(trials.c.lease_token, "of_tokens"),
     )
     .values(expire_time=database_now_plus(trials.c.lease_duration))
-    .returning(*trials.c)
+    .returning(
+        trials.c.study_id,
+        trials.c.number,
+        trials.c.lease_token,
+        trials.c.worker_id,
+        trials.c.expire_time,
+        trials.c.lease_duration,
+    )
 )
 
 RECORD_MEASUREMENTS = {

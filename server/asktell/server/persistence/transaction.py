@@ -13,7 +13,7 @@ from asktell.server.application.ports import Found, Locked, MetricKey, NewStudy,
 from asktell.server.domain.errors import Conflict
 from asktell.server.domain.metric import Measurement
 from asktell.server.domain.study import Study, StudyName, TrialCounts
-from asktell.server.domain.trial import Trial, TrialState
+from asktell.server.domain.trial import Lease, Trial, TrialState
 from asktell.server.persistence import rows, statements
 from asktell.server.persistence.failures import taken
 
@@ -120,9 +120,6 @@ class SqlTransaction:
         parameters = {"of_study": study_id, "of_numbers": list(numbers)}
         return rows.trials_by_number(self._execute(statements.FIND_TRIALS[self._writing], parameters))
 
-    def trials_after(self, study_id: int, sequence: int) -> list[Trial]:
-        return _trials(self._execute(statements.TRIALS_AFTER, {"of_study": study_id, "after": sequence}))
-
     def changed_trials(self, study_id: int, *, after: int, upto: int, limit: int) -> list[Trial]:
         parameters = {"of_study": study_id, "after": after, "upto": upto, "limit": limit}
         return _trials(self._execute(statements.CHANGED_TRIALS, parameters))
@@ -147,12 +144,12 @@ class SqlTransaction:
         found = self._execute(statements.FIND_STUDY_IDS, parameters)
         return {StudyName(row.project, row.name): row.id for row in found}
 
-    def renew_leases(self, tokens: Mapping[tuple[int, int], Collection[str]]) -> dict[tuple[int, int], Trial]:
+    def renew_leases(self, tokens: Mapping[tuple[int, int], Collection[str]]) -> dict[tuple[int, int], Lease]:
         if not tokens:
             return {}
         parameters = {"of_trials": list(tokens), "of_tokens": [token for of_one in tokens.values() for token in of_one]}
         renewed = self._execute(statements.RENEW_LEASES, parameters)
-        return {(row.study_id, row.number): rows.trial(row) for row in renewed}
+        return {(row.study_id, row.number): rows.lease(row) for row in renewed}
 
     def record_measurements(
         self, study_id: int, measurements: Mapping[int, Sequence[Measurement]], *, now: datetime
