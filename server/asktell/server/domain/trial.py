@@ -204,6 +204,8 @@ class Trial:
 
     def noted(self, *, metadata: Mapping[str, str] | None = None, checkpoint_uri: str = "") -> Trial:
         """The trial with more metadata and, if given, another checkpoint."""
+        if not metadata and not checkpoint_uri:
+            return self
         return replace(
             self,
             metadata={**self.metadata, **(metadata or {})},

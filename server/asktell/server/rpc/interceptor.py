@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from asktell.server.domain.errors import DomainError, InvalidArgument
 from asktell.server.rpc.errors import abort
@@ -31,7 +31,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the methods of asktell; other services pass. Our streams yield replies that are packed already."""
+        """Wrap the methods of asktell; other services pass. Replies may be packed already; those of our streams are."""
         handler = await continuation(handler_call_details)
         path = handler_call_details.method
         if handler is None or not path.startswith("/asktell."):
@@ -39,15 +39,15 @@ class Boundary(grpc.aio.ServerInterceptor):
         method, read = path.rpartition("/")[2], handler.request_deserializer
         # Their types are those of threads.
         unary, stream = cast("Handler | None", handler.unary_unary), cast("Stream | None", handler.unary_stream)
-        upload, write = cast("Handler | None", handler.stream_unary), handler.response_serializer
+        upload = cast("Handler | None", handler.stream_unary)
         if stream is not None:
             return grpc.unary_stream_rpc_method_handler(_guarded_stream(method, stream, read))
         if upload is not None:
             return grpc.stream_unary_rpc_method_handler(
-                _guarded_upload(method, upload, read), response_serializer=write
+                _guarded_upload(method, upload, read), response_serializer=_packed
             )
         if unary is not None:
-            return grpc.unary_unary_rpc_method_handler(_guarded(method, unary, read), response_serializer=write)
+            return grpc.unary_unary_rpc_method_handler(_guarded(method, unary, read), response_serializer=_packed)
         return handler
 
 
@@ -94,6 +94,11 @@ async def _boundary(method: str, context: Any) -> AsyncIterator[None]:
         await context.abort(grpc.StatusCode.INTERNAL, f"internal error; the server's log has it under {reference}")
     else:
         log.debug("rpc", method=method, milliseconds=round(1000 * (time.perf_counter() - started), 1))
+
+
+def _packed(reply: Message | bytes) -> bytes:
+    """The reply's bytes. What is kept for repeated requests was packed when it was written down."""
+    return reply if isinstance(reply, bytes) else reply.SerializeToString()
 
 
 def _read(payload: bytes, read: Read | None) -> Any:

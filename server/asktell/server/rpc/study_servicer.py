@@ -83,7 +83,7 @@ class StudyServicer(StudyServiceServicer):
             for reply in spool:
                 yield reply
 
-    async def ImportStudy(self, requests: AsyncIterator[pb.ImportStudyRequest], context: Any) -> pb.Study:
+    async def ImportStudy(self, requests: AsyncIterator[pb.ImportStudyRequest], context: Any) -> Any:
         importer = Importer(
             store=self.store, policies=self.engine.policies(), new_nonce=secrets.token_urlsafe, pack=_pack
         )
@@ -91,7 +91,7 @@ class StudyServicer(StudyServiceServicer):
         if first is None:
             raise InvalidArgument("parent", "is missing: the first request says where the archive goes")
         batches = read_batches(first, requests)
-        return pb.Study.FromString(await importer.take(read_import(first), batches))
+        return await importer.take(read_import(first), batches)
 
     def WatchStudy(self, request: pb.WatchStudyRequest, context: Any) -> AsyncGenerator[bytes, None]:  # type: ignore[override]
         # Packed already, once for all who watch the study: the interceptor sends them as they are.

@@ -32,15 +32,15 @@ class TrialServicer(TrialServiceServicer):
     renewals: leases.Renewals
     ask_time_limit: float
 
-    async def Ask(self, request: pb.AskRequest, context: Any) -> pb.AskResponse:
+    async def Ask(self, request: pb.AskRequest, context: Any) -> Any:
         remaining = context.time_remaining()
         patience = self.ask_time_limit if remaining is None else min(remaining - MARGIN, self.ask_time_limit)
         command = convert.read_ask(request, patience=patience)
         reply = await self.desk.ask(command, pack=_pack_answer)
         reach("ask.replying")
-        return pb.AskResponse.FromString(reply)
+        return reply
 
-    async def Tell(self, request: pb.TellRequest, context: Any) -> pb.TellResponse:
+    async def Tell(self, request: pb.TellRequest, context: Any) -> Any:
         command = convert.read_tell(request)
 
         def pack(told: Sequence[Trial]) -> bytes:
@@ -50,7 +50,7 @@ class TrialServicer(TrialServiceServicer):
         reach("tell.committed")
         self.desk.told(command.study)
         reach("tell.replying")
-        return pb.TellResponse.FromString(reply)
+        return reply
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
         verdict = await self.clerk.make(leases.report(convert.read_report(request)))
@@ -65,15 +65,14 @@ class TrialServicer(TrialServiceServicer):
         released = await self.clerk.make(leases.release(command))
         return convert.trial_message(command.trial.study, released)
 
-    async def AddTrials(self, request: pb.AddTrialsRequest, context: Any) -> pb.AddTrialsResponse:
+    async def AddTrials(self, request: pb.AddTrialsRequest, context: Any) -> Any:
         command = convert.read_add(request, new_nonce=self.desk.new_nonce)
         command.validate()
 
         def pack(added: Sequence[Trial]) -> bytes:
             return pb.AddTrialsResponse(trials=convert.trial_messages(command.study, added)).SerializeToString()
 
-        reply = await self.clerk.write(command.study, lambda tx: trials.add_trials(tx, command, pack=pack))
-        return pb.AddTrialsResponse.FromString(reply)
+        return await self.clerk.write(command.study, lambda tx: trials.add_trials(tx, command, pack=pack))
 
     async def GetTrial(self, request: pb.GetTrialRequest, context: Any) -> pb.Trial:
         name = TrialName.parse(request.name, path="name")
