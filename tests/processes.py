@@ -33,6 +33,7 @@ class Process:
 
     popen: subprocess.Popen[str]
     log: Path
+    ended: bool = field(default=False, kw_only=True)
 
     @property
     def pid(self) -> int:
@@ -79,7 +80,10 @@ class Process:
         return self.log.read_text()
 
     def end(self) -> None:
-        """Kill the process and its whole group, if any of it is left."""
+        """Kill the process and its whole group, if any of it is left. Once: later its number may be that of another's group."""
+        if self.ended:
+            return
+        self.ended = True
         if self.popen.poll() is None:
             self.popen.kill()
         try:
@@ -127,7 +131,7 @@ class Processes:
         if not line.startswith(READY):
             raise DidNotStart(f"status {process.wait()}: {line}{process.errors()}")
         server = Server(process.popen, process.log, line.removeprefix(READY), database)
-        self.started.append(server)
+        self.started[self.started.index(process)] = server
         return server
 
     def again(self, server: Server) -> Server:

@@ -140,7 +140,8 @@ class Study:
     def renew(self, number: int, attempt: int) -> bool:
         """Whether the lease is kept."""
         trial = self.trials[number]
-        trial.resume(attempt)
+        if _room(self.max_parallel, self.count(State.ACTIVE), 1):
+            trial.resume(attempt)
         return trial.live(attempt)
 
     def release(self, number: int, attempt: int) -> None:
