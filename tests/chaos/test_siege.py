@@ -40,8 +40,9 @@ class Siege:
     """What is done to the service, and under which load.
 
     Every `pause` seconds a server is killed, at least `kills` times, or the database crashes, `crashes` times, or a server is stopped for
-    `FROZEN` seconds and goes on as if nothing had happened, `freezes` times. Workers come in `crews`, a
-    process each. There are `trials` trials at least, or `exactly` so many. `loss` is the share of replies that are lost. All times in seconds.
+    `FROZEN` seconds and goes on as if nothing had happened, `freezes` times. Workers come in `crews`, a process each; a trial takes them
+    `effort` on average. There are `trials` trials at least, or `exactly` so many. `loss` is the share of replies that are lost. After
+    `limit` the clients count as stuck. All times in seconds.
     """
 
     servers: int
