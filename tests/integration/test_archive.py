@@ -492,8 +492,8 @@ def test_whatever_is_done_to_a_file_it_is_refused(place: Place, exported: Path, 
         for _ in range(60):
             content = damaged(whole_file, chance)
             broken.write_bytes(content)
-            if content == whole_file:
-                continue
+            if content.rstrip(b"\n") == whole_file.rstrip(b"\n"):
+                continue  # The end of the last line says nothing.
             with pytest.raises(InvalidArgument, match=r"broken.jsonl line \d+: "):
                 client.import_study(broken, f"fuzz{next(IDS)}")
         assert place.dump() == before
