@@ -58,7 +58,9 @@ class Modelled:
 
 
 def choice(request: SuggestRequest) -> Decision:
-    origin = Origin(policy="modelled", predictions={"y": Prediction(1.0, 0.1)}, incumbent=0.9)
+    origin = Origin(policy="modelled", predictions={"y": Prediction(1.0, 0.1)}, acquisition=-1.0, incumbent=0.9)
+    if request.policy == "random":
+        origin = Origin(policy="random")
     numbers = range(request.next_number, request.next_number + request.count)
     return Decision(
         tuple(Candidate({"x": 0.01 * number + 1e-4 * len(request.observations)}, origin) for number in numbers)
@@ -93,12 +95,14 @@ class House:
 
 
 @asynccontextmanager
-async def house(path: Path, *, speculate: bool = True, objectives: int = 1, **budget: Any) -> AsyncIterator[House]:
+async def house(
+    path: Path, *, speculate: bool = True, objectives: int = 1, policy: str = "auto", **budget: Any
+) -> AsyncIterator[House]:
     database = str(path / "a.db")
     migrate(database)
     store = open_store(database)
     goals = tuple(Objective(name, Goal.MINIMIZE) for name in ("y", "z")[:objectives])
-    spec = StudySpec(space=SearchSpace((Float(name="x", low=0.0, high=1.0),)), objectives=goals)
+    spec = StudySpec(space=SearchSpace((Float(name="x", low=0.0, high=1.0),)), objectives=goals, policy=policy)
     command = studies.CreateStudy(name=NAME, spec=spec, budget=Budget(**budget), drawn_seed=0)
     await store.write(lambda tx: studies.create_study(tx, command))
     nonces = itertools.count()
@@ -280,3 +284,11 @@ async def test_a_burst_of_tells_looks_once_and_what_was_in_vain_is_not_tried_at_
         told(NAME)
         await home.desk.settle()
         assert len(home.engine.ahead) == 1
+
+
+async def test_a_study_that_takes_no_model_is_not_looked_at(tmp_path):
+    async with house(tmp_path, policy="random") as home:
+        active = await with_workers(home, 8)
+        await home.tell(active[0])
+        await home.desk.settle()
+        assert home.engine.ahead == []

@@ -66,11 +66,14 @@ class _Call:
 
 @dataclass(slots=True)
 class _Line:
-    """The asks that wait for one study, and those that are being met. `pace` is how many seconds the last round took."""
+    """The asks that wait for one study, and those that are being met. `pace` is how many seconds the last round took, `modelled` whether a
+    surrogate chose for it.
+    """
 
     waiting: deque[_Call] = field(default_factory=deque)
     meeting: Sequence[_Call] = ()
     pace: float = 0.0
+    modelled: bool = False
 
     def repeated(self, command: Ask) -> _Call | None:
         """The call in this line that the ask is a copy of; AlreadyExists if its request id has another payload."""
@@ -193,7 +196,7 @@ class Desk:
             del self._lines[name]
             for call in line.waiting:
                 call.settle(_closing())
-        if self._shelf is not None:
+        if self._shelf is not None and line.modelled:
             self._shelf.note_asked(name)
             self._keep(self._shelf.prepare_after_ask(name, pace=line.pace))
 
@@ -274,6 +277,7 @@ class Desk:
         reach("ask.committed")
         for call, reply in zip(line.meeting, replies, strict=True):
             call.settle(reply)
+        line.modelled = any(candidate.origin.acquisition is not None for candidate in candidates)
         if prepared is not None:
             prepared.handed += len(candidates)
         self._store_hint(decision.hint, snapshot)

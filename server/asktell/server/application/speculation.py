@@ -101,7 +101,7 @@ class Shelf:
         return None
 
     def note_asked(self, name: StudyName) -> None:
-        """An ask was met here, so that another one may come."""
+        """A surrogate chose for an ask here: another one may come, and would have to wait for it."""
         self._asked[name] = time.monotonic()
         self._asked.move_to_end(name)
         while len(self._asked) > MAX_STUDIES:
