@@ -23,9 +23,10 @@ from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
 from asktell.server.domain.space import Float, SearchSpace
 from asktell.server.domain.study import Budget, StudyName, StudySpec, StudyState
-from asktell.server.domain.trial import Origin, Prediction, Trial
+from asktell.server.domain.trial import Origin, Prediction, Trial, TrialState
 from asktell.server.persistence.migration import migrate
 from asktell.server.persistence.store import SqlStore, open_store
+from asktell.server.policies.engine import ProcessPoolEngine
 
 NAME = StudyName("p", "s")
 
@@ -292,3 +293,61 @@ async def test_a_study_that_takes_no_model_is_not_looked_at(tmp_path):
         await home.tell(active[0])
         await home.desk.settle()
         assert home.engine.ahead == []
+
+
+@dataclass
+class Counted:
+    """The real engine, with how often an ask had to wait for it from the start."""
+
+    engine: ProcessPoolEngine
+    asked: int = 0
+
+    async def suggest(self, request: SuggestRequest) -> Decision:
+        self.asked += 1
+        return await self.engine.suggest(request)
+
+    async def suggest_ahead(self, request: SuggestRequest) -> Decision | None:
+        return await self.engine.suggest_ahead(request)
+
+
+async def sequential_choices(path: Path, *, speculate: bool) -> tuple[list[Any], int]:
+    """What one worker is given in a study with a surrogate, all that was decided of it, and how many asks had nothing prepared."""
+    async with house(path, speculate=speculate, policy="gp") as home:
+        finished = [
+            trials.NewTrial(
+                parameters={"x": number / 10},
+                state=TrialState.SUCCEEDED,
+                metrics={"y": MetricValue((number - 3.3) ** 2)},
+            )
+            for number in range(10)
+        ]
+        adding = trials.AddTrials(study=NAME, trials=finished, nonces=["n"] * len(finished))
+        await home.store.write(lambda tx: trials.add_trials(tx, adding, pack=lambda added: b""))
+        engine = ProcessPoolEngine(workers=1)
+        counted = Counted(engine)
+        desk = Desk(
+            store=home.store,
+            engine=counted,
+            history=History(home.store),
+            new_nonce=lambda: "n",
+            speculate=speculate,
+        )
+        chosen, alike = House(home.store, counted, desk), []
+        for _ in range(6):
+            (trial,) = await chosen.ask()
+            alike.append((trial.parameters, trial.origin.predictions, trial.origin.acquisition, trial.origin.made_for))
+            x = trial.parameters["x"]
+            await chosen.tell(trial, (10 * x - 3.3) ** 2)
+            await desk.settle()
+        await desk.close()
+        await engine.close()
+        return alike, counted.asked
+
+
+async def test_a_sequential_study_is_given_the_same_to_the_bit_with_speculation_and_without(tmp_path):
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    ahead, asked_ahead = await sequential_choices(tmp_path / "with", speculate=True)
+    waited, asked = await sequential_choices(tmp_path / "without", speculate=False)
+    assert ahead == waited
+    assert (asked_ahead, asked) == (1, 6), "after the first ask everything was there"
