@@ -149,8 +149,11 @@ def _descriptor(method: str) -> Any:
 
 
 def small_study(*, budget: Mapping[str, Any] | None = None, **spec: Any) -> studies.Study:
-    """A study with one float `x` in [0, 1] that minimises `loss`, by random search unless `spec` says otherwise."""
-    chosen: dict[str, Any] = {"policy": "random", "seed": 1, **spec}
+    """A study with one float `x` in [0, 1] that minimises `loss`, by random search unless `spec` says otherwise.
+
+    Its leases are long: one that ran out during a long run of the tests would change the database under another test.
+    """
+    chosen: dict[str, Any] = {"policy": "random", "seed": 1, "lease_duration": seconds(3600), **spec}
     return studies.Study(
         spec=studies.StudySpec(
             parameters=[space.ParameterSpec(name="x", float_spec=space.FloatSpec(low=0, high=1))],

@@ -10,7 +10,7 @@ import pytest
 
 from asktell.server.application import studies, trials
 from asktell.server.application.clerk import Change, Clerk
-from asktell.server.application.leases import Directive, Release, Report, release, report
+from asktell.server.application.leases import Directive, Release, Renew, Renewal, Renewals, Report, release, report
 from asktell.server.application.ports import Request
 from asktell.server.application.tell import Failed, Result, Stopped, Succeeded, Tell, tell
 from asktell.server.domain.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
@@ -250,3 +250,47 @@ async def test_metadata_that_grows_tell_by_tell_stays_within_its_limit(store):
         await clerk.make(tell_with(range(50, 70), token))
     await clerk.make(tell_with(range(60, 64), token))
     assert len((await stored(store))[0].metadata) == 64
+
+
+async def test_trials_that_stop_as_reported_are_one_statement_more_however_many(store):
+    active = await create(store, active=20)
+    clerk = Clerk(store)
+    for trial in active[:15]:
+        measurements = [Measurement(step, {"y": MetricValue(float(step)), "z": MetricValue(1.0)}) for step in (1, 7, 3)]
+        name, token = TrialName(NAME, trial.number), trial.lease.token
+        await clerk.make(report(Report(trial=name, lease_token=token, measurements=measurements)))
+    results = [Result(number=t.number, lease_token=t.lease.token, outcome=Stopped({}, "")) for t in active]
+    with counted() as cost:
+        await clerk.make(tell(Tell(study=NAME, results=results), pack=lambda told: b""))
+    assert cost.statements == 4
+    stopped = await stored(store)
+    assert [trial.metrics for trial in stopped[:15]] == [{"y": MetricValue(7.0), "z": MetricValue(1.0)}] * 15
+    assert [trial.metrics for trial in stopped[15:]] == [{}] * 5
+
+
+async def test_a_crowd_of_full_renewals_is_renewed(store):
+    """One statement for all of them would have more parameters than PostgreSQL takes."""
+    active = await create(store, active=1000)
+    clerk = Clerk(store)
+    renewals = Renewals(store, clerk)
+    command = Renew(study=NAME, renewals=[Renewal(trial.number, trial.lease.token) for trial in active])
+    replies = await asyncio.gather(*(renewals.renew(command) for _ in range(40)))
+    assert all(verdict.directive is Directive.CONTINUE for verdicts in replies for verdict in verdicts)
+
+
+async def test_leases_that_go_on_under_a_limit_count_the_active_trials_once(store):
+    active = await create(store, active=30)
+    budget = Budget(max_parallel=20)
+    clerk = Clerk(store)
+    await clerk.write(NAME, lambda tx: studies.update_study(tx, studies.UpdateStudy(name=NAME, budget=budget)))
+
+    def expire(tx):
+        locked = tx.lock_study(NAME, changes=30)
+        tx.update_trials(locked.study.id, [trial.expired(max_attempts=3, now=locked.now) for trial in active])
+
+    await store.write(expire)
+    command = Renew(study=NAME, renewals=[Renewal(trial.number, trial.lease.token) for trial in active])
+    with counted() as cost:
+        verdicts = await Renewals(store, clerk).renew(command)
+    assert [verdict.directive for verdict in verdicts] == [Directive.CONTINUE] * 20 + [Directive.ABANDON] * 10
+    assert cost.statements == 2 + 4

@@ -548,6 +548,7 @@ METHODS = {
     "abandoned_studies": lambda tx, study, trials: tx.abandoned_studies(limit=10),
     "discard_trials": lambda tx, study, trials: tx.discard_trials(study, limit=10),
     "discard_study": lambda tx, study, trials: tx.discard_study(study),
+    "last_measurements": lambda tx, study, trials: tx.last_measurements(study, [t.number for t in trials]),
     "save_hint": lambda tx, study, trials: tx.save_hint(study, "auto", b"h" * len(trials)),
     "forget_old_replies": lambda tx, study, trials: tx.forget_old_replies(10),
 }

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from asktell.server.application import history, leases, studies, trials
-from asktell.server.application.ask import Answer, Ask, Reason
+from asktell.server.application.ask import Answer, Ask, Reason, is_over
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
@@ -437,3 +437,102 @@ async def test_a_long_history_is_read_in_pages(tmp_path: Path, monkeypatch: pyte
             assert sorted(snapshot.roster.trials) == list(range(1, 8))
             assert snapshot.roster.sequence == snapshot.study.sequence
             assert (snapshot.counts.active, snapshot.counts.succeeded) == (6, 1)
+
+
+async def test_a_page_of_what_was_dropped_meanwhile_does_not_hide_what_nobody_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "PAGE", 2)
+    async with house(tmp_path) as home:
+        await home.ask(count=9)
+        slow = History(home.store)
+        known = slow._known
+        original, reads = slow._remember, []
+
+        def remember(read: Any) -> Any:
+            reads.append(read)
+            if len(reads) == 3:
+                # As if the study was evicted, and another read had begun anew.
+                known.clear()
+                original(reads[0])
+            return original(read)
+
+        monkeypatch.setattr(slow, "_remember", remember)
+        assert sorted((await slow.read(NAME)).roster.trials) == list(range(1, 10))
+
+
+async def test_asks_with_fixed_values_that_python_takes_for_equal_are_met_apart(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        outcomes = await asyncio.gather(home.ask(fixed={"x": True}), home.ask(fixed={"x": 1}), return_exceptions=True)
+        assert isinstance(outcomes[0], InvalidArgument)
+        assert numbers(outcomes[1]) == [1]
+
+
+async def test_an_ask_that_is_short_of_time_does_not_take_the_time_of_others(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        now = time.monotonic()
+        await asyncio.gather(*(home.ask(deadline=now + left) for left in (30, 0.5, 0.5, 40, 50)))
+        limits = [(request.count, request.time_limit > 10) for request in home.engine.requests]
+        assert limits == [(1, True), (2, False), (2, True)]
+
+
+async def test_a_repeated_ask_has_the_time_of_its_latest_caller(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        request, now = Request("Ask", "r", "f"), time.monotonic()
+        await asyncio.gather(*(home.ask(request=request, deadline=now + left) for left in (0.1, 30)))
+        (asked,) = home.engine.requests
+        assert asked.time_limit > 10
+
+
+async def test_whoever_adds_trials_all_the_time_does_not_keep_an_ask_from_its_own(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        levels = iter(range(LEVELS - 1, 0, -1))
+        choose = home.engine.suggest
+
+        async def overtaken(request: SuggestRequest) -> Decision:
+            decision = await choose(request)
+            await home.enqueue(next(levels))
+            return decision
+
+        home.engine.suggest = overtaken
+        await home.ask(fixed={"x": 0})
+        assert len(home.engine.requests) == 3
+        assert home.answers[-1].trials[0].parameters == {"x": 0}
+
+
+async def test_asks_whose_callers_went_away_do_not_count_among_those_that_wait(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        home.engine.gate.clear()
+        desk = Desk(
+            store=home.store, engine=home.engine, history=History(home.store), new_nonce=lambda: "n", max_waiting=1
+        )
+        first = asyncio.create_task(home.ask(desk=desk))
+        while not home.engine.requests:
+            await asyncio.sleep(0)
+        gone = asyncio.create_task(home.ask(desk=desk))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        third = asyncio.create_task(home.ask(desk=desk))
+        await asyncio.sleep(0)
+        home.engine.gate.set()
+        await asyncio.gather(first, third)
+
+
+async def test_time_that_is_spent_while_the_policy_chooses_hands_out_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path, max_duration=timedelta(seconds=1)) as home:
+        home.engine.gate.clear()
+        asking = asyncio.create_task(home.ask())
+        while not home.engine.requests:
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while not is_over(*(await home.store.read(now_of))):
+                await asyncio.sleep(0.05)
+        home.engine.gate.set()
+        answer = await asking
+        assert (answer.trials, answer.closed, answer.reason) == ((), True, Reason.BUDGET_SPENT)
+
+
+def now_of(tx: Any) -> tuple[Any, Any]:
+    found = tx.find_study(NAME)
+    return found.study, found.now

@@ -34,8 +34,10 @@ class TrialServiceStub:
     reply, through any replica; with another payload, ALREADY_EXISTS. Ids are scoped by study and method: at most 128 printable ASCII characters.
     An Ask that hands out nothing changed nothing, and is answered anew.
 
-    A lease that runs out queues its trial again. Until another worker takes it, RenewLeases and Report with its token make the trial active
-    again, as after an outage of the service.
+    A lease that runs out queues its trial again. Until another worker takes it, and while `max_parallel` leaves room, RenewLeases and Report
+    with its token make the trial active again, as after an outage of the service.
+
+    Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
@@ -80,8 +82,10 @@ class TrialServiceAsyncStub(TrialServiceStub):
     reply, through any replica; with another payload, ALREADY_EXISTS. Ids are scoped by study and method: at most 128 printable ASCII characters.
     An Ask that hands out nothing changed nothing, and is answered anew.
 
-    A lease that runs out queues its trial again. Until another worker takes it, RenewLeases and Report with its token make the trial active
-    again, as after an outage of the service.
+    A lease that runs out queues its trial again. Until another worker takes it, and while `max_parallel` leaves room, RenewLeases and Report
+    with its token make the trial active again, as after an outage of the service.
+
+    Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
@@ -122,8 +126,10 @@ class TrialServiceServicer(metaclass=_abc_1.ABCMeta):
     reply, through any replica; with another payload, ALREADY_EXISTS. Ids are scoped by study and method: at most 128 printable ASCII characters.
     An Ask that hands out nothing changed nothing, and is answered anew.
 
-    A lease that runs out queues its trial again. Until another worker takes it, RenewLeases and Report with its token make the trial active
-    again, as after an outage of the service.
+    A lease that runs out queues its trial again. Until another worker takes it, and while `max_parallel` leaves room, RenewLeases and Report
+    with its token make the trial active again, as after an outage of the service.
+
+    Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.

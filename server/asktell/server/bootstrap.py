@@ -77,6 +77,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             history=History(store),
             new_nonce=lambda: secrets.token_hex(8),
             max_waiting=settings.max_waiting_asks,
+            longest=settings.ask_time_limit,
             speculate=settings.speculate,
         )
         stack.push_async_callback(desk.close)
@@ -87,7 +88,6 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
                 Clerk(store),
                 feeds,
                 listen=settings.listen,
-                ask_time_limit=settings.ask_time_limit,
                 max_connection_age=settings.max_connection_age,
             )
         service = Service(rpc, store, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from itertools import count, islice
 
@@ -132,10 +132,16 @@ def _refusal(snapshot: Snapshot) -> Reason | None:
 
 def _overspent(snapshot: Snapshot) -> bool:
     """Whether time or failures, which no further trial may be handed out beyond, are used up."""
-    budget, created = snapshot.study.budget, snapshot.study.create_time
-    if budget.max_duration is not None and snapshot.now - created >= budget.max_duration:
+    budget = snapshot.study.budget
+    if is_over(snapshot.study, snapshot.now):
         return True
     return budget.max_failures is not None and snapshot.counts.failed >= budget.max_failures
+
+
+def is_over(study: Study, now: datetime) -> bool:
+    """Whether the study's time is spent."""
+    limit = study.budget.max_duration
+    return limit is not None and now - study.create_time >= limit
 
 
 def _claimable(snapshot: Snapshot, fixed: Parameters) -> Iterator[Trial]:
@@ -219,6 +225,8 @@ class HandOut:
         if (seen.id, seen.state, seen.budget) != (now.id, now.state, now.budget):
             raise Conflict
         if self.candidates and seen.next_number != locked.first_number:
+            raise Conflict
+        if is_over(now, locked.now):
             raise Conflict
         if now.budget.max_parallel is not None and tx.count_active(now.id) + handed > now.budget.max_parallel:
             raise Conflict

@@ -34,13 +34,15 @@ LARGEST_BATCH_TRIALS = 2_000
 class Change(Generic[T]):
     """What a call does to trials of a study.
 
-    `numbers` are the trials that it touches. `amend` gets them, puts back what changes, and returns the reply; a DomainError that it raises
-    is the reply, and undoes what it put. It may run more than once, and on any thread. With a `request` the reply is bytes, and is kept.
+    `numbers` are the trials that it touches, `reported` those of them whose last measurement it may ask for. `amend` gets them, puts back
+    what changes, and returns the reply; a DomainError that it raises is the reply, and undoes what it put. It may run more than once, and on
+    any thread. With a `request` the reply is bytes, and is kept.
     """
 
     study: StudyName
     numbers: Sequence[int]
     amend: Callable[[Draft], T]
+    reported: Sequence[int] = ()
     request: Request | None = None
 
 
@@ -51,19 +53,23 @@ class _Ledger:
     tx: Transaction
     locked: Locked
     before: Mapping[int, Trial]
+    reported: Mapping[int, Measurement]
     sequence: int
     trials: dict[int, Trial] = field(default_factory=dict)
     amended: dict[int, Trial] = field(default_factory=dict)
     measurements: dict[int, list[Measurement]] = field(default_factory=dict)
+    active_before: int | None = None
 
     def __post_init__(self) -> None:
         self.trials.update(self.before)
 
     def count_active(self) -> int:
         """How many trials of the study are active, as the changes so far leave it."""
+        if self.active_before is None:
+            self.active_before = self.tx.count_active(self.locked.study.id)
         ended = sum(self.before[number].state is TrialState.ACTIVE for number in self.amended)
         begun = sum(trial.state is TrialState.ACTIVE for trial in self.amended.values())
-        return self.tx.count_active(self.locked.study.id) - ended + begun
+        return self.active_before - ended + begun
 
     def take(self, draft: Draft) -> None:
         self.sequence += len(draft.put)
@@ -118,9 +124,9 @@ class Draft:
         self.recorded[number] = measurements
 
     def last_reported(self, number: int) -> Metrics:
-        """The metrics of the trial's last step; none if nothing was reported. This alone costs a statement."""
-        stored = self._ledger.tx.list_measurements(self.study.id, number)
-        reported = [*stored, *self._ledger.measurements.get(number, ())]
+        """The metrics of the last step of one of the `reported` trials; none if nothing was reported."""
+        stored = self._ledger.reported.get(number)
+        reported = [*([] if stored is None else [stored]), *self._ledger.measurements.get(number, ())]
         return max(reported, key=lambda measurement: measurement.step).metrics if reported else {}
 
 
@@ -140,7 +146,14 @@ class _Batch:
             raise missing_study(self.study)
         replays = _of(alone, locked.replay) if alone else tx.find_replies(locked.study.id, requests)
         numbers = {number for change in self.changes for number in change.numbers}
-        ledger = _Ledger(tx, locked, tx.find_trials(locked.study.id, numbers), locked.first_sequence)
+        reported = {number for change in self.changes for number in change.reported}
+        ledger = _Ledger(
+            tx,
+            locked,
+            tx.find_trials(locked.study.id, numbers),
+            tx.last_measurements(locked.study.id, reported),
+            locked.first_sequence,
+        )
         outcomes = [self._make(change, ledger, replays) for change in self.changes]
         replies = [
             (change.request, outcome)
@@ -239,23 +252,22 @@ class Clerk:
         return entry.reply
 
     async def _work(self, study: StudyName, line: deque[_Entry]) -> None:
+        entries: list[_Entry] = []
         try:
             while line:
-                await self._commit(study, _next_batch(line))
+                entries = _next_batch(line)
+                await self._commit(study, entries)
         finally:
+            # Whoever is settled already is not heard of this.
             del self._lines[study]
-            for entry in line:
-                entry.settle(Unavailable("the server is shutting down"))
+            for entry in (*entries, *line):
+                entry.settle(Unavailable("the server is shutting down", reason="SHUTTING_DOWN"))
 
     async def _commit(self, study: StudyName, entries: Sequence[_Entry]) -> None:
         try:
             outcomes = (
                 await write_once(self._store, _step(study, [entry.change for entry in entries])) if entries else []
             )
-        except asyncio.CancelledError:
-            for entry in entries:
-                entry.reply.cancel()
-            raise
         except Exception as error:  # noqa: BLE001 - each caller gets the error; the line goes on
             await self._recover(study, entries, error)
             return

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, takewhile
 from typing import Any
@@ -22,6 +21,7 @@ from asktell.server.application.requests import replay_of
 from asktell.server.application.speculation import Prepared, Shelf, tagged
 from asktell.server.domain.errors import AlreadyExists, Conflict, Overloaded, Unavailable
 from asktell.server.domain.policy import MAX_HINT, Decision, SuggestRequest
+from asktell.server.domain.space import key
 from asktell.server.domain.study import StudyName
 
 log = structlog.get_logger("asktell.ask")
@@ -33,6 +33,11 @@ MAX_WAITING = 256
 STUDIES_WAITING = 8
 """Of so many studies the lines may be full before all are told to come later."""
 LONGEST_RETRY = 30.0
+LONGEST = 20.0
+SHORT = 1.0
+"""An ask with fewer seconds left is short of time."""
+YIELDING = 3
+"""After so many collisions the candidates are handed out though they do not know of the latest trials."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,12 +47,24 @@ class _Call:
     command: Ask
     pack: Pack
     callers: list[asyncio.Future[bytes]] = field(default_factory=list)
+    deadline: float = 0.0
 
-    def join(self) -> asyncio.Future[bytes]:
-        """What another caller waits on."""
+    def join(self, deadline: float) -> asyncio.Future[bytes]:
+        """What another caller waits on, until its deadline at most."""
+        self.deadline = max(self.deadline, deadline)
         caller: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.callers.append(caller)
         return caller
+
+    @property
+    def left(self) -> float:
+        """Seconds until the last caller stops waiting, at least 0."""
+        return max(self.deadline - time.monotonic(), 0.0)
+
+    def goes_with(self, other: _Call) -> bool:
+        """Whether the two can be met in one round: one that is short of time shall not take the others' time to choose."""
+        alike = key(self.command.fixed) == key(other.command.fixed)
+        return alike and (self.left < SHORT) == (other.left < SHORT)
 
     @property
     def abandoned(self) -> bool:
@@ -64,16 +81,34 @@ class _Call:
                     caller.set_exception(outcome)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Candidates, and the number that the first one's trial was to have; `prepared` if they were."""
+
+    decision: Decision
+    first_number: int
+    prepared: Prepared | None = None
+
+    def serves(self, snapshot: Snapshot, count: int) -> bool:
+        """Whether no trial that was added in the meantime has the parameters of one of the candidates, of which there are enough."""
+        added = range(self.first_number, snapshot.study.next_number)
+        trials = (snapshot.roster.trials.get(number) for number in added)
+        taken = {key(trial.parameters) for trial in trials if trial is not None}
+        candidates = self.decision.candidates[:count]
+        return len(candidates) == count and taken.isdisjoint(key(each.parameters) for each in candidates)
+
+
 @dataclass(slots=True)
 class _Line:
     """The asks that wait for one study, and those that are being met. `pace` is how many seconds the last round took, `modelled` whether a
-    surrogate chose for it.
+    surrogate chose for it, `chosen` what collided with a new trial.
     """
 
     waiting: deque[_Call] = field(default_factory=deque)
     meeting: Sequence[_Call] = ()
     pace: float = 0.0
     modelled: bool = False
+    chosen: _Chosen | None = None
 
     def repeated(self, command: Ask) -> _Call | None:
         """The call in this line that the ask is a copy of; AlreadyExists if its request id has another payload."""
@@ -87,7 +122,7 @@ class _Line:
         return None
 
     def next_round(self) -> list[_Call]:
-        """The asks that come next: with the same fixed parameters, and for no more trials than a round hands out."""
+        """The asks that come next, of those that go together, and for no more trials than a round hands out."""
         calls: list[_Call] = []
         wanted = 0
         while self.waiting:
@@ -96,7 +131,7 @@ class _Line:
                 self.waiting.popleft()
                 continue
             wanted += call.command.count
-            if calls and (wanted > LARGEST_ROUND or call.command.fixed != calls[0].command.fixed):
+            if calls and (wanted > LARGEST_ROUND or not call.goes_with(calls[0])):
                 break
             calls.append(self.waiting.popleft())
         self.meeting = calls
@@ -121,8 +156,8 @@ class _Line:
 class Desk:
     """Meets asks. Used from the event loop alone.
 
-    At most `max_waiting` asks wait for one study; further ones are Overloaded. With `speculate`, candidates are prepared ahead of asks
-    while an engine process is idle.
+    At most `max_waiting` asks wait for one study; further ones are Overloaded. Choosing takes `longest` seconds at most. With `speculate`,
+    candidates are prepared ahead of asks while an engine process is idle.
     """
 
     def __init__(
@@ -133,10 +168,11 @@ class Desk:
         history: History,
         new_nonce: Callable[[], str],
         max_waiting: int = MAX_WAITING,
+        longest: float = LONGEST,
         speculate: bool = False,
     ) -> None:
         self.store, self.engine, self.history = store, engine, history
-        self.new_nonce, self._max_waiting = new_nonce, max_waiting
+        self.new_nonce, self._max_waiting, self._longest = new_nonce, max_waiting, longest
         self._lines: dict[StudyName, _Line] = {}
         self._shelf = Shelf(history=history, engine=engine, busy=self._lines.__contains__) if speculate else None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -154,10 +190,11 @@ class Desk:
             self._admit(command.study, line)
             call = _Call(command, pack)
             line.waiting.append(call)
+        caller = call.join(command.deadline)
         if command.study not in self._lines:
             self._lines[command.study] = line
             self._keep(self._work(command.study, line))
-        return await call.join()
+        return await caller
 
     def told(self, name: StudyName) -> None:
         """A result came: prepare what its worker will ask for."""
@@ -174,9 +211,12 @@ class Desk:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._shelf is not None:
+            await self._shelf.close()
 
     def _admit(self, name: StudyName, line: _Line) -> None:
         """Raise Overloaded if too many wait, here or in all lines."""
+        line.waiting = deque(call for call in line.waiting if not call.abandoned)
         everywhere = sum(len(each.waiting) for each in self._lines.values())
         if len(line.waiting) < self._max_waiting and everywhere < self._max_waiting * STUDIES_WAITING:
             return
@@ -201,10 +241,11 @@ class Desk:
             self._keep(self._shelf.prepare_after_ask(name, pace=line.pace))
 
     async def _round(self, name: StudyName, line: _Line) -> None:
+        line.chosen = None
         try:
-            for _ in range(MAX_CONFLICTS):
+            for attempt in range(MAX_CONFLICTS):
                 line.meeting = [call for call in line.meeting if not call.abandoned]
-                if not line.meeting or await self._meet(name, line):
+                if not line.meeting or await self._meet(name, line, attempt):
                     return
             raise Unavailable(f"study {name.study!r} is too busy: {MAX_CONFLICTS} collisions in one ask")
         except asyncio.CancelledError:
@@ -215,7 +256,7 @@ class Desk:
         finally:
             line.meeting = ()
 
-    async def _meet(self, name: StudyName, line: _Line) -> bool:
+    async def _meet(self, name: StudyName, line: _Line, attempt: int) -> bool:
         """Answer the asks that are being met; False if the study changed meanwhile, so that it must be tried again."""
         requests = [call.command.request for call in line.meeting if call.command.request is not None]
         snapshot = await self.history.read(name, requests=requests)
@@ -231,37 +272,33 @@ class Desk:
         if prepared is not None:
             portions, prepared = line.shorten(portions, prepared)
         wanted = sum(portion.plan.new for portion in portions)
-        limit = max(min(call.command.deadline for call in line.meeting) - time.monotonic(), 0.0)
-        decision = await self._decide(
-            suggest_request(snapshot, wanted, fixed=fixed, time_limit=limit), prepared, made_for=snapshot.study.sequence
-        )
-        return await self._hand_out(line, snapshot, portions, decision, prepared)
+        # Whoever adds trials faster than we choose would make us choose for ever.
+        if attempt < YIELDING or line.chosen is None or not line.chosen.serves(snapshot, wanted):
+            limit = min(self._longest, *(call.left for call in line.meeting))
+            request = suggest_request(snapshot, wanted, fixed=fixed, time_limit=limit)
+            line.chosen = await self._choose(request, prepared, made_for=snapshot.study.sequence)
+        return await self._hand_out(line, snapshot, portions, line.chosen)
 
-    async def _decide(self, request: SuggestRequest, prepared: Prepared | None, *, made_for: int) -> Decision:
-        """The candidates: the prepared ones if they are there in time, else the engine's."""
+    async def _choose(self, request: SuggestRequest, prepared: Prepared | None, *, made_for: int) -> _Chosen:
+        """The prepared candidates if they are there in time, else the engine's."""
         if request.count == 0:
-            return Decision(())
+            return _Chosen(Decision(()), request.next_number)
+        ends = time.monotonic() + (self._longest if request.time_limit is None else request.time_limit)
         if prepared is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(request.time_limit):
-                    rest = await prepared.rest()
-                if len(rest) >= request.count:
-                    return Decision(rest[: request.count])
+            # Half of the time at most, so that some is left for the engine.
+            ready = await prepared.ready(request.count, patience=(ends - time.monotonic()) / 2)
+            if ready is not None:
+                return _Chosen(ready, request.next_number, prepared)
+            request = replace(request, time_limit=max(ends - time.monotonic(), 0.0))
         decision = await self.engine.suggest(request)
-        return Decision(tagged(decision.candidates[: request.count], made_for), decision.hint)
+        tagging = tagged(decision.candidates[: request.count], made_for)
+        return _Chosen(Decision(tagging, decision.hint), request.next_number)
 
-    async def _hand_out(
-        self,
-        line: _Line,
-        snapshot: Snapshot,
-        portions: Sequence[Portion],
-        decision: Decision,
-        prepared: Prepared | None,
-    ) -> bool:
+    async def _hand_out(self, line: _Line, snapshot: Snapshot, portions: Sequence[Portion], chosen: _Chosen) -> bool:
         """Write the trials down, and answer; False if the study is no longer as the portions saw it."""
         kept = [(call, portion) for call, portion in zip(line.meeting, portions, strict=True) if not call.abandoned]
         line.meeting, portions = [call for call, _ in kept], [portion for _, portion in kept]
-        candidates = decision.candidates[: sum(portion.plan.new for portion in portions)]
+        candidates = chosen.decision.candidates[: sum(portion.plan.new for portion in portions)]
         if not candidates and not any(portion.plan.queued for portion in portions):
             busy = snapshot.counts.queued + snapshot.counts.active > 0
             for call, portion in kept:
@@ -278,9 +315,9 @@ class Desk:
         for call, reply in zip(line.meeting, replies, strict=True):
             call.settle(reply)
         line.modelled = any(candidate.origin.acquisition is not None for candidate in candidates)
-        if prepared is not None:
-            prepared.handed += len(candidates)
-        self._store_hint(decision.hint, snapshot)
+        if chosen.prepared is not None:
+            chosen.prepared.handed += len(candidates)
+        self._store_hint(chosen.decision.hint, snapshot)
         return True
 
     def _store_hint(self, hint: bytes, snapshot: Snapshot) -> None:

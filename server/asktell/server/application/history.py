@@ -110,7 +110,8 @@ class History:
     def _remember(self, read: _Read) -> Roster | None:
         """What is known now; None if what the changes build on was dropped while they were read."""
         study = read.found.study
-        if read.since and study.id not in self._known:
+        present = self._known.get(study.id)
+        if read.since > (0 if present is None else present.roster.sequence):
             return None
         known = self._known.setdefault(study.id, _Known(study.name, len(study.spec.space)))
         known.roster.learn(read.changed, study.sequence if read.complete else read.changed[-1].sequence)

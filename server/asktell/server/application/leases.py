@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import accumulate, takewhile
 
 import structlog
 
@@ -24,8 +25,8 @@ MAX_MEASUREMENTS = 1_000
 MAX_EXPIRING_STUDIES = 1_000
 GATHER = 0.02
 """Seconds that a renewal waits for others; the shortest lease is 1 s."""
-LARGEST_BATCH = 100
-"""Calls in one transaction."""
+LARGEST_BATCH = 1_000
+"""Leases in one transaction, unless the first call alone has more: a statement has only so many parameters."""
 # Each failure of the database may take seconds: a round that met this many would only be late to say so.
 _ENOUGH_LOST = 3
 
@@ -158,10 +159,16 @@ class Renewals:
     async def _work(self) -> None:
         while self._waiting:
             await asyncio.sleep(GATHER)
-            taken, self._waiting = self._waiting[:LARGEST_BATCH], self._waiting[LARGEST_BATCH:]
-            batch = [waiting for waiting in taken if not waiting.renewed.done()]
+            batch = self._next_batch()
             for waiting, outcome in zip(batch, await self._renew(batch), strict=True):
                 waiting.settle(outcome)
+
+    def _next_batch(self) -> list[_Waiting]:
+        waiting = [each for each in self._waiting if not each.renewed.done()]
+        sums = accumulate(len(each.command.renewals) for each in waiting)
+        length = max(sum(1 for _ in takewhile(lambda total: total <= LARGEST_BATCH, sums)), 1)
+        self._waiting = waiting[length:]
+        return waiting[:length]
 
     async def _renew(self, batch: Sequence[_Waiting]) -> Sequence[Mapping[int, Lease] | Exception]:
         try:

@@ -205,6 +205,9 @@ class Transaction(Protocol):
     def discard_study(self, study_id: int) -> None:
         """Delete a staged study. One that was published stays."""
 
+    def last_measurements(self, study_id: int, numbers: Collection[int]) -> dict[int, Measurement]:
+        """The measurement of the last step of each trial, by the trials' numbers; those without are left out."""
+
     def save_hint(self, study_id: int, policy: str, hint: bytes) -> None:
         """Keep what the policy's later decisions in the study may start from, in place of what was kept before."""
 

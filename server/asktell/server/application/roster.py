@@ -12,7 +12,7 @@ from asktell.server.domain.space import Parameters
 from asktell.server.domain.study import TrialCounts
 from asktell.server.domain.trial import Trial, TrialState
 
-RECENT = 1_024
+RECENT = 128
 """How many changes are remembered as such."""
 
 
@@ -27,7 +27,8 @@ class Roster:
     _pending: list[int] = field(default_factory=list)
     _observed: list[int] = field(default_factory=list)
     _observations: list[Observation] = field(default_factory=list)
-    _recent: deque[Trial] = field(default_factory=lambda: deque(maxlen=RECENT))
+    _recent: deque[Trial] = field(default_factory=deque)
+    _forgotten: int = 0
 
     def learn(self, trials: Iterable[Trial], sequence: int) -> None:
         """Take in changed trials, in the order of their changes. Reads may end in another order than they began, so an older row never
@@ -61,15 +62,14 @@ class Roster:
 
     def changes_after(self, sequence: int) -> list[Trial] | None:
         """The trials that changed after a sequence number, as they stood then; None if that is too long ago to know."""
-        recent = [trial for trial in self._recent if trial.sequence > sequence]
-        return None if len(recent) == RECENT else recent
+        return None if sequence < self._forgotten else [trial for trial in self._recent if trial.sequence > sequence]
 
     def _replace(self, old: Trial | None, new: Trial) -> None:
         if old is not None:
             self._strike(old)
         self.trials[new.number] = new
         self._counts[new.state] += 1
-        self._recent.append(new)
+        self._note(new)
         if new.state is TrialState.QUEUED:
             insort(self._queued, new.number)
         if not new.state.terminal:
@@ -78,6 +78,11 @@ class Roster:
             place = bisect_left(self._observed, new.number)
             self._observed.insert(place, new.number)
             self._observations.insert(place, Observation(new.number, new.state, new.parameters, new.metrics))
+
+    def _note(self, changed: Trial) -> None:
+        self._recent.append(changed)
+        if len(self._recent) > RECENT:
+            self._forgotten = max(self._forgotten, self._recent.popleft().sequence)
 
     def _strike(self, old: Trial) -> None:
         self._counts[old.state] -= 1

@@ -32,6 +32,8 @@ QUIET = 0.05
 """Seconds after a hand-out before the next candidates are prepared: workers that come back sooner leave no time to prepare."""
 ATTENTION = 600.0
 """Seconds after an ask during which another one is expected."""
+LONGEST = 5.0
+"""Seconds that a preparation may keep an engine process, which others may need; what it has not chosen by then is not used."""
 PATIENCE = 1.0
 """Seconds after a preparation in vain before a tell leads to the next."""
 MAX_STUDIES = 256
@@ -57,10 +59,20 @@ class Prepared:
         """How many candidates have not been handed out."""
         return self.count - self.handed
 
-    async def rest(self) -> tuple[Candidate, ...]:
-        """The candidates that have not been handed out, once they are there."""
-        decision = await asyncio.shield(self.decision)
-        return () if decision is None else tagged(decision.candidates[self.handed :], self.made_for)
+    async def ready(self, count: int, *, patience: float) -> Decision | None:
+        """The next candidates, once they are there; None if they are not within `patience` seconds, are too few, or are a stand-in."""
+        try:
+            async with asyncio.timeout(patience):
+                decision = await asyncio.shield(self.decision)
+        except Exception as error:  # noqa: BLE001 - whatever became of the preparation, the ask can do without it
+            log.debug("not_ready", error=f"{type(error).__name__}: {error}"[:300])
+            return None
+        if decision is None:
+            return None
+        candidates = decision.candidates[self.handed : self.handed + count]
+        if len(candidates) < count or any(candidate.origin.fallback for candidate in candidates):
+            return None
+        return Decision(tagged(candidates, self.made_for), decision.hint)
 
     def serves(self, snapshot: Snapshot) -> bool:
         """Whether the candidates are still what an ask should get: no other trial was added since they were chosen, and no result came
@@ -90,6 +102,7 @@ class Shelf:
         self._asked: OrderedDict[StudyName, float] = OrderedDict()
         self._preparing: set[StudyName] = set()
         self._vain: dict[StudyName, float] = {}
+        self._tasks: set[asyncio.Task[Decision | None]] = set()
 
     def serving(self, snapshot: Snapshot) -> Prepared | None:
         """What is prepared for the study as it stands; None if nothing is. What no longer serves is dropped."""
@@ -108,6 +121,12 @@ class Shelf:
             forgotten, _ = self._asked.popitem(last=False)
             self._prepared.pop(forgotten, None)
             self._vain.pop(forgotten, None)
+
+    async def close(self) -> None:
+        """End what is being prepared, as far as it can be ended."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def pays(self, name: StudyName) -> bool:
         """Whether to look, after a tell, if something can be prepared: an ask is expected, nobody looks already, and it was not just in
@@ -148,17 +167,20 @@ class Shelf:
             self._preparing.discard(name)
 
     def _begin(self, snapshot: Snapshot, count: int) -> None:
-        if count == 0:
-            return
         study = snapshot.study
-        request = suggest_request(snapshot, count, fixed={}, time_limit=None)
+        if count == 0 or study.name not in self._asked:
+            return
+        request = suggest_request(snapshot, count, fixed={}, time_limit=LONGEST)
         decision = asyncio.create_task(self._engine.suggest_ahead(request), name="prepare")
+        self._tasks.add(decision)
         decision.add_done_callback(partial(self._note_outcome, study.name))
         self._prepared[study.name] = Prepared(study.id, study.sequence, study.next_number, count, decision)
 
     def _note_outcome(self, name: StudyName, task: asyncio.Task[Decision | None]) -> None:
+        self._tasks.discard(task)
         if task.cancelled() or task.exception() is not None or task.result() is None:
-            self._vain[name] = time.monotonic()
+            if name in self._asked:
+                self._vain[name] = time.monotonic()
             prepared = self._prepared.get(name)
             if prepared is not None and prepared.decision is task:
                 del self._prepared[name]

@@ -114,8 +114,17 @@ def tell(command: Tell, *, pack: Callable[[Sequence[Trial]], bytes]) -> Change[b
         told = [_tell_one(draft, result, place=f"results[{index}]") for index, result in enumerate(command.results)]
         return pack(told)
 
-    numbers = [result.number for result in command.results]
-    return Change(study=command.study, numbers=numbers, amend=amend, request=command.request)
+    return Change(
+        study=command.study,
+        numbers=[result.number for result in command.results],
+        reported=[result.number for result in command.results if _ends_as_reported(result.outcome)],
+        amend=amend,
+        request=command.request,
+    )
+
+
+def _ends_as_reported(outcome: Outcome) -> bool:
+    return isinstance(outcome, Stopped) and not outcome.metrics
 
 
 def _require_objectives(command: Tell, spec: StudySpec) -> None:

@@ -193,6 +193,11 @@ def stored_metric(row: Row[Any]) -> StoredMetric:
     return StoredMetric(row.number, row.step, row.metric, MetricValue(row.value, row.standard_error), row.create_time)
 
 
+def measurement_by_number(rows: Iterable[Row[Any]]) -> dict[int, Measurement]:
+    """One measurement for each trial, by its number, in rows of `measurements` that are sorted by number and of one step each."""
+    return {number: measurements(group)[0] for number, group in groupby(rows, lambda row: row.number)}
+
+
 def reply_values(study_id: int, request: Request, response: bytes, now: datetime) -> Values:
     """All columns of a kept reply."""
     return {

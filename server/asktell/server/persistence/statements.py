@@ -152,14 +152,18 @@ STUDIES_WITH_EXPIRED_LEASES = (
     .limit(bindparam("limit"))
 )
 
+# Tokens are unguessable and each is one trial's: which of the tokens belongs to which of the trials need not be said.
+_HELD = and_(trials.c.state == ACTIVE, among(trials.c.lease_token, "of_tokens"))
+# Locked in the order in which changes of a study lock its trials, or else the two could wait for each other.
+_RENEWED = (
+    select(trials.c.study_id, trials.c.number)
+    .where(tuple_(trials.c.study_id, trials.c.number).in_(bindparam("of_trials", expanding=True)), _HELD)
+    .order_by(trials.c.study_id, trials.c.number)
+    .with_for_update()
+)
 RENEW_LEASES = (
     update(trials)
-    .where(
-        tuple_(trials.c.study_id, trials.c.number).in_(bindparam("of_trials", expanding=True)),
-        trials.c.state == ACTIVE,
-        # Tokens are unguessable and each is one trial's: which of the tokens belongs to which of the trials need not be said.
-        among(trials.c.lease_token, "of_tokens"),
-    )
+    .where(tuple_(trials.c.study_id, trials.c.number).in_(_RENEWED), _HELD)
     .values(expire_time=database_now_plus(trials.c.lease_duration))
     .returning(
         trials.c.study_id,
@@ -232,6 +236,29 @@ DISCARD_TRIALS = delete(trials).where(
 )
 
 DISCARD_STUDY = delete(studies).where(_STAGED)
+
+_others = measurements.alias()
+_LAST_STEP = (
+    select(func.max(_others.c.step))
+    .where(_others.c.study_id == trials.c.study_id, _others.c.number == trials.c.number)
+    .correlate(trials)
+    .scalar_subquery()
+)
+# From trials, so that each trial's last step is sought in the key and not among all its steps.
+LAST_MEASUREMENTS = (
+    select(*measurements.c)
+    .select_from(trials)
+    .join(
+        measurements,
+        and_(
+            measurements.c.study_id == trials.c.study_id,
+            measurements.c.number == trials.c.number,
+            measurements.c.step == _LAST_STEP,
+        ),
+    )
+    .where(trials.c.study_id == bindparam("of_study"), among(trials.c.number, "of_numbers"))
+    .order_by(measurements.c.number, measurements.c.metric)
+)
 
 SAVE_HINT = {
     dialect: (statement := insert_into(policy_hints)).on_conflict_do_update(

@@ -200,6 +200,12 @@ class SqlTransaction:
     def discard_study(self, study_id: int) -> None:
         self._execute(statements.DISCARD_STUDY, {"of_study": study_id})
 
+    def last_measurements(self, study_id: int, numbers: Collection[int]) -> dict[int, Measurement]:
+        if not numbers:
+            return {}
+        parameters = {"of_study": study_id, "of_numbers": list(numbers)}
+        return rows.measurement_by_number(self._execute(statements.LAST_MEASUREMENTS, parameters))
+
     def save_hint(self, study_id: int, policy: str, hint: bytes) -> None:
         values = {"study_id": study_id, "policy": policy, "hint": hint}
         self._execute(statements.SAVE_HINT[self._dialect], values)

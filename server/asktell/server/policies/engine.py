@@ -50,6 +50,7 @@ class ProcessPoolEngine:
             self._idle.put_nowait(worker)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._warmed = False
+        self._closed = False
 
     def policies(self) -> Collection[str]:
         """The names of the policies."""
@@ -67,7 +68,11 @@ class ProcessPoolEngine:
 
     async def suggest_ahead(self, request: SuggestRequest) -> Decision | None:
         """The decision, if it takes a model and a process is idle."""
-        if await self._in_thread(registry.outlook, request) is not registry.Outlook.MODEL or self._idle.empty():
+        if (
+            await self._in_thread(registry.outlook, request) is not registry.Outlook.MODEL
+            or self._idle.empty()
+            or self._closed
+        ):
             return None
         return await asyncio.shield(self._keep(self._modelled(request)))
 
@@ -81,6 +86,7 @@ class ProcessPoolEngine:
 
     async def close(self) -> None:
         """End all processes and what they compute. A thread that computes is not waited for."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -65,9 +65,7 @@ class RpcServer:
         await self.server.stop(grace)
 
 
-def build_server(
-    desk: Desk, clerk: Clerk, feeds: Feeds, *, listen: str, ask_time_limit: float, max_connection_age: float
-) -> RpcServer:
+def build_server(desk: Desk, clerk: Clerk, feeds: Feeds, *, listen: str, max_connection_age: float) -> RpcServer:
     """A server on `listen` (HOST:PORT, port 0 for any). Raises OSError if the address cannot be had.
 
     Connections are closed gently after `max_connection_age` seconds, so that clients find new replicas.
@@ -75,7 +73,7 @@ def build_server(
     options = [*_OPTIONS, ("grpc.max_connection_age_ms", int(max_connection_age * 1000))]
     server = grpc.aio.server(interceptors=[Boundary()], options=options)
     add_StudyServiceServicer_to_server(StudyServicer(desk.store, clerk, desk.engine, desk.history, feeds), server)
-    add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, Renewals(desk.store, clerk), ask_time_limit), server)
+    add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, Renewals(desk.store, clerk)), server)
     add_SurrogateServiceServicer_to_server(SurrogateServicer(), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,16 +26,15 @@ MARGIN = 0.25
 
 @dataclass(frozen=True, slots=True)
 class TrialServicer(TrialServiceServicer):
-    """Unpacks, calls the use case, packs. An ask computes for `ask_time_limit` seconds at most, and never past its deadline."""
+    """Unpacks, calls the use case, packs."""
 
     desk: Desk
     clerk: Clerk
     renewals: leases.Renewals
-    ask_time_limit: float
 
     async def Ask(self, request: pb.AskRequest, context: Any) -> Any:
         remaining = context.time_remaining()
-        patience = self.ask_time_limit if remaining is None else min(remaining - MARGIN, self.ask_time_limit)
+        patience = math.inf if remaining is None else remaining - MARGIN
         command = convert.read_ask(request, patience=patience)
         reply = await self.desk.ask(command, pack=_pack_answer)
         reach("ask.replying")
