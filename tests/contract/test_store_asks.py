@@ -113,9 +113,9 @@ def replica(store: SqlStore, engine: Hinting) -> Replica:
     return Replica(store, desk)
 
 
-async def create(store: SqlStore, *, finished: int = 0) -> None:
+async def create(store: SqlStore, *, finished: int = 0, **budget: int) -> None:
     """A study with finished trials."""
-    command = studies.CreateStudy(name=NAME, spec=SPEC, budget=Budget(), drawn_seed=0)
+    command = studies.CreateStudy(name=NAME, spec=SPEC, budget=Budget(**budget), drawn_seed=0)
     await store.write(lambda tx: studies.create_study(tx, command))
     if finished:
         new = [
@@ -159,6 +159,11 @@ async def test_an_ask_is_at_most_five_statements_a_tell_four_and_one_commit_each
             "later ask": (4 + named, 1),
             "later tell": (3 + named, 1),
         }
+
+
+async def test_limits_cost_an_ask_nothing_unless_the_study_changes_under_it(store):
+    await create(store, max_parallel=10, max_trials=100, max_failures=5)
+    assert (await costs(store, count=2, named=True))["later ask"] == (5, 1)
 
 
 @pytest.mark.parametrize("leave", [lambda request: b"", lambda request: b"the same", lambda request: request.hint])
