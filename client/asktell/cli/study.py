@@ -75,7 +75,10 @@ def create(
     draft = Order(spec=spec, dials=dials, goals=goals, limits=limits, settings=settings).draft()
     with service.client() as client:
         study = create_study(client, draft, name=name)
-    _print_study(study, as_json=as_json, done="is there")
+    # Its creation is a study's first change.
+    _print_study(
+        study, as_json=as_json, done="is created" if study.sequence == 1 else "was there already, and stays as it is"
+    )
 
 
 @app.command(name="list")
@@ -190,7 +193,7 @@ def watch(
 ) -> None:
     """Print each change of a study and its trials as it is made, until Ctrl-C.
 
-    A service that restarts is waited for, and nothing is missed.
+    A service that restarts is waited for, up to five minutes, and nothing is missed.
 
     For example:
 
@@ -209,6 +212,8 @@ def watch(
     until_finished
         End when no trial is under way, and the study is finished or has spent its `--max-trials`.
     """
+    with service.study(name):
+        pass  # A service that was never there is not waited for.
     with service.study(name, retry_for=WATCH_RETRY_SECONDS) as study, suppress(KeyboardInterrupt):
         begin = study.sequence if after is None else after
         changes = changes_until_over(study, begin) if until_finished else study.watch(begin)
@@ -277,7 +282,7 @@ def import_(
     """
     with service.client() as client, progress_bar(f"import {file.name}") as progress:
         study = client.import_study(file, name, progress=progress)
-    _print_study(study, as_json=as_json, done="is there")
+    _print_study(study, as_json=as_json, done="is as in the file")
 
 
 @app.command

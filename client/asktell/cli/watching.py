@@ -21,8 +21,23 @@ def printer(lines: Lines) -> Callable[[Change], None]:
     """What prints a change at once: a line for people, or a JSON document for programs."""
     if lines == "jsonl":
         return lambda change: print(json.dumps(of_change(change), ensure_ascii=False), flush=True)
-    console = Console(highlight=False, soft_wrap=True)
-    return lambda change: console.print(line(change))
+    return _Table().show
+
+
+class _Table:
+    """Prints changes for people: one that looks as what was printed last of its trial, such as another report, is left out."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._shown: dict[int, str] = {}
+
+    def show(self, change: Change) -> None:
+        """Print a line, if it says something new."""
+        number = change.trial.number if isinstance(change, TrialChanged) else 0
+        words = line(change)
+        if self._shown.get(number) != words.plain:
+            self._shown[number] = words.plain
+            self._console.print(words)
 
 
 def of_change(change: Change) -> document.Document:
