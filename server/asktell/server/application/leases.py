@@ -23,8 +23,8 @@ from asktell.server.domain.trial import Lease, Trial, TrialName, TrialState
 MAX_RENEWALS = 1_000
 MAX_MEASUREMENTS = 1_000
 MAX_EXPIRING_STUDIES = 1_000
-GATHER = 0.02
-"""Seconds that a renewal waits for others; the shortest lease is 1 s."""
+GATHER = 0.1
+"""Seconds that a renewal waits for others. The shortest lease is 1 s, and is renewed with a third of that to spare."""
 LARGEST_BATCH = 1_000
 """Leases in one transaction, unless the first call alone has more: a statement has only so many parameters."""
 # Each failure of the database may take seconds: a round that met this many would only be late to say so.
