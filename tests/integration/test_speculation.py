@@ -165,48 +165,48 @@ async def test_a_result_as_expected_leaves_what_is_prepared_for_many_workers_and
 ):
     """Expected is 1 plus or minus 0.1; at 0.9 the incumbent stands."""
     async with house(tmp_path) as home:
-        active = await with_workers(home, 8)
+        active = await with_workers(home, 32)
         assert [request.count for request in home.engine.ahead] == [2]
         await home.tell(active[0], value)
         (new,) = await home.ask()
-        assert (new.parameters == {"x": 0.01 * 9}) is served
+        assert (new.parameters == {"x": 0.01 * 33}) is served
         assert (new.origin.made_for < new.sequence - 1) is served
 
 
 async def test_more_results_than_many_workers_bear_drop_what_is_prepared(tmp_path):
     async with house(tmp_path) as home:
-        active = await with_workers(home, 8)
+        active = await with_workers(home, 32)
         home.desk.told = lambda name: None
         await home.tell(active[0])
         await home.tell(active[1])
         (new,) = await home.ask()
-        assert new.parameters == {"x": 0.01 * 9 + 2e-4}, "six active trials bear one result that the choice lacks"
+        assert new.parameters == {"x": 0.01 * 33 + 2e-4}, "thirty active trials bear one result that the choice lacks"
 
 
 async def test_a_failure_drops_what_is_prepared(tmp_path):
     async with house(tmp_path) as home:
-        active = await with_workers(home, 8)
+        active = await with_workers(home, 32)
         await home.tell(active[0], outcome=Failed("broken", retry=False))
         (new,) = await home.ask()
-        assert new.parameters == {"x": 0.01 * 9 + 1e-4}
+        assert new.parameters == {"x": 0.01 * 33 + 1e-4}
 
 
 async def test_a_trial_that_was_added_elsewhere_drops_what_is_prepared(tmp_path):
     async with house(tmp_path) as home:
-        await with_workers(home, 8)
+        await with_workers(home, 32)
         adding = trials.AddTrials(study=NAME, trials=[trials.NewTrial(parameters={"x": 0.5})], nonces=["n"])
         await home.store.write(lambda tx: trials.add_trials(tx, adding, pack=lambda added: b""))
         queued, new = await home.ask(2)
-        assert (queued.parameters, new.parameters) == ({"x": 0.5}, {"x": 0.01 * 10})
+        assert (queued.parameters, new.parameters) == ({"x": 0.5}, {"x": 0.01 * 34})
         assert len(home.engine.asked) == 2
 
 
 async def test_what_is_prepared_serves_as_many_asks_as_there_are_candidates_and_no_ask_in_part(tmp_path):
     async with house(tmp_path) as home:
-        await with_workers(home, 8)
+        await with_workers(home, 32)
         answers = await asyncio.gather(*(home.ask() for _ in range(4)))
-        assert sorted(trial.number for answer in answers for trial in answer) == [9, 10, 11, 12]
-        assert [request.count for request in home.engine.asked] == [8, 2]
+        assert sorted(trial.number for answer in answers for trial in answer) == [33, 34, 35, 36]
+        assert [request.count for request in home.engine.asked] == [32, 2]
         await home.desk.settle()
         assert len(await home.ask(5)) == 5
         assert home.engine.asked[-1].count == 5
@@ -214,7 +214,7 @@ async def test_what_is_prepared_serves_as_many_asks_as_there_are_candidates_and_
 
 async def test_fixed_parameters_are_chosen_for_on_their_own(tmp_path):
     async with house(tmp_path) as home:
-        await with_workers(home, 8)
+        await with_workers(home, 32)
         await home.ask(fixed={"x": 0.5})
         assert home.engine.asked[-1].fixed == {"x": 0.5}
 
@@ -241,7 +241,7 @@ async def test_nothing_is_prepared_for_a_study_that_hands_out_nothing_or_that_no
 
 async def test_a_paused_study_hands_out_nothing_that_was_prepared(tmp_path):
     async with house(tmp_path) as home:
-        await with_workers(home, 8)
+        await with_workers(home, 32)
         update = studies.UpdateStudy(name=NAME, state=StudyState.PAUSED)
         await home.store.write(lambda tx: studies.update_study(tx, update))
         assert await home.ask() == []
@@ -249,7 +249,7 @@ async def test_a_paused_study_hands_out_nothing_that_was_prepared(tmp_path):
 
 async def test_without_speculation_nothing_is_prepared(tmp_path):
     async with house(tmp_path, speculate=False) as home:
-        active = await with_workers(home, 8)
+        active = await with_workers(home, 32)
         await home.tell(active[0])
         await home.desk.settle()
         assert home.engine.ahead == []
@@ -257,10 +257,10 @@ async def test_without_speculation_nothing_is_prepared(tmp_path):
 
 async def test_with_several_objectives_no_result_is_as_expected(tmp_path):
     async with house(tmp_path, objectives=2) as home:
-        active = await with_workers(home, 8)
+        active = await with_workers(home, 32)
         await home.tell(active[0], outcome=Succeeded({"y": MetricValue(1.0), "z": MetricValue(1.0)}))
         (new,) = await home.ask()
-        assert new.parameters == {"x": 0.01 * 9 + 1e-4}
+        assert new.parameters == {"x": 0.01 * 33 + 1e-4}
 
 
 async def test_memory_of_what_is_prepared_is_bounded(tmp_path):
@@ -289,7 +289,7 @@ async def test_a_burst_of_tells_looks_once_and_what_was_in_vain_is_not_tried_at_
 
 async def test_a_study_that_takes_no_model_is_not_looked_at(tmp_path):
     async with house(tmp_path, policy="random") as home:
-        active = await with_workers(home, 8)
+        active = await with_workers(home, 32)
         await home.tell(active[0])
         await home.desk.settle()
         assert home.engine.ahead == []
@@ -297,7 +297,7 @@ async def test_a_study_that_takes_no_model_is_not_looked_at(tmp_path):
 
 async def test_a_preparation_that_is_late_is_left_for_the_engine_and_not_counted_as_used(tmp_path):
     async with house(tmp_path) as home:
-        await with_workers(home, 8)
+        await with_workers(home, 32)
         home.engine.gate.clear()
         home.desk._shelf._prepared.clear()
         await home.desk._shelf._prepare(NAME, at_least=2)
@@ -306,8 +306,8 @@ async def test_a_preparation_that_is_late_is_left_for_the_engine_and_not_counted
         assert home.engine.asked[-1].time_limit <= 1.0, "half of the time went into waiting"
         home.engine.gate.set()
         (second,) = await home.ask()
-        assert len({first.number, second.number, *(9, 10)}) == 2
-        assert home.engine.asked[-1].next_number == 10, "what was chosen beside an unused candidate is of no use"
+        assert len({first.number, second.number, *(33, 34)}) == 2
+        assert home.engine.asked[-1].next_number == 34, "what was chosen beside an unused candidate is of no use"
 
 
 async def test_a_preparation_that_breaks_or_finds_a_stand_in_is_none(tmp_path):
