@@ -11,7 +11,7 @@ from itertools import count, islice
 from asktell.server.application.failpoints import reach
 from asktell.server.application.history import Snapshot
 from asktell.server.application.ports import Locked, Request, Transaction
-from asktell.server.application.studies import missing_study
+from asktell.server.application.studies import locked_study
 from asktell.server.domain.errors import Conflict, InvalidArgument
 from asktell.server.domain.policy import Candidate, SuggestRequest
 from asktell.server.domain.space import Parameters, same
@@ -197,9 +197,7 @@ class HandOut:
     def __call__(self, tx: Transaction) -> list[bytes]:
         queued, new = sum(len(portion.plan.queued) for portion in self.portions), len(self.candidates)
         # A reply that another copy of a request saved since we read is not looked for: it makes saving ours a conflict.
-        locked = tx.lock_study(self.study.name, changes=queued + new, new_trials=new)
-        if locked is None:
-            raise missing_study(self.study.name)
+        locked = locked_study(tx, self.study.name, changes=queued + new, new_trials=new)
         self._refuse_stale(tx, locked, handed=queued + new)
         candidates = zip(self.candidates, self.nonces, strict=True)
         dealer = _Dealer(locked, candidates, sequences=count(locked.first_sequence))

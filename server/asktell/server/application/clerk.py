@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from asktell.server.application.failpoints import reach
 from asktell.server.application.ports import Locked, Replay, Request, Store, Transaction
 from asktell.server.application.requests import Unchanged, replay_of, write_once
-from asktell.server.application.studies import missing_study
+from asktell.server.application.studies import locked_study
 from asktell.server.domain.errors import Conflict, DomainError, NotFound, Unavailable
 from asktell.server.domain.metric import Measurement, Metrics
 from asktell.server.domain.study import Study, StudyName
@@ -141,9 +141,8 @@ class _Batch:
         requests = [change.request for change in self.changes if change.request is not None]
         # The lock brings one replay along, for a call that comes alone; several are a statement of their own.
         alone = requests[0] if len(requests) == 1 else None
-        locked = tx.lock_study(self.study, changes=sum(len(change.numbers) for change in self.changes), request=alone)
-        if locked is None:
-            raise missing_study(self.study)
+        changes = sum(len(change.numbers) for change in self.changes)
+        locked = locked_study(tx, self.study, changes=changes, request=alone)
         replays = _of(alone, locked.replay) if alone else tx.find_replies(locked.study.id, requests)
         numbers = {number for change in self.changes for number in change.numbers}
         reported = {number for change in self.changes for number in change.reported}

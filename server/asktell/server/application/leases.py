@@ -12,8 +12,8 @@ import structlog
 
 from asktell.server.application.clerk import Change, Clerk, Draft
 from asktell.server.application.failpoints import reach
-from asktell.server.application.ports import Locked, Store, Transaction
-from asktell.server.application.studies import missing_study
+from asktell.server.application.ports import Store, Transaction
+from asktell.server.application.studies import locked_study, missing_study
 from asktell.server.domain.errors import STUDY_BUSY, InvalidArgument, Unavailable
 from asktell.server.domain.metric import Measurement, check_measurements
 from asktell.server.domain.study import StudyName
@@ -310,7 +310,7 @@ class _Expiry:
         trials = tx.expired_trials(locked.study.id) if locked else []
         if not trials:
             return 0
-        locked = _lock(tx, self.study, changes=len(trials))
+        locked = locked_study(tx, self.study, changes=len(trials))
         attempts = locked.study.spec.max_attempts
         expired = [
             replace(trial.expired(max_attempts=attempts, now=locked.now), sequence=locked.first_sequence + index)
@@ -319,10 +319,3 @@ class _Expiry:
         tx.update_trials(locked.study.id, expired)
         reach("leases.expired")
         return len(expired)
-
-
-def _lock(tx: Transaction, name: StudyName, *, changes: int) -> Locked:
-    locked = tx.lock_study(name, changes=changes)
-    if locked is None:
-        raise missing_study(name)
-    return locked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from asktell.server.application.ports import Locked, NewStudy, Transaction
+from asktell.server.application.ports import Locked, NewStudy, Request, Transaction
 from asktell.server.application.requests import Unchanged
 from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, StudyState, TrialCounts
@@ -98,11 +98,11 @@ def list_studies(tx: Transaction, *, project: str, after: str, limit: int) -> Se
 
 def update_study(tx: Transaction, command: UpdateStudy) -> CountedStudy:
     """Change state, budget or labels; NotFound if there is no such study. What is so already is Unchanged."""
-    before = _locked(tx, command.name, changes=0).study
+    before = locked_study(tx, command.name, changes=0).study
     changed = before.changed(state=command.state, budget=command.budget, labels=command.labels)
     if changed == before:
         raise Unchanged(counted(tx, before))
-    locked = _locked(tx, command.name, changes=1)
+    locked = locked_study(tx, command.name, changes=1)
     study = replace(
         changed,
         own_sequence=locked.first_sequence,
@@ -113,8 +113,11 @@ def update_study(tx: Transaction, command: UpdateStudy) -> CountedStudy:
     return counted(tx, study)
 
 
-def _locked(tx: Transaction, name: StudyName, *, changes: int) -> Locked:
-    locked = tx.lock_study(name, changes=changes)
+def locked_study(
+    tx: Transaction, name: StudyName, *, changes: int, new_trials: int = 0, request: Request | None = None
+) -> Locked:
+    """The study, locked as `Transaction.lock_study` does, or NotFound."""
+    locked = tx.lock_study(name, changes=changes, new_trials=new_trials, request=request)
     if locked is None:
         raise missing_study(name)
     return locked

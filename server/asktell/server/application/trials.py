@@ -10,7 +10,7 @@ from asktell.server.application.clerk import Change, Draft, missing_trial
 from asktell.server.application.history import History
 from asktell.server.application.ports import Locked, Request, Transaction
 from asktell.server.application.requests import keep_reply, refuse_replay
-from asktell.server.application.studies import missing_study, require_study
+from asktell.server.application.studies import locked_study, require_study
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.metric import Measurement, Metrics, check_measurements, check_metrics
 from asktell.server.domain.ranking import optimal
@@ -84,9 +84,7 @@ class AddTrials:
 def add_trials(tx: Transaction, command: AddTrials, *, pack: Callable[[Sequence[Trial]], bytes]) -> bytes:
     """Add the trials, all or none, and return them packed."""
     count = len(command.trials)
-    locked = tx.lock_study(command.study, changes=count, new_trials=count, request=command.request)
-    if locked is None:
-        raise missing_study(command.study)
+    locked = locked_study(tx, command.study, changes=count, new_trials=count, request=command.request)
     refuse_replay(locked, command.request)
     checked = _check(command, locked.study.spec)
     trials = [_trial(command, locked, new, index) for index, new in enumerate(checked)]
