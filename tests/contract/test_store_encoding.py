@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace
 from asktell.server.domain.study import Budget, LateTells, StudySpec
 from asktell.server.domain.trial import Origin, Prediction
@@ -108,7 +108,13 @@ parameter_specs = st.one_of(
     st.builds(
         StudySpec,
         space=st.lists(parameter_specs, max_size=5).map(tuple).map(SearchSpace),
-        objectives=st.lists(st.builds(Objective, names, st.sampled_from(Goal)), max_size=3).map(tuple),
+        objectives=st.lists(st.builds(Objective, names, st.sampled_from(Goal), st.none() | floats), max_size=3).map(
+            tuple
+        ),
+        outcome_constraints=st.lists(
+            st.builds(OutcomeConstraint, names, st.sampled_from(Relation), floats), max_size=3
+        ).map(tuple),
+        noisy=st.booleans(),
         policy=texts,
         seed=st.none() | integers,
         lease_duration=durations,

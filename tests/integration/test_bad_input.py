@@ -385,8 +385,7 @@ def specs() -> Iterator[Row]:
     yield row("late_tells_unknown", lambda s: _set(s, late_tells=99), "late_tells")
     later = StatusCode.UNIMPLEMENTED
     yield row("input_constraints", lambda s: s.input_constraints.append("a + b <= 1"), "input_constraints", later)
-    bound = metric.OutcomeConstraint(metric="loss", relation=metric.OutcomeConstraint.RELATION_AT_MOST, bound=1)
-    yield row("outcome_constraints", lambda s: s.outcome_constraints.append(bound), "outcome_constraints", later)
+    yield from bounds(row)
     for limit in ("max_trials", "max_failures", "max_parallel"):
         for name, number in (("zero", 0), ("negative", -1), ("largest", 2**63 - 1)):
             change = created(lambda r, k=limit, v=number: _set(r.study.budget, **{k: v}))
@@ -394,6 +393,28 @@ def specs() -> Iterator[Row]:
     for name, time in (("zero", Duration()), ("negative", seconds(-1)), ("ten_thousand_years", seconds(315e9))):
         change = created(lambda r, v=time: r.study.budget.max_duration.CopyFrom(v))
         yield Row(f"max_duration_{name}", "CreateStudy", change, "study.budget.max_duration")
+
+
+def bounds(row: Callable[..., Row]) -> Iterator[Row]:
+    """Outcome constraints, and what hypervolume is measured from, that cannot be."""
+    path = "outcome_constraints[0]"
+    for name, value in (("nan", math.nan), ("infinite", math.inf)):
+        yield row(f"bound_{name}", bounded(bound=value), f"{path}.bound")
+        yield row(f"reference_{name}", lambda s, v=value: _set(s.objectives[0], reference=v), "objectives[0].reference")
+    for name, value in BAD_VARIABLES.items():
+        yield row(f"constrained_{name}", bounded(metric=value), f"{path}.metric")
+    for name, relation in (("none", 0), ("unknown", 99)):
+        yield row(f"relation_{name}", bounded(relation=relation), f"{path}.relation")
+    yield row("objective_constrained", bounded(metric="loss"), f"{path}.metric")
+    yield row("constrained_twice", bounded(count=2), "outcome_constraints[1].metric")
+    yield row("17_constraints", bounded(count=17), "outcome_constraints")
+
+
+def bounded(count: int = 1, **fields: Any) -> Callable[[Any], None]:
+    """A change that adds outcome constraints, all alike."""
+    usual = {"metric": "m", "relation": metric.OutcomeConstraint.RELATION_AT_MOST, "bound": 1}
+    message = metric.OutcomeConstraint(**(usual | fields))
+    return lambda spec: spec.outcome_constraints.extend([message] * count)
 
 
 def leases() -> Iterator[tuple[str, Duration]]:

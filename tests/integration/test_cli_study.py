@@ -54,6 +54,22 @@ def study(client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return run
 
 
+def test_constraints_and_references_are_created_shown_and_read_back(client: Client, study, tmp_path: Path) -> None:
+    goals = ["--minimize", "loss=2.5", "--maximize", "speed", "--at-most", "latency_ms=50", "--at-least", "recall=0.9"]
+    study("create", "bounded", *SPACE, *goals, "--noisy")
+    shown = study("show", "bounded")
+    assert "minimize loss (from 2.5), maximize speed" in shown
+    assert "latency_ms <= 50, recall >= 0.9" in shown
+    document = tmp_path / "study.json"
+    document.write_text(study("show", "bounded", "--json"))
+    study("create", "again", "--spec", str(document))
+    first, second = client.get_study("bounded"), client.get_study("again")
+    assert second.outcome_constraints == first.outcome_constraints != ()
+    assert second.objectives == first.objectives == (Minimize("loss", 2.5), Maximize("speed"))
+    assert second.noisy
+    assert "such as latency_ms=50" in study("create", "bad", *SPACE, "--minimize", "y", "--at-most", "x", status=2)
+
+
 def populate(client: Client, name: str = "full") -> Study:
     """A study with a trial in every state, and awkward values."""
     study = client.create_study(

@@ -194,6 +194,26 @@ def test_several_objectives_have_a_front(client):
     assert [trial.number for trial in study.optimal_trials()] == [1, 2]
 
 
+def test_the_best_trial_is_feasible_and_a_missing_constrained_metric_is_tolerated(client):
+    constraints = [at.AtMost("latency", 50), at.AtLeast("recall", 0.5)]
+    study = new_study(client, outcome_constraints=constraints, noisy=True, max_trials=4)
+    assert study.outcome_constraints == tuple(constraints)
+    assert study.noisy
+    told = [{"y": 1, "latency": 60, "recall": 1}, {"y": 2}, {"y": 4, "latency": 50, "recall": 0.5}]
+    for trial, metrics in zip(study.ask(3), told, strict=True):
+        trial.tell(metrics)
+    assert study.best_trial.number == 3
+    with pytest.raises(at.AlreadyExists, match=r"latency at most 50[.]0, recall at least 0.5, not none"):
+        client.create_study(
+            study.id, parameters=study.parameters, objectives=study.objectives, policy="random", noisy=True
+        )
+
+
+def test_an_objective_keeps_its_reference(client):
+    objectives = [at.Minimize("y", reference=3.5), at.Maximize("z")]
+    assert new_study(client, objectives=objectives).objectives == tuple(objectives)
+
+
 def test_a_paused_study_hands_out_nothing_and_a_finished_one_ends_the_loop(client):
     study = new_study(client)
     study.pause()

@@ -5,12 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from asktell.server.domain.errors import FailedPrecondition, InvalidArgument
-from asktell.server.domain.metric import Goal, MetricValue, Objective
-from asktell.server.domain.ranking import optimal
+from asktell.server.domain.metric import MetricValue
 from asktell.server.domain.study import LateTells, StudyName
 from asktell.server.domain.trial import Origin, Trial, TrialName, TrialState
 
@@ -146,32 +143,7 @@ def test_names_go_there_and_back() -> None:
     assert TrialName.parse(str(name), path="name") == name
 
 
-def test_the_best_trial_is_the_earliest_of_the_best_and_never_nan() -> None:
-    trials = [succeeded(1, a=float("nan")), succeeded(2, a=0.5), succeeded(4, a=0.9), succeeded(3, a=0.9)]
-    best = optimal(trials, [Objective("a", Goal.MAXIMIZE)])
-    assert [trial.number for trial in best] == [3]
-    assert optimal([trials[0]], [Objective("a", Goal.MINIMIZE)]) == []
-
-
-def test_the_front_has_what_nothing_dominates() -> None:
-    both = [Objective("a", Goal.MAXIMIZE), Objective("b", Goal.MINIMIZE)]
-    trials = [succeeded(1, a=1, b=1), succeeded(2, a=2, b=2), succeeded(3, a=1, b=2), succeeded(4, a=1, b=1)]
-    assert [trial.number for trial in optimal(trials, both)] == [1, 2, 4]
-
-
 def test_notes_add_up_and_a_checkpoint_stays_until_replaced() -> None:
     noted = leased().noted(metadata={"a": "1"}, checkpoint_uri="file:///c").noted(metadata={"b": "2"})
     assert noted.metadata == {"a": "1", "b": "2"}
     assert noted.checkpoint_uri == "file:///c"
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=30))
-def test_the_sweep_over_two_objectives_finds_what_comparing_all_pairs_does(points: list[tuple[int, int]]) -> None:
-    both = [Objective("a", Goal.MINIMIZE), Objective("b", Goal.MAXIMIZE)]
-    trials = [succeeded(number, a=a, b=b) for number, (a, b) in enumerate(points, 1)]
-    expected = [
-        number
-        for number, (a, b) in enumerate(points, 1)
-        if not any(c <= a and d >= b and (c, d) != (a, b) for c, d in points)
-    ]
-    assert [trial.number for trial in optimal(trials, both)] == expected

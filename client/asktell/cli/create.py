@@ -15,8 +15,8 @@ from asktell.cli import dials, specfile
 from asktell.cli.dials import Unreadable
 from asktell.cli.document import Draft
 from asktell.cli.failure import Refused
-from asktell.client import Client, InvalidArgument, Maximize, Minimize, Study
-from asktell.client.spec import Objective, ParameterSpec
+from asktell.client import AtLeast, AtMost, Client, InvalidArgument, Maximize, Minimize, Study
+from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec
 
 SPACE = Group("What is searched (each may be repeated)", sort_key=1)
 GOALS = Group("For what (each may be repeated)", sort_key=2)
@@ -79,14 +79,32 @@ class Dials:
 @Parameter(name="*", group=GOALS)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goals:
-    """The objectives."""
+    """The objectives, and the bounds on other metrics."""
 
-    minimize: Annotated[Texts, Many, _help("A metric of which smaller is better.")] = ()
-    maximize: Annotated[Texts, Many, _help("A metric of which larger is better.")] = ()
+    minimize: Annotated[
+        Texts,
+        Many,
+        _help(
+            "A metric of which smaller is better: `loss`, or `latency_ms=100` with the value that is just bad enough to be worthless."
+        ),
+    ] = ()
+    maximize: Annotated[Texts, Many, _help("A metric of which larger is better: `accuracy`, or `accuracy=0.5`.")] = ()
+    at_most: Annotated[Texts, Many, _help("A bound that feasible trials keep: `latency_ms=50`.")] = ()
+    at_least: Annotated[Texts, Many, _help("A bound that feasible trials keep: `recall=0.9`.")] = ()
 
     def objectives(self) -> tuple[Objective, ...]:
-        """The objectives, those to minimise first."""
-        return (*map(Minimize, self.minimize), *map(Maximize, self.maximize))
+        """The objectives, those to minimise first; or Unreadable."""
+        return (
+            *(Minimize(*_reference("--minimize", text)) for text in self.minimize),
+            *(Maximize(*_reference("--maximize", text)) for text in self.maximize),
+        )
+
+    def constraints(self) -> tuple[OutcomeConstraint, ...]:
+        """The bounds, or Unreadable."""
+        return (
+            *(AtMost(*_bound("--at-most", text)) for text in self.at_most),
+            *(AtLeast(*_bound("--at-least", text)) for text in self.at_least),
+        )
 
 
 @Parameter(name="*", group=BUDGET)
@@ -129,12 +147,17 @@ class Settings:
     max_attempts: Annotated[
         int | None, AtLeastOne, _help("How many workers may break on a trial before it has failed.")
     ] = None
+    noisy: Annotated[bool, _help("The same parameters give another result each time.")] = False
     label: Labels = ()
 
     def given(self) -> dict[str, Any]:
         """The settings that were given."""
         return _given(
-            seed=self.seed, policy=self.policy, lease_duration=self.lease_duration, max_attempts=self.max_attempts
+            seed=self.seed,
+            policy=self.policy,
+            lease_duration=self.lease_duration,
+            max_attempts=self.max_attempts,
+            noisy=self.noisy or None,
         )
 
     def labels(self) -> dict[str, str]:
@@ -160,6 +183,7 @@ class Order:
                 draft,
                 parameters=(*draft.parameters, *self.dials.parameters()),
                 objectives=(*draft.objectives, *self.goals.objectives()),
+                outcome_constraints=(*draft.outcome_constraints, *self.goals.constraints()),
                 budget=replace(draft.budget, **self.limits.given()),
                 labels={**draft.labels, **self.settings.labels()},
                 settings={**draft.settings, **self.settings.given()},
@@ -175,6 +199,7 @@ def create(client: Client, draft: Draft, *, name: str) -> Study:
             name,
             parameters=draft.parameters,
             objectives=draft.objectives,
+            outcome_constraints=draft.outcome_constraints,
             max_trials=budget.max_trials,
             max_duration=budget.max_duration,
             max_failures=budget.max_failures,
@@ -204,6 +229,19 @@ def _label(text: str) -> tuple[str, str]:
     if not (key and equals):
         raise Unreadable(f"--label {text!r}: expected KEY=VALUE, such as team=vision")
     return key, note
+
+
+def _reference(flag: str, text: str) -> tuple[str, float | None]:
+    metric, equals, _ = text.partition("=")
+    return _bound(flag, text) if equals else (metric, None)
+
+
+def _bound(flag: str, text: str) -> tuple[str, float]:
+    metric, _, number = text.partition("=")
+    try:
+        return metric, float(number)
+    except ValueError:
+        raise Unreadable(f"{flag} {text!r}: expected METRIC=NUMBER, such as latency_ms=50") from None
 
 
 def _complete(draft: Draft) -> Draft:

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from asktell.client import Bool, Categorical, Float, Int, Maximize, Minimize, Ordinal
-from asktell.client.spec import NO_DEFAULT, Objective, ParameterSpec
+from asktell.client import AtLeast, AtMost, Bool, Categorical, Float, Int, Maximize, Minimize, Ordinal
+from asktell.client.spec import NO_DEFAULT, Objective, OutcomeConstraint, ParameterSpec
 from asktell.client.values import Budget, MetricValue, StudyRecord, TrialRecord
 
 Document = dict[str, Any]
@@ -25,7 +25,7 @@ KINDS: Mapping[str, type[ParameterSpec]] = {
     "bool": Bool,
     "ordinal": Ordinal,
 }
-_SETTINGS = ("policy", "seed", "lease_duration", "max_attempts", "late_tells")
+_SETTINGS = ("policy", "seed", "lease_duration", "max_attempts", "late_tells", "noisy")
 
 
 class Malformed(ValueError):
@@ -34,11 +34,12 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A study to be created. `settings` are those of `policy`, `seed`, `lease_duration`, `max_attempts`, `late_tells` that are given."""
+    """A study to be created. `settings` are those of `_SETTINGS` that are given."""
 
     name: str = ""
     parameters: tuple[ParameterSpec, ...] = ()
     objectives: tuple[Objective, ...] = ()
+    outcome_constraints: tuple[OutcomeConstraint, ...] = ()
     budget: Budget = field(default_factory=Budget)
     labels: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -52,7 +53,9 @@ def of_study(record: StudyRecord) -> Document:
         "project": record.name.split("/")[1],
         "state": record.state.value,
         "parameters": [of_parameter(parameter) for parameter in record.parameters],
-        "objectives": [{"metric": objective.metric, "goal": objective.goal} for objective in record.objectives],
+        "objectives": [_of_objective(objective) for objective in record.objectives],
+        "outcome_constraints": [_of_constraint(constraint) for constraint in record.outcome_constraints],
+        "noisy": record.noisy,
         "policy": record.policy,
         "seed": record.seed,
         "lease_duration": _seconds(record.lease_duration),
@@ -64,6 +67,15 @@ def of_study(record: StudyRecord) -> Document:
         "create_time": time(record.create_time),
         "update_time": time(record.update_time),
     }
+
+
+def _of_objective(objective: Objective) -> Document:
+    reference = {} if objective.reference is None else {"reference": objective.reference}
+    return {"metric": objective.metric, "goal": objective.goal, **reference}
+
+
+def _of_constraint(constraint: OutcomeConstraint) -> Document:
+    return {"metric": constraint.metric, "at_most" if isinstance(constraint, AtMost) else "at_least": constraint.bound}
 
 
 def of_parameter(parameter: ParameterSpec) -> Document:
@@ -152,6 +164,7 @@ def draft(document: Any) -> Draft:
         "state",
         "parameters",
         "objectives",
+        "outcome_constraints",
         "budget",
         "labels",
         "counts",
@@ -161,10 +174,14 @@ def draft(document: Any) -> Draft:
     _no_others("the study", members, {*known, *_SETTINGS})
     parameters = _list("parameters", members.get("parameters"))
     objectives = _list("objectives", members.get("objectives"))
+    constraints = _list("outcome_constraints", members.get("outcome_constraints"))
     return Draft(
         name=str(members.get("name", "")),
         parameters=tuple(_at(f"parameters[{place}]", parameter, each) for place, each in enumerate(parameters)),
         objectives=tuple(_at(f"objectives[{place}]", objective, each) for place, each in enumerate(objectives)),
+        outcome_constraints=tuple(
+            _at(f"outcome_constraints[{place}]", constraint, each) for place, each in enumerate(constraints)
+        ),
         budget=_at("budget", _budget, members.get("budget") or {}),
         labels=_members("labels", members.get("labels") or {}),
         settings={name: members[name] for name in _SETTINGS if members.get(name) is not None},
@@ -207,11 +224,29 @@ def _condition(document: Any) -> tuple[str, Sequence[Any]]:
 def objective(document: Any) -> Objective:
     """Return the objective that a document describes, or raise ValueError."""
     members = _members("it", document)
-    _no_others("it", members, {"metric", "goal"})
+    _no_others("it", members, {"metric", "goal", "reference"})
     goals: Mapping[str, type[Minimize | Maximize]] = {"minimize": Minimize, "maximize": Maximize}
     if members.get("goal") not in goals or not isinstance(members.get("metric"), str):
         raise ValueError('an objective is written as {"metric": "loss", "goal": "minimize"}, or "maximize"')
-    return goals[members["goal"]](members["metric"])
+    reference = members.get("reference")
+    return goals[members["goal"]](members["metric"], None if reference is None else _finite("reference", reference))
+
+
+def constraint(document: Any) -> OutcomeConstraint:
+    """Return the outcome constraint that a document describes, or raise ValueError."""
+    members = _members("it", document)
+    match members:
+        case {"metric": str(metric), "at_most": bound} if len(members) == 2:
+            return AtMost(metric, _finite("at_most", bound))
+        case {"metric": str(metric), "at_least": bound} if len(members) == 2:
+            return AtLeast(metric, _finite("at_least", bound))
+    raise ValueError('a constraint is written as {"metric": "latency_ms", "at_most": 50}, or with "at_least"')
+
+
+def _finite(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} is {value!r}, not a number")
+    return float(value)
 
 
 def _budget(document: Any) -> Budget:

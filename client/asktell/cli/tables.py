@@ -10,8 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from asktell.client import Categorical, Float, Int, MetricValue, Ordinal, StudyRecord, TrialRecord, TrialState
-from asktell.client.spec import NO_DEFAULT, ParameterSpec, ParameterValue
+from asktell.client import AtMost, Categorical, Float, Int, MetricValue, Ordinal, StudyRecord, TrialRecord, TrialState
+from asktell.client.spec import NO_DEFAULT, Objective, OutcomeConstraint, ParameterSpec, ParameterValue
 from asktell.client.values import TrialCounts
 
 STYLES = {
@@ -52,7 +52,17 @@ def studies(records: Sequence[StudyRecord]) -> Table:
 
 def objectives(record: StudyRecord) -> str:
     """Such as `maximize accuracy, minimize latency`."""
-    return ", ".join(f"{objective.goal} {objective.metric}" for objective in record.objectives)
+    return ", ".join(map(_objective, record.objectives))
+
+
+def _objective(objective: Objective) -> str:
+    reference = "" if objective.reference is None else f" (from {objective.reference:.6g})"
+    return f"{objective.goal} {objective.metric}{reference}"
+
+
+def constraint(constraint: OutcomeConstraint) -> str:
+    """Such as `latency_ms <= 50`."""
+    return f"{constraint.metric} {'<=' if isinstance(constraint, AtMost) else '>='} {constraint.bound:.6g}"
 
 
 def heading(record: StudyRecord) -> Table:
@@ -68,6 +78,8 @@ def heading(record: StudyRecord) -> Table:
         "study": record.name,
         "state": record.state.value,
         "objectives": objectives(record),
+        "feasible if": ", ".join(map(constraint, record.outcome_constraints)),
+        "results": "noisy" if record.noisy else "",
         "policy": f"{record.policy}, seed {record.seed}",
         "budget": ", ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None) or "unlimited",
         "trials": counted(record.counts),

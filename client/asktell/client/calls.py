@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from asktell.client import outcomes, wire
 from asktell.client.archive import File
 from asktell.client.claim import Claim
-from asktell.client.spec import Objective, ParameterSpec, ParameterValue
+from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec, ParameterValue
 from asktell.client.values import (
     Answer,
     Budget,
@@ -107,6 +107,8 @@ class NewStudy:
 
     parameters: Sequence[ParameterSpec]
     objectives: Sequence[Objective]
+    outcome_constraints: Sequence[OutcomeConstraint]
+    noisy: bool
     policy: str
     seed: int | None
     budget: Budget
@@ -122,6 +124,8 @@ def create_study(project: str, study_id: str, new: NewStudy) -> Call[StudyRecord
         study_service_pb2.StudySpec,
         parameters=[wire.pack_spec(parameter) for parameter in new.parameters],
         objectives=[wire.pack_objective(objective) for objective in new.objectives],
+        outcome_constraints=[wire.pack_constraint(constraint) for constraint in new.outcome_constraints],
+        noisy=new.noisy,
         policy=new.policy,
         seed=new.seed,
         lease_duration=wire.pack_duration(new.lease_duration, field="lease_duration"),

@@ -17,7 +17,7 @@ from asktell.client.calls import NewStudy
 from asktell.client.connection import Connection
 from asktell.client.errors import InvalidArgument
 from asktell.client.leases import LeaseKeeper
-from asktell.client.spec import Objective, ParameterSpec
+from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec
 from asktell.client.study import Study, every
 from asktell.client.values import LateTells, Seconds, StudyRecord, budget
 
@@ -87,6 +87,8 @@ class Client:
         *,
         parameters: Sequence[ParameterSpec],
         objectives: Sequence[Objective],
+        outcome_constraints: Sequence[OutcomeConstraint] = (),
+        noisy: bool = False,
         policy: str = "auto",
         seed: int | None = None,
         max_trials: int | None = None,
@@ -100,6 +102,9 @@ class Client:
     ) -> Study:
         """Create a study, or get the one that is there with the same spec and budget; AlreadyExists if it has another.
 
+        A trial is feasible if its metrics meet the `outcome_constraints`; only such a one is the best. `noisy`: the same parameters give
+        another result each time, so that configurations may be tried again.
+
         `policy` chooses candidates, repeatably for a `seed`. The `max_*` limits are the budget: trials in all, time since creation, failed
         trials, trials active at one time. A worker's claim lasts `lease_duration` without renewal (60 s by default); a trial has
         `max_attempts` (3 by default); `late_tells` says what becomes of results whose lease was lost.
@@ -107,6 +112,8 @@ class Client:
         new = NewStudy(
             parameters=parameters,
             objectives=objectives,
+            outcome_constraints=outcome_constraints,
+            noisy=noisy,
             policy=policy,
             seed=seed,
             budget=budget(max_trials, max_duration, max_failures, max_parallel),

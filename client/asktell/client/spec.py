@@ -1,7 +1,8 @@
-"""What a study searches, and for what: parameters and objectives."""
+"""What a study searches, and for what: parameters, objectives, constraints."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -124,21 +125,53 @@ ParameterSpec: TypeAlias = Float | Int | Categorical | Bool | Ordinal
 
 @dataclass(frozen=True, slots=True)
 class Minimize:
-    """A metric of which smaller is better."""
+    """A metric of which smaller is better.
+
+    `reference`, of use with several objectives, is a value just bad enough to be worthless: hypervolume is measured from it.
+    """
 
     metric: str
+    reference: float | None = None
     goal: ClassVar[Literal["minimize"]] = "minimize"
 
 
 @dataclass(frozen=True, slots=True)
 class Maximize:
-    """A metric of which larger is better."""
+    """A metric of which larger is better; `reference` as for Minimize."""
 
     metric: str
+    reference: float | None = None
     goal: ClassVar[Literal["maximize"]] = "maximize"
 
 
 Objective: TypeAlias = Minimize | Maximize
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """A metric that must not be above a bound: a trial is feasible if it meets all such constraints."""
+
+    metric: str
+    bound: float
+
+    def met(self, value: float) -> bool:
+        """Whether a value of the metric is feasible; NaN is not."""
+        return math.isfinite(value) and value <= self.bound
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """A metric that must not be below a bound."""
+
+    metric: str
+    bound: float
+
+    def met(self, value: float) -> bool:
+        """Whether a value of the metric is feasible; NaN is not."""
+        return math.isfinite(value) and value >= self.bound
+
+
+OutcomeConstraint: TypeAlias = AtMost | AtLeast
 
 
 def plain(value: Any) -> ParameterValue:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Final, Generic, Literal, SupportsFloat, TypeAlias, TypeVar
 
-from asktell.client.spec import Objective, ParameterSpec, ParameterValue
+from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec, ParameterValue
 
 TrialT = TypeVar("TrialT")
 
@@ -223,6 +223,8 @@ class StudyRecord:
     name: str
     parameters: tuple[ParameterSpec, ...]
     objectives: tuple[Objective, ...]
+    outcome_constraints: tuple[OutcomeConstraint, ...]
+    noisy: bool
     policy: str
     seed: int | None
     lease_duration: timedelta | None

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from asktell.client.claim import Claim
 from asktell.client.errors import FailedPrecondition, NotFound
-from asktell.client.spec import Objective, ParameterSpec, ParameterValue
+from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec, ParameterValue
 from asktell.client.values import (
     KEEP,
     Budget,
@@ -65,6 +65,16 @@ class StudyView:
     def objectives(self) -> tuple[Objective, ...]:
         """The metrics to optimise."""
         return self._record.objectives
+
+    @property
+    def outcome_constraints(self) -> tuple[OutcomeConstraint, ...]:
+        """The bounds that make a trial feasible."""
+        return self._record.outcome_constraints
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the same parameters give another result each time."""
+        return self._record.noisy
 
     @property
     def policy(self) -> str:

@@ -14,6 +14,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from asktell.client.errors import InvalidArgument
 from asktell.client.spec import (
     NO_DEFAULT,
+    AtLeast,
+    AtMost,
     Bool,
     Categorical,
     Condition,
@@ -25,6 +27,7 @@ from asktell.client.spec import (
     NoDefault,
     Objective,
     Ordinal,
+    OutcomeConstraint,
     ParameterSpec,
     ParameterValue,
     plain,
@@ -252,13 +255,28 @@ def pack_objective(objective: Objective) -> metric_pb2.Objective:
     """A metric to optimise."""
     smaller = isinstance(objective, Minimize)
     goal = metric_pb2.Objective.GOAL_MINIMIZE if smaller else metric_pb2.Objective.GOAL_MAXIMIZE
-    return build(metric_pb2.Objective, metric=objective.metric, goal=goal)
+    return build(metric_pb2.Objective, metric=objective.metric, goal=goal, reference=objective.reference)
 
 
 def unpack_objective(message: metric_pb2.Objective) -> Objective:
     """A metric to optimise."""
     smaller = message.goal == metric_pb2.Objective.GOAL_MINIMIZE
-    return Minimize(message.metric) if smaller else Maximize(message.metric)
+    return (Minimize if smaller else Maximize)(message.metric, _optional(message, "reference"))
+
+
+def pack_constraint(constraint: OutcomeConstraint) -> metric_pb2.OutcomeConstraint:
+    """A bound on a metric."""
+    above = isinstance(constraint, AtMost)
+    relation = (
+        metric_pb2.OutcomeConstraint.RELATION_AT_MOST if above else metric_pb2.OutcomeConstraint.RELATION_AT_LEAST
+    )
+    return build(metric_pb2.OutcomeConstraint, metric=constraint.metric, relation=relation, bound=constraint.bound)
+
+
+def unpack_constraint(message: metric_pb2.OutcomeConstraint) -> OutcomeConstraint:
+    """A bound on a metric."""
+    above = message.relation == metric_pb2.OutcomeConstraint.RELATION_AT_MOST
+    return (AtMost if above else AtLeast)(message.metric, message.bound)
 
 
 def pack_metrics(metrics: Mapping[str, MetricValue]) -> dict[str, metric_pb2.MetricValue]:
@@ -347,6 +365,8 @@ def unpack_study(message: study_service_pb2.Study) -> StudyRecord:
         name=message.name,
         parameters=tuple(unpack_spec(parameter) for parameter in spec.parameters),
         objectives=tuple(unpack_objective(objective) for objective in spec.objectives),
+        outcome_constraints=tuple(unpack_constraint(constraint) for constraint in spec.outcome_constraints),
+        noisy=spec.noisy,
         policy=spec.policy,
         seed=_optional(spec, "seed"),
         lease_duration=_duration(spec, "lease_duration"),

@@ -26,7 +26,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61sktell/v1/metric.proto\x12\nasktell.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x01\n\tObjective\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12(\n\x04goal\x18\x02 \x01(\x0e\x32\x1a.asktell.v1.Objective.Goal\"B\n\x04Goal\x12\x14\n\x10GOAL_UNSPECIFIED\x10\x00\x12\x11\n\rGOAL_MINIMIZE\x10\x01\x12\x11\n\rGOAL_MAXIMIZE\x10\x02\"\xbf\x01\n\x11OutcomeConstraint\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x38\n\x08relation\x18\x02 \x01(\x0e\x32&.asktell.v1.OutcomeConstraint.Relation\x12\r\n\x05\x62ound\x18\x03 \x01(\x01\"Q\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x14\n\x10RELATION_AT_MOST\x10\x01\x12\x15\n\x11RELATION_AT_LEAST\x10\x02\"L\n\x0bMetricValue\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x1b\n\x0estandard_error\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x11\n\x0f_standard_error\"\xcc\x01\n\x0bMeasurement\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x35\n\x07metrics\x18\x02 \x03(\x0b\x32$.asktell.v1.Measurement.MetricsEntry\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1aG\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.asktell.v1.MetricValue:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61sktell/v1/metric.proto\x12\nasktell.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x01\n\tObjective\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12(\n\x04goal\x18\x02 \x01(\x0e\x32\x1a.asktell.v1.Objective.Goal\x12\x16\n\treference\x18\x03 \x01(\x01H\x00\x88\x01\x01\"B\n\x04Goal\x12\x14\n\x10GOAL_UNSPECIFIED\x10\x00\x12\x11\n\rGOAL_MINIMIZE\x10\x01\x12\x11\n\rGOAL_MAXIMIZE\x10\x02\x42\x0c\n\n_reference\"\xbf\x01\n\x11OutcomeConstraint\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x38\n\x08relation\x18\x02 \x01(\x0e\x32&.asktell.v1.OutcomeConstraint.Relation\x12\r\n\x05\x62ound\x18\x03 \x01(\x01\"Q\n\x08Relation\x12\x18\n\x14RELATION_UNSPECIFIED\x10\x00\x12\x14\n\x10RELATION_AT_MOST\x10\x01\x12\x15\n\x11RELATION_AT_LEAST\x10\x02\"L\n\x0bMetricValue\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x1b\n\x0estandard_error\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x11\n\x0f_standard_error\"\xcc\x01\n\x0bMeasurement\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x35\n\x07metrics\x18\x02 \x03(\x0b\x32$.asktell.v1.Measurement.MetricsEntry\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1aG\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.asktell.v1.MetricValue:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,17 +36,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEASUREMENT_METRICSENTRY']._loaded_options = None
   _globals['_MEASUREMENT_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_OBJECTIVE']._serialized_start=73
-  _globals['_OBJECTIVE']._serialized_end=210
-  _globals['_OBJECTIVE_GOAL']._serialized_start=144
-  _globals['_OBJECTIVE_GOAL']._serialized_end=210
-  _globals['_OUTCOMECONSTRAINT']._serialized_start=213
-  _globals['_OUTCOMECONSTRAINT']._serialized_end=404
-  _globals['_OUTCOMECONSTRAINT_RELATION']._serialized_start=323
-  _globals['_OUTCOMECONSTRAINT_RELATION']._serialized_end=404
-  _globals['_METRICVALUE']._serialized_start=406
-  _globals['_METRICVALUE']._serialized_end=482
-  _globals['_MEASUREMENT']._serialized_start=485
-  _globals['_MEASUREMENT']._serialized_end=689
-  _globals['_MEASUREMENT_METRICSENTRY']._serialized_start=618
-  _globals['_MEASUREMENT_METRICSENTRY']._serialized_end=689
+  _globals['_OBJECTIVE']._serialized_end=248
+  _globals['_OBJECTIVE_GOAL']._serialized_start=168
+  _globals['_OBJECTIVE_GOAL']._serialized_end=234
+  _globals['_OUTCOMECONSTRAINT']._serialized_start=251
+  _globals['_OUTCOMECONSTRAINT']._serialized_end=442
+  _globals['_OUTCOMECONSTRAINT_RELATION']._serialized_start=361
+  _globals['_OUTCOMECONSTRAINT_RELATION']._serialized_end=442
+  _globals['_METRICVALUE']._serialized_start=444
+  _globals['_METRICVALUE']._serialized_end=520
+  _globals['_MEASUREMENT']._serialized_start=523
+  _globals['_MEASUREMENT']._serialized_end=727
+  _globals['_MEASUREMENT_METRICSENTRY']._serialized_start=656
+  _globals['_MEASUREMENT_METRICSENTRY']._serialized_end=727
 # @@protoc_insertion_point(module_scope)

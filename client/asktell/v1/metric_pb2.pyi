@@ -52,27 +52,37 @@ class Objective(_message.Message):
 
     METRIC_FIELD_NUMBER: _builtins.int
     GOAL_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """Required. Name of the metric: as a parameter's name. Unique among the objectives."""
     goal: Global___Objective.Goal.ValueType
     """Required. Never defaulted."""
+    reference: _builtins.float
+    """Optional. With several objectives: a value that is just bad enough to be worthless. Hypervolume is measured from it, and the policy
+    looks for trade-offs that are better than it; absent, it is inferred from the trials. Finite.
+    """
     def __init__(
         self,
         *,
         metric: _builtins.str = ...,
         goal: Global___Objective.Goal.ValueType = ...,
+        reference: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reference", b"_reference", "reference", b"reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "metric", b"metric"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reference", b"_reference", "goal", b"goal", "metric", b"metric", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__reference: _TypeAlias = _typing.Literal["reference"]  # noqa: Y015
+    _WhichOneofArgType__reference: _TypeAlias = _typing.Literal["_reference", b"_reference"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reference) -> _WhichOneofReturnType__reference | None: ...
 
 Global___Objective: _TypeAlias = Objective  # noqa: Y015
 
 @_typing.final
 class OutcomeConstraint(_message.Message):
-    """A bound on a metric that a trial must meet to count as feasible, such as `latency_ms <= 50`."""
+    """A bound on a metric that a trial must meet to count as feasible, such as `latency_ms <= 50`. A trial that lacks the metric, or whose value
+    is not finite, is kept; whether it is feasible is not known, and it is never the best.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -103,7 +113,7 @@ class OutcomeConstraint(_message.Message):
     RELATION_FIELD_NUMBER: _builtins.int
     BOUND_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
-    """Required. Name of a metric that is not an objective."""
+    """Required. Name of a metric that is not an objective: as a parameter's name. Unique among the constraints."""
     relation: Global___OutcomeConstraint.Relation.ValueType
     """Required. Which side of the bound is feasible."""
     bound: _builtins.float

@@ -177,6 +177,7 @@ class StudySpec(_message.Message):
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     LATE_TELLS_FIELD_NUMBER: _builtins.int
+    NOISY_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Optional. What chooses candidates: `auto` (the default: `gp`, or `random` for a study that is too large for it), `gp`, `gp-botorch` (the
     same course on BoTorch, on the server's torch device), `random`.
@@ -189,6 +190,10 @@ class StudySpec(_message.Message):
     """
     late_tells: Global___StudySpec.LateTells.ValueType
     """Optional. What becomes of a result told after its lease was lost; LATE_TELLS_ACCEPT if absent."""
+    noisy: _builtins.bool
+    """Optional. Whether the same parameters give another result each time. Then a configuration may be tried again, and the best one is that
+    with the best mean over its trials.
+    """
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[_search_space_pb2.ParameterSpec]:
         """Required. 1 to 500 parameters."""
@@ -203,7 +208,7 @@ class StudySpec(_message.Message):
 
     @_builtins.property
     def outcome_constraints(self) -> _containers.RepeatedCompositeFieldContainer[_metric_pb2.OutcomeConstraint]:
-        """Optional. Bounds on other metrics that make a trial feasible."""
+        """Optional. Bounds on other metrics that make a trial feasible; at most 16. Only a feasible trial is the best, or on the Pareto front."""
 
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
@@ -221,10 +226,11 @@ class StudySpec(_message.Message):
         lease_duration: _duration_pb2.Duration | None = ...,
         max_attempts: _builtins.int = ...,
         late_tells: Global___StudySpec.LateTells.ValueType = ...,
+        noisy: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "lease_duration", b"lease_duration", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "input_constraints", b"input_constraints", "late_tells", b"late_tells", "lease_duration", b"lease_duration", "max_attempts", b"max_attempts", "objectives", b"objectives", "outcome_constraints", b"outcome_constraints", "parameters", b"parameters", "policy", b"policy", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "input_constraints", b"input_constraints", "late_tells", b"late_tells", "lease_duration", b"lease_duration", "max_attempts", b"max_attempts", "noisy", b"noisy", "objectives", b"objectives", "outcome_constraints", b"outcome_constraints", "parameters", b"parameters", "policy", b"policy", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015

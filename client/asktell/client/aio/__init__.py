@@ -23,6 +23,8 @@ from asktell.client.errors import (
 )
 from asktell.client.spec import (
     NO_DEFAULT,
+    AtLeast,
+    AtMost,
     Bool,
     Categorical,
     Condition,
@@ -32,6 +34,7 @@ from asktell.client.spec import (
     Minimize,
     Objective,
     Ordinal,
+    OutcomeConstraint,
     ParameterSpec,
     ParameterValue,
 )
@@ -63,6 +66,8 @@ __all__ = [
     "AlreadyExists",
     "Answer",
     "AskTellError",
+    "AtLeast",
+    "AtMost",
     "Bool",
     "Budget",
     "Cancelled",
@@ -89,6 +94,7 @@ __all__ = [
     "Objective",
     "Ordinal",
     "Origin",
+    "OutcomeConstraint",
     "ParameterSpec",
     "ParameterValue",
     "PermissionDenied",

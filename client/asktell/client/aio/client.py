@@ -18,7 +18,7 @@ from asktell.client.aio.study import Study, every
 from asktell.client.archive import File, OnProgress
 from asktell.client.calls import NewStudy
 from asktell.client.errors import InvalidArgument
-from asktell.client.spec import Objective, ParameterSpec
+from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec
 from asktell.client.values import LateTells, Seconds, StudyRecord, budget
 
 
@@ -84,6 +84,8 @@ class Client:
         *,
         parameters: Sequence[ParameterSpec],
         objectives: Sequence[Objective],
+        outcome_constraints: Sequence[OutcomeConstraint] = (),
+        noisy: bool = False,
         policy: str = "auto",
         seed: int | None = None,
         max_trials: int | None = None,
@@ -97,6 +99,9 @@ class Client:
     ) -> Study:
         """Create a study, or get the one that is there with the same spec and budget; AlreadyExists if it has another.
 
+        A trial is feasible if its metrics meet the `outcome_constraints`; only such a one is the best. `noisy`: the same parameters give
+        another result each time, so that configurations may be tried again.
+
         `policy` chooses candidates, repeatably for a `seed`. The `max_*` limits are the budget: trials in all, time since creation, failed
         trials, trials active at one time. A worker's claim lasts `lease_duration` without renewal (60 s by default); a trial has
         `max_attempts` (3 by default); `late_tells` says what becomes of results whose lease was lost.
@@ -104,6 +109,8 @@ class Client:
         new = NewStudy(
             parameters=parameters,
             objectives=objectives,
+            outcome_constraints=outcome_constraints,
+            noisy=noisy,
             policy=policy,
             seed=seed,
             budget=budget(max_trials, max_duration, max_failures, max_parallel),

@@ -158,6 +158,8 @@ def suggest_request(snapshot: Snapshot, count: int, *, fixed: Parameters, time_l
     return SuggestRequest(
         space=study.spec.space,
         objectives=study.spec.objectives,
+        outcome_constraints=study.spec.outcome_constraints,
+        noisy=study.spec.noisy,
         policy=study.spec.policy,
         seed=study.seed,
         count=count,

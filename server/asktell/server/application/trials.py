@@ -150,10 +150,10 @@ def list_trials(tx: Transaction, command: ListTrials) -> list[Trial]:
 
 
 async def list_optimal_trials(history: History, name: StudyName) -> list[Trial]:
-    """The best succeeded trial, or, with several objectives, the Pareto front."""
+    """The best feasible trial, or, with several objectives, the Pareto front."""
     snapshot = await history.read(name)
     # With many objectives and trials this takes seconds, which other callers must not wait for.
-    return await asyncio.to_thread(optimal, list(snapshot.roster.trials.values()), snapshot.study.spec.objectives)
+    return await asyncio.to_thread(optimal, list(snapshot.roster.trials.values()), snapshot.study.spec)
 
 
 def cancel_trial(name: TrialName) -> Change[Trial]:

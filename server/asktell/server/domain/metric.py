@@ -13,6 +13,7 @@ from asktell.server.domain.text import check_variable, excerpt
 
 MAX_METRICS = 100
 MAX_OBJECTIVES = 16
+MAX_CONSTRAINTS = 16
 MAX_STEP = 2**53
 
 
@@ -25,14 +26,40 @@ class Goal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A metric to optimise."""
+    """A metric to optimise. `reference` is a value just bad enough to be worthless, which hypervolume is measured from; None: inferred."""
 
     metric: str
     goal: Goal
+    reference: float | None = None
 
     def loss(self, value: float) -> float:
         """The value with its sign turned so that smaller is better."""
         return -value if self.goal is Goal.MAXIMIZE else value
+
+
+class Relation(Enum):
+    """Which side of a bound is feasible."""
+
+    AT_MOST = "at most"
+    AT_LEAST = "at least"
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeConstraint:
+    """A bound on a metric that a trial must meet to count as feasible."""
+
+    metric: str
+    relation: Relation
+    bound: float
+
+    def excess(self, value: float) -> float:
+        """How far the value lies beyond the bound, in the metric's unit: feasible at or below 0."""
+        return value - self.bound if self.relation is Relation.AT_MOST else self.bound - value
+
+    def met(self, metrics: Metrics) -> bool:
+        """Whether the metric is there, finite, and within its bound."""
+        given = metrics.get(self.metric)
+        return given is not None and math.isfinite(given.value) and self.excess(given.value) <= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +92,25 @@ def check_objectives(objectives: Sequence[Objective]) -> None:
         if objective.metric in seen:
             raise InvalidArgument(f"objectives[{index}].metric", f"{objective.metric!r} is an objective already")
         seen.add(objective.metric)
+        if objective.reference is not None and not math.isfinite(objective.reference):
+            raise InvalidArgument(f"objectives[{index}].reference", f"must be finite, not {objective.reference!r}")
+
+
+def check_constraints(constraints: Sequence[OutcomeConstraint], objectives: Sequence[Objective]) -> None:
+    """Raise InvalidArgument with a path that starts at `outcome_constraints` if they make no sense beside the objectives."""
+    if len(constraints) > MAX_CONSTRAINTS:
+        raise InvalidArgument(
+            "outcome_constraints", f"has {len(constraints)} constraints; at most {MAX_CONSTRAINTS} are allowed"
+        )
+    taken = {objective.metric: "an objective" for objective in objectives}
+    for index, constraint in enumerate(constraints):
+        path = f"outcome_constraints[{index}]"
+        check_variable(f"{path}.metric", constraint.metric)
+        if constraint.metric in taken:
+            raise InvalidArgument(f"{path}.metric", f"{constraint.metric!r} is {taken[constraint.metric]} already")
+        taken[constraint.metric] = "constrained"
+        if not math.isfinite(constraint.bound):
+            raise InvalidArgument(f"{path}.bound", f"must be finite, not {constraint.bound!r}")
 
 
 def check_metrics(metrics: Metrics, *, required: Sequence[Objective] = ()) -> None:

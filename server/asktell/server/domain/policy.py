@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from asktell.server.domain.metric import Metrics, Objective
+from asktell.server.domain.metric import Metrics, Objective, OutcomeConstraint
 from asktell.server.domain.space import Parameters, SearchSpace
 from asktell.server.domain.trial import Origin, TrialState
 
@@ -27,6 +27,7 @@ class SuggestRequest:
     """Everything that the choice of candidates depends on.
 
     `next_number` is the number that the first candidate's trial gets; `pending` are the parameters of queued and active trials;
+    `noisy`: the same parameters give another result each time, so that repeats are worth something;
     `fixed` parameters every candidate must have exactly so; `max_trials` is the study's budget, if any; `time_limit`, in seconds, is how
     long the computation may take before it should settle for what it has, and does not change the answer otherwise. `hint` is what an
     earlier decision of this policy in this study left to make later ones cheaper, or b"": the candidates are the same to the bit with it,
@@ -35,6 +36,8 @@ class SuggestRequest:
 
     space: SearchSpace
     objectives: tuple[Objective, ...]
+    outcome_constraints: tuple[OutcomeConstraint, ...] = ()
+    noisy: bool = False
     policy: str
     seed: int
     count: int

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from asktell.server.domain.errors import InvalidArgument
-from asktell.server.domain.metric import Objective, check_objectives
+from asktell.server.domain.metric import Objective, OutcomeConstraint, check_constraints, check_objectives
 from asktell.server.domain.space import SearchSpace
 from asktell.server.domain.text import check_identifier, excerpt
 
@@ -76,20 +76,23 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySpec:
-    """What is searched, and for what. Fixed at creation."""
+    """What is searched, and for what. Fixed at creation. `noisy`: the same parameters give another result each time."""
 
     space: SearchSpace
     objectives: tuple[Objective, ...]
+    outcome_constraints: tuple[OutcomeConstraint, ...] = ()
     policy: str = "auto"
     seed: int | None = None
     lease_duration: timedelta = DEFAULT_LEASE
     max_attempts: int = DEFAULT_ATTEMPTS
     late_tells: LateTells = LateTells.ACCEPT
+    noisy: bool = False
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the spec if a part makes no sense. The policy's name is the engine's to judge."""
         self.space.validate()
         check_objectives(self.objectives)
+        check_constraints(self.outcome_constraints, self.objectives)
         if self.seed is not None and self.seed not in INT64:
             raise InvalidArgument("seed", f"{self.seed} is not a 64-bit integer")
         check_lease_duration("lease_duration", self.lease_duration)
@@ -142,7 +145,15 @@ class Study:
         space = self.spec.space.difference(spec.space)
         if space is not None:
             return space
-        for name in ("objectives", "policy", "lease_duration", "max_attempts", "late_tells"):
+        for name in (
+            "objectives",
+            "outcome_constraints",
+            "policy",
+            "lease_duration",
+            "max_attempts",
+            "late_tells",
+            "noisy",
+        ):
             kept, given = getattr(self.spec, name), getattr(spec, name)
             if kept != given:
                 return f"{name} {_shown(kept)}, not {_shown(given)}"
@@ -177,6 +188,13 @@ def check_lease_duration(path: str, duration: timedelta) -> timedelta:
     return duration
 
 
+def _described(part: Objective | OutcomeConstraint) -> str:
+    if isinstance(part, OutcomeConstraint):
+        return f"{part.metric} {part.relation.value} {part.bound!r}"
+    reference = "" if part.reference is None else f" from {part.reference!r}"
+    return f"{part.goal.value} {part.metric}{reference}"
+
+
 def _shown(part: object) -> str:
     """A part of a study as its user wrote it."""
     match part:
@@ -186,7 +204,9 @@ def _shown(part: object) -> str:
             return f"{part.total_seconds():g} s"
         case LateTells():
             return part.value
+        case bool():
+            return str(part).lower()
         case tuple():
-            return ", ".join(f"{objective.goal.value} {objective.metric}" for objective in part)
+            return ", ".join(map(_described, part)) or "none"
         case _:
             return str(part)

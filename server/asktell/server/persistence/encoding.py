@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
-from asktell.server.domain.metric import Goal, Metrics, MetricValue, Objective
+from asktell.server.domain.metric import Goal, Metrics, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.space import (
     Bool,
     Categorical,
@@ -145,12 +145,16 @@ def pack_spec(spec: StudySpec) -> str:
     return _dump(
         {
             "parameters": [_parameter(parameter) for parameter in spec.space],
-            "objectives": [[objective.metric, objective.goal.value] for objective in spec.objectives],
+            "objectives": [[each.metric, each.goal.value, _number(each.reference)] for each in spec.objectives],
+            "outcome_constraints": [
+                [each.metric, each.relation.value, _number(each.bound)] for each in spec.outcome_constraints
+            ],
             "policy": spec.policy,
             "seed": spec.seed,
             "lease_duration": _microseconds(spec.lease_duration),
             "max_attempts": spec.max_attempts,
             "late_tells": spec.late_tells.value,
+            "noisy": spec.noisy,
         }
     )
 
@@ -161,12 +165,19 @@ def unpack_spec(text: str) -> StudySpec:
     content = _load(text)
     return StudySpec(
         space=SearchSpace(tuple(_read_parameter(parameter) for parameter in content["parameters"])),
-        objectives=tuple(Objective(metric, Goal(goal)) for metric, goal in content["objectives"]),
+        objectives=tuple(
+            Objective(metric, Goal(goal), _read_value(reference)) for metric, goal, reference in content["objectives"]
+        ),
+        outcome_constraints=tuple(
+            OutcomeConstraint(metric, Relation(relation), _read_value(bound))
+            for metric, relation, bound in content["outcome_constraints"]
+        ),
         policy=content["policy"],
         seed=content["seed"],
         lease_duration=timedelta(microseconds=content["lease_duration"]),
         max_attempts=content["max_attempts"],
         late_tells=LateTells(content["late_tells"]),
+        noisy=content["noisy"],
     )
 
 

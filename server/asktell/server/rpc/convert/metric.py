@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from asktell.server.domain.errors import InvalidArgument
-from asktell.server.domain.metric import Goal, Measurement, Metrics, MetricValue, Objective
+from asktell.server.domain.metric import Goal, Measurement, Metrics, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.rpc.convert.time import read_time, timestamp
 from asktell.v1 import metric_pb2 as pb
 
 _GOALS = {Goal.MINIMIZE: pb.Objective.GOAL_MINIMIZE, Goal.MAXIMIZE: pb.Objective.GOAL_MAXIMIZE}
 _GOALS_READ = {message: goal for goal, message in _GOALS.items()}
+_RELATIONS = {
+    Relation.AT_MOST: pb.OutcomeConstraint.RELATION_AT_MOST,
+    Relation.AT_LEAST: pb.OutcomeConstraint.RELATION_AT_LEAST,
+}
+_RELATIONS_READ = {message: relation for relation, message in _RELATIONS.items()}
 
 
 def read_objectives(objectives: Iterable[pb.Objective]) -> tuple[Objective, ...]:
@@ -21,12 +26,32 @@ def read_objectives(objectives: Iterable[pb.Objective]) -> tuple[Objective, ...]
 def _read_objective(index: int, message: pb.Objective) -> Objective:
     if message.goal not in _GOALS_READ:
         raise InvalidArgument(f"objectives[{index}].goal", "must be GOAL_MINIMIZE or GOAL_MAXIMIZE")
-    return Objective(message.metric, _GOALS_READ[message.goal])
+    reference = message.reference if message.HasField("reference") else None
+    return Objective(message.metric, _GOALS_READ[message.goal], reference)
 
 
 def objective_message(objective: Objective) -> pb.Objective:
     """The message for an objective."""
-    return pb.Objective(metric=objective.metric, goal=_GOALS[objective.goal])
+    return pb.Objective(metric=objective.metric, goal=_GOALS[objective.goal], reference=objective.reference)
+
+
+def read_constraints(constraints: Iterable[pb.OutcomeConstraint]) -> tuple[OutcomeConstraint, ...]:
+    """The outcome constraints; paths start at `outcome_constraints`."""
+    return tuple(_read_constraint(index, constraint) for index, constraint in enumerate(constraints))
+
+
+def _read_constraint(index: int, message: pb.OutcomeConstraint) -> OutcomeConstraint:
+    if message.relation not in _RELATIONS_READ:
+        path = f"outcome_constraints[{index}].relation"
+        raise InvalidArgument(path, "must be RELATION_AT_MOST or RELATION_AT_LEAST")
+    return OutcomeConstraint(message.metric, _RELATIONS_READ[message.relation], message.bound)
+
+
+def constraint_message(constraint: OutcomeConstraint) -> pb.OutcomeConstraint:
+    """The message for an outcome constraint."""
+    return pb.OutcomeConstraint(
+        metric=constraint.metric, relation=_RELATIONS[constraint.relation], bound=constraint.bound
+    )
 
 
 def read_metrics(metrics: Mapping[str, pb.MetricValue]) -> dict[str, MetricValue]:

@@ -20,7 +20,7 @@ from asktell.server.domain.study import (
     TrialCounts,
 )
 from asktell.server.domain.text import check_identifier, excerpt
-from asktell.server.rpc.convert.metric import objective_message, read_objectives
+from asktell.server.rpc.convert.metric import constraint_message, objective_message, read_constraints, read_objectives
 from asktell.server.rpc.convert.space import read_space, spec_message
 from asktell.server.rpc.convert.time import duration, read_duration, read_time, timestamp
 from asktell.server.rpc.convert.trial import trial_message
@@ -69,19 +69,19 @@ def read_create(request: pb.CreateStudyRequest, *, drawn_seed: int) -> CreateStu
 def _read_spec(message: pb.StudySpec) -> StudySpec:
     if message.input_constraints:
         raise Unsupported("study.spec.input_constraints", "this server does not support constraints yet")
-    if message.outcome_constraints:
-        raise Unsupported("study.spec.outcome_constraints", "this server does not support constraints yet")
     if message.late_tells not in _LATE_TELLS_READ:
         raise InvalidArgument("late_tells", f"{message.late_tells} is not a value of LateTells")
     has_lease = message.HasField("lease_duration")
     return StudySpec(
         space=read_space(message.parameters),
         objectives=read_objectives(message.objectives),
+        outcome_constraints=read_constraints(message.outcome_constraints),
         policy=message.policy or "auto",
         seed=message.seed if message.HasField("seed") else None,
         lease_duration=read_duration("lease_duration", message.lease_duration) if has_lease else DEFAULT_LEASE,
         max_attempts=message.max_attempts or DEFAULT_ATTEMPTS,
         late_tells=_LATE_TELLS_READ[message.late_tells],
+        noisy=message.noisy,
     )
 
 
@@ -187,11 +187,13 @@ def _spec_message(spec: StudySpec, *, seed: int) -> pb.StudySpec:
     return pb.StudySpec(
         parameters=[spec_message(parameter) for parameter in spec.space],
         objectives=[objective_message(objective) for objective in spec.objectives],
+        outcome_constraints=[constraint_message(constraint) for constraint in spec.outcome_constraints],
         policy=spec.policy,
         seed=seed,
         lease_duration=duration(spec.lease_duration),
         max_attempts=spec.max_attempts,
         late_tells=_LATE_TELLS[spec.late_tells],
+        noisy=spec.noisy,
     )
 
 

@@ -1,0 +1,93 @@
+"""Which trials are best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asktell.server.domain import ranking
+from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
+from asktell.server.domain.space import Float, SearchSpace
+from asktell.server.domain.study import StudySpec
+from asktell.server.domain.trial import Origin, Trial, TrialState
+
+FAST = OutcomeConstraint("latency", Relation.AT_MOST, 50.0)
+LOW = Objective("a", Goal.MINIMIZE)
+
+
+def succeeded(number: int, *, x: float = 0.5, **metrics: float) -> Trial:
+    return Trial(
+        number=number,
+        state=TrialState.SUCCEEDED,
+        parameters={"x": x},
+        origin=Origin(policy="user"),
+        nonce="n",
+        metrics={name: MetricValue(value) for name, value in metrics.items()},
+        create_time=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def optimal(trials: Sequence[Trial], objectives: Sequence[Objective], **options: object) -> list[Trial]:
+    space = SearchSpace((Float(name="x", low=0.0, high=1.0),))
+    return ranking.optimal(trials, StudySpec(space=space, objectives=tuple(objectives), **options))
+
+
+def test_the_best_trial_is_the_earliest_of_the_best_and_never_nan() -> None:
+    trials = [succeeded(1, a=float("nan")), succeeded(2, a=0.5), succeeded(4, a=0.9), succeeded(3, a=0.9)]
+    best = optimal(trials, [Objective("a", Goal.MAXIMIZE)])
+    assert [trial.number for trial in best] == [3]
+    assert optimal([trials[0]], [Objective("a", Goal.MINIMIZE)]) == []
+
+
+def test_the_front_has_what_nothing_dominates() -> None:
+    both = [Objective("a", Goal.MAXIMIZE), Objective("b", Goal.MINIMIZE)]
+    trials = [succeeded(1, a=1, b=1), succeeded(2, a=2, b=2), succeeded(3, a=1, b=2), succeeded(4, a=1, b=1)]
+    assert [trial.number for trial in optimal(trials, both)] == [1, 2, 4]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=30))
+def test_the_sweep_over_two_objectives_finds_what_comparing_all_pairs_does(points: list[tuple[int, int]]) -> None:
+    both = [Objective("a", Goal.MINIMIZE), Objective("b", Goal.MAXIMIZE)]
+    trials = [succeeded(number, a=a, b=b) for number, (a, b) in enumerate(points, 1)]
+    expected = [
+        number
+        for number, (a, b) in enumerate(points, 1)
+        if not any(c <= a and d >= b and (c, d) != (a, b) for c, d in points)
+    ]
+    assert [trial.number for trial in optimal(trials, both)] == expected
+
+
+def test_the_best_trial_is_feasible() -> None:
+    trials = [succeeded(1, a=1, latency=50.1), succeeded(2, a=2, latency=50), succeeded(3, a=3, latency=10)]
+    assert [trial.number for trial in optimal(trials, [LOW], outcome_constraints=(FAST,))] == [2]
+    assert optimal(trials[:1], [LOW], outcome_constraints=(FAST,)) == []
+
+
+@pytest.mark.parametrize("latency", [{}, {"latency": float("nan")}, {"latency": float("-inf")}])
+def test_a_trial_whose_constrained_metric_is_not_known_is_never_the_best(latency: dict[str, float]) -> None:
+    trials = [succeeded(1, a=1, **latency), succeeded(2, a=2, latency=1)]
+    assert [trial.number for trial in optimal(trials, [LOW], outcome_constraints=(FAST,))] == [2]
+
+
+def test_the_front_is_feasible() -> None:
+    both = [LOW, Objective("b", Goal.MAXIMIZE)]
+    trials = [succeeded(1, a=1, b=1, latency=99), succeeded(2, a=2, b=1, latency=9), succeeded(3, a=3, b=2, latency=9)]
+    assert [trial.number for trial in optimal(trials, both, outcome_constraints=(FAST,))] == [2, 3]
+
+
+def test_in_a_noisy_study_the_mean_of_a_configuration_counts() -> None:
+    trials = [succeeded(1, x=0.1, a=1), succeeded(2, x=0.1, a=9), succeeded(3, x=0.2, a=4), succeeded(4, x=0.2, a=5)]
+    assert [trial.number for trial in optimal(trials, [LOW], noisy=True)] == [3]
+    assert [trial.number for trial in optimal(trials, [LOW])] == [1]
+
+
+def test_in_a_noisy_study_the_mean_of_the_constrained_metric_counts() -> None:
+    trials = [succeeded(1, x=0.1, a=1, latency=40), succeeded(2, x=0.1, a=1, latency=70), succeeded(3, a=3, latency=9)]
+    options = {"noisy": True, "outcome_constraints": (FAST,)}
+    assert [trial.number for trial in optimal(trials, [LOW], **options)] == [3]
+    trials[1] = succeeded(2, x=0.1, a=1, latency=60)
+    assert [trial.number for trial in optimal(trials, [LOW], **options)] == [1]
