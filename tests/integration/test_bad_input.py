@@ -383,8 +383,7 @@ def specs() -> Iterator[Row]:
     yield row("attempts_negative", lambda s: _set(s, max_attempts=-1), "max_attempts")
     yield row("attempts_101", lambda s: _set(s, max_attempts=101), "max_attempts")
     yield row("late_tells_unknown", lambda s: _set(s, late_tells=99), "late_tells")
-    later = StatusCode.UNIMPLEMENTED
-    yield row("input_constraints", lambda s: s.input_constraints.append("a + b <= 1"), "input_constraints", later)
+    yield from constraints(row)
     yield from bounds(row)
     for limit in ("max_trials", "max_failures", "max_parallel"):
         for name, number in (("zero", 0), ("negative", -1), ("largest", 2**63 - 1)):
@@ -393,6 +392,46 @@ def specs() -> Iterator[Row]:
     for name, time in (("zero", Duration()), ("negative", seconds(-1)), ("ten_thousand_years", seconds(315e9))):
         change = created(lambda r, v=time: r.study.budget.max_duration.CopyFrom(v))
         yield Row(f"max_duration_{name}", "CreateStudy", change, "study.budget.max_duration")
+
+
+BAD_CONSTRAINTS = {
+    "empty": "",
+    "number": "1",
+    "no_comparison": "x + n",
+    "strict": "x < 1",
+    "equation": "x == 1",
+    "call": "log(x) <= 1",
+    "import": "__import__('os').system('true') <= 1",
+    "attribute": "x.real <= 1",
+    "index": "x[0] <= 1",
+    "lambda": "(lambda: 1)() <= x",
+    "walrus": "(x := 1) <= 1",
+    "unknown": "y <= 1",
+    "twin": "\u0445 <= 1",
+    "categorical": "kind <= 1",
+    "bool": "flag <= 1",
+    "nowhere": "x >= 1e9",
+    "without_parameters": "1 <= 2",
+    "cancelled": "x - x <= 2",
+    "nul": "x\0 <= 1",
+    "newline_and_more": "x <= 1\nx",
+    "nested": "(" * 400 + "x" + ")" * 400 + " <= 1",
+    "power": "2 ** 999999999 * x <= 1",
+    "towers": "x ** x <= 1",
+    "huge": "9" * 400 + " * x <= 1",
+    "divided": "1 / x <= 1",
+    "long": "x" + " + x" * 300 + " <= 1",
+    "a_mebibyte": MEGABYTE,
+}
+
+
+def constraints(row: Callable[..., Row]) -> Iterator[Row]:
+    """Constraints between parameters that cannot be."""
+    for name, written in BAD_CONSTRAINTS.items():
+        yield row(f"between_{name}", lambda s, v=written: s.input_constraints.append(v), "input_constraints[0]")
+    yield row("65_constraints", lambda s: s.input_constraints.extend(["x <= 1"] * 65), "input_constraints")
+    contradiction = ["x <= 0.2", "x >= 0.3"]
+    yield row("contradiction", lambda s: s.input_constraints.extend(contradiction), "input_constraints[1]")
 
 
 def bounds(row: Callable[..., Row]) -> Iterator[Row]:

@@ -38,7 +38,7 @@ Labels = Annotated[Texts, Many, _help("A note, as `KEY=VALUE`. May be repeated."
 @Parameter(name="*", group=SPACE)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dials:
-    """The parameters."""
+    """The parameters, and what holds between them."""
 
     float_: Annotated[
         Texts,
@@ -62,6 +62,12 @@ class Dials:
         _help(
             "True or false: `nesterov`. Any of these may end in `when optimizer=sgd`, as `momentum=0:0.99 when optimizer=sgd`."
         ),
+    ] = ()
+
+    constraint: Annotated[
+        Texts,
+        Many,
+        _help("What holds between the parameters of every trial: `a + 2*b <= 1`, `width * depth <= 512`."),
     ] = ()
 
     def parameters(self) -> tuple[ParameterSpec, ...]:
@@ -182,6 +188,7 @@ class Order:
             replace(
                 draft,
                 parameters=(*draft.parameters, *self.dials.parameters()),
+                constraints=(*draft.constraints, *self.dials.constraint),
                 objectives=(*draft.objectives, *self.goals.objectives()),
                 outcome_constraints=(*draft.outcome_constraints, *self.goals.constraints()),
                 budget=replace(draft.budget, **self.limits.given()),
@@ -198,6 +205,7 @@ def create(client: Client, draft: Draft, *, name: str) -> Study:
         return client.create_study(
             name,
             parameters=draft.parameters,
+            constraints=draft.constraints,
             objectives=draft.objectives,
             outcome_constraints=draft.outcome_constraints,
             max_trials=budget.max_trials,
@@ -212,7 +220,8 @@ def create(client: Client, draft: Draft, *, name: str) -> Study:
 
 
 def _named(message: str, names: list[str]) -> str:
-    return re.sub(r"study\.spec\.parameters\[(\d+)\]", lambda match: f"parameter {names[int(match[1])]}", message)
+    named = re.sub(r"study\.spec\.parameters\[(\d+)\]", lambda match: f"parameter {names[int(match[1])]}", message)
+    return re.sub(r"study\.spec\.input_constraints\[\d+\]: ", "constraint ", named)
 
 
 def labels(texts: Texts) -> dict[str, str]:

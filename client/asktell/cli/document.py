@@ -38,6 +38,7 @@ class Draft:
 
     name: str = ""
     parameters: tuple[ParameterSpec, ...] = ()
+    constraints: tuple[str, ...] = ()
     objectives: tuple[Objective, ...] = ()
     outcome_constraints: tuple[OutcomeConstraint, ...] = ()
     budget: Budget = field(default_factory=Budget)
@@ -53,6 +54,7 @@ def of_study(record: StudyRecord) -> Document:
         "project": record.name.split("/")[1],
         "state": record.state.value,
         "parameters": [of_parameter(parameter) for parameter in record.parameters],
+        "constraints": list(record.constraints),
         "objectives": [_of_objective(objective) for objective in record.objectives],
         "outcome_constraints": [_of_constraint(constraint) for constraint in record.outcome_constraints],
         "noisy": record.noisy,
@@ -163,6 +165,7 @@ def draft(document: Any) -> Draft:
         "project",
         "state",
         "parameters",
+        "constraints",
         "objectives",
         "outcome_constraints",
         "budget",
@@ -174,13 +177,17 @@ def draft(document: Any) -> Draft:
     _no_others("the study", members, {*known, *_SETTINGS})
     parameters = _list("parameters", members.get("parameters"))
     objectives = _list("objectives", members.get("objectives"))
-    constraints = _list("outcome_constraints", members.get("outcome_constraints"))
+    bounds = _list("outcome_constraints", members.get("outcome_constraints"))
     return Draft(
         name=str(members.get("name", "")),
         parameters=tuple(_at(f"parameters[{place}]", parameter, each) for place, each in enumerate(parameters)),
+        constraints=tuple(
+            _at(f"constraints[{place}]", _text, each)
+            for place, each in enumerate(_list("constraints", members.get("constraints")))
+        ),
         objectives=tuple(_at(f"objectives[{place}]", objective, each) for place, each in enumerate(objectives)),
         outcome_constraints=tuple(
-            _at(f"outcome_constraints[{place}]", constraint, each) for place, each in enumerate(constraints)
+            _at(f"outcome_constraints[{place}]", constraint, each) for place, each in enumerate(bounds)
         ),
         budget=_at("budget", _budget, members.get("budget") or {}),
         labels=_members("labels", members.get("labels") or {}),
@@ -241,6 +248,12 @@ def constraint(document: Any) -> OutcomeConstraint:
         case {"metric": str(metric), "at_least": bound} if len(members) == 2:
             return AtLeast(metric, _finite("at_least", bound))
     raise ValueError('a constraint is written as {"metric": "latency_ms", "at_most": 50}, or with "at_least"')
+
+
+def _text(document: Any) -> str:
+    if not isinstance(document, str):
+        raise ValueError('a constraint between parameters is written as "a + b <= 1"')
+    return document
 
 
 def _finite(name: str, value: Any) -> float:

@@ -78,6 +78,7 @@ def heading(record: StudyRecord) -> Table:
         "study": record.name,
         "state": record.state.value,
         "objectives": objectives(record),
+        "constraints": ", ".join(record.constraints),
         "feasible if": ", ".join(map(constraint, record.outcome_constraints)),
         "results": "noisy" if record.noisy else "",
         "policy": f"{record.policy}, seed {record.seed}",

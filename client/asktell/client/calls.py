@@ -106,6 +106,7 @@ class NewStudy:
     """What a study is created with; None leaves a field to the service."""
 
     parameters: Sequence[ParameterSpec]
+    constraints: Sequence[str]
     objectives: Sequence[Objective]
     outcome_constraints: Sequence[OutcomeConstraint]
     noisy: bool
@@ -123,6 +124,7 @@ def create_study(project: str, study_id: str, new: NewStudy) -> Call[StudyRecord
     spec = wire.build(
         study_service_pb2.StudySpec,
         parameters=[wire.pack_spec(parameter) for parameter in new.parameters],
+        input_constraints=new.constraints,
         objectives=[wire.pack_objective(objective) for objective in new.objectives],
         outcome_constraints=[wire.pack_constraint(constraint) for constraint in new.outcome_constraints],
         noisy=new.noisy,

@@ -87,6 +87,7 @@ class Client:
         *,
         parameters: Sequence[ParameterSpec],
         objectives: Sequence[Objective],
+        constraints: Sequence[str] = (),
         outcome_constraints: Sequence[OutcomeConstraint] = (),
         noisy: bool = False,
         policy: str = "auto",
@@ -102,8 +103,9 @@ class Client:
     ) -> Study:
         """Create a study, or get the one that is there with the same spec and budget; AlreadyExists if it has another.
 
-        A trial is feasible if its metrics meet the `outcome_constraints`; only such a one is the best. `noisy`: the same parameters give
-        another result each time, so that configurations may be tried again.
+        All trials meet the `constraints` between parameters, such as `"a + 2*b <= 1"` or `"width * depth <= 512"`; names that are not
+        identifiers stand in backquotes. A trial is feasible if its metrics meet the `outcome_constraints`; only such a one is the best.
+        `noisy`: the same parameters give another result each time, so that configurations may be tried again.
 
         `policy` chooses candidates, repeatably for a `seed`. The `max_*` limits are the budget: trials in all, time since creation, failed
         trials, trials active at one time. A worker's claim lasts `lease_duration` without renewal (60 s by default); a trial has
@@ -112,6 +114,7 @@ class Client:
         new = NewStudy(
             parameters=parameters,
             objectives=objectives,
+            constraints=constraints,
             outcome_constraints=outcome_constraints,
             noisy=noisy,
             policy=policy,

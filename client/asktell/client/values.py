@@ -223,6 +223,7 @@ class StudyRecord:
     name: str
     parameters: tuple[ParameterSpec, ...]
     objectives: tuple[Objective, ...]
+    constraints: tuple[str, ...]
     outcome_constraints: tuple[OutcomeConstraint, ...]
     noisy: bool
     policy: str

@@ -62,6 +62,11 @@ class StudyView:
         return self._record.parameters
 
     @property
+    def constraints(self) -> tuple[str, ...]:
+        """What holds between the parameters of every trial, as it was given."""
+        return self._record.constraints
+
+    @property
     def objectives(self) -> tuple[Objective, ...]:
         """The metrics to optimise."""
         return self._record.objectives

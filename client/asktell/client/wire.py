@@ -365,6 +365,7 @@ def unpack_study(message: study_service_pb2.Study) -> StudyRecord:
         name=message.name,
         parameters=tuple(unpack_spec(parameter) for parameter in spec.parameters),
         objectives=tuple(unpack_objective(objective) for objective in spec.objectives),
+        constraints=tuple(spec.input_constraints),
         outcome_constraints=tuple(unpack_constraint(constraint) for constraint in spec.outcome_constraints),
         noisy=spec.noisy,
         policy=spec.policy,

@@ -1,4 +1,4 @@
-"""The search space: parameters, their ranges, and which of them are active."""
+"""The search space: parameters, their ranges, which of them are active, and constraints between them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import combinations, zip_longest
 
+from asktell.server.domain.constraints import (
+    MAX_CONSTRAINTS,
+    InputConstraint,
+    Range,
+    exclude_each_other,
+    leave_one_value,
+    shown,
+)
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.text import check_text, check_variable, excerpt
 
@@ -211,9 +219,10 @@ ParameterSpec = Float | Int | Categorical | Bool | Ordinal
 
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
-    """The parameters of a study, in the order in which they were given."""
+    """The parameters of a study, in the order in which they were given, and the constraints that every configuration meets."""
 
     parameters: tuple[ParameterSpec, ...]
+    constraints: tuple[InputConstraint, ...] = ()
 
     def __iter__(self) -> Iterator[ParameterSpec]:
         return iter(self.parameters)
@@ -228,7 +237,7 @@ class SearchSpace:
         raise KeyError(name)
 
     def validate(self) -> None:
-        """Raise InvalidArgument with a path that starts at `parameters` if the space makes no sense."""
+        """Raise InvalidArgument with a path that starts at `parameters` or `input_constraints` if the space makes no sense."""
         if not 1 <= len(self.parameters) <= MAX_PARAMETERS:
             raise InvalidArgument(
                 "parameters", f"has {len(self.parameters):,} parameters; 1 to {MAX_PARAMETERS} are allowed"
@@ -245,6 +254,7 @@ class SearchSpace:
             except InvalidArgument as error:
                 raise error.within(f"parameters[{index}]") from None
         self._validate_conditions()
+        self._validate_constraints()
 
     def _validate_conditions(self) -> None:
         names = {spec.name: spec for spec in self.parameters}
@@ -259,6 +269,47 @@ class SearchSpace:
             for position, value in enumerate(spec.when.values):
                 _validate_allowed(f"{field}.values[{position}]", names[spec.when.parent], value)
             self._refuse_cycle(field, spec.name, names)
+
+    def _validate_constraints(self) -> None:
+        if len(self.constraints) > MAX_CONSTRAINTS:
+            raise InvalidArgument(
+                "input_constraints", f"has {len(self.constraints):,} constraints; at most {MAX_CONSTRAINTS} are allowed"
+            )
+        names = {spec.name: spec for spec in self.parameters}
+        for index, constraint in enumerate(self.constraints):
+            field = f"input_constraints[{index}]"
+            ranges = {name: _numeric_range(field, constraint, names, name) for name in sorted(constraint.names)}
+            if not all(inequality.possible(ranges) for inequality in constraint.inequalities):
+                raise InvalidArgument(field, f"{excerpt(constraint.text)} is met nowhere in the parameters' ranges")
+        self._refuse_contradictions(names)
+        self._refuse_bad_defaults()
+
+    def _refuse_contradictions(self, names: Mapping[str, ParameterSpec]) -> None:
+        """Of pairs of inequalities; what several of them exclude together shows only when configurations are sought."""
+        placed = [(index, one) for index, each in enumerate(self.constraints) for one in each.inequalities]
+        for (_, one), (index, other) in combinations(placed, 2):
+            field = f"input_constraints[{index}]"
+            if exclude_each_other(one, other):
+                raise InvalidArgument(field, f"{excerpt(self.constraints[index].text)} contradicts another constraint")
+            if leave_one_value(one, other) and any(names[name].size is None for name in one.names):
+                raise InvalidArgument(
+                    field,
+                    f"{excerpt(self.constraints[index].text)} and another constraint make an equation of real numbers:"
+                    " leave one of its parameters out and compute it from the others",
+                )
+
+    def _refuse_bad_defaults(self) -> None:
+        given = self._own_defaults()
+        for index, constraint in enumerate(self.constraints):
+            if not constraint.holds(given):
+                raise InvalidArgument(
+                    f"input_constraints[{index}]",
+                    f"{excerpt(constraint.text)} is not met by the default values {shown(constraint.names, given)}",
+                )
+
+    def _own_defaults(self) -> dict[str, ParameterValue]:
+        """The default values that were given, of those parameters that are active under them and the middles of the others."""
+        return {name: value for name, value in (self.defaults() or {}).items() if self[name].has_default}
 
     @staticmethod
     def _refuse_cycle(field: str, start: str, names: Mapping[str, ParameterSpec]) -> None:
@@ -292,7 +343,9 @@ class SearchSpace:
         return {spec.name: kept[spec.name] for spec in self.parameters if spec.name in kept}
 
     def check(self, parameters: Parameters) -> dict[str, ParameterValue]:
-        """Return exactly the active parameters as the space keeps them, or raise InvalidArgument for unknown, missing, inactive or bad ones."""
+        """Return exactly the active parameters as the space keeps them, or raise InvalidArgument for unknown, missing, inactive or bad
+        ones, and for a constraint that they do not meet.
+        """
         checked = self.check_fixed(parameters)
         kept: dict[str, ParameterValue] = {}
         for spec in self.parents_first():
@@ -308,7 +361,9 @@ class SearchSpace:
         return {spec.name: kept[spec.name] for spec in self.parameters if spec.name in kept}
 
     def check_fixed(self, parameters: Parameters, *, path: str = "parameters") -> dict[str, ParameterValue]:
-        """Return some of the parameters as the space keeps them, or raise InvalidArgument below `path` for unknown or bad ones."""
+        """Return some of the parameters as the space keeps them, or raise InvalidArgument below `path` for unknown or bad ones, and at
+        `path` for a constraint that these, whatever the others are, do not meet.
+        """
         names = {spec.name: spec for spec in self.parameters}
         checked: dict[str, ParameterValue] = {}
         for name, value in parameters.items():
@@ -318,10 +373,19 @@ class SearchSpace:
                 checked[name] = names[name].check(value)
             except ValueError as error:
                 raise InvalidArgument(f"{path}[{name}]", str(error)) from None
+        for constraint in self.constraints:
+            if not constraint.holds(checked):
+                raise InvalidArgument(
+                    path, f"{shown(constraint.names, checked)} does not meet the constraint {excerpt(constraint.text)}"
+                )
         return checked
 
+    def allows(self, parameters: Parameters) -> bool:
+        """Whether a configuration, whose values the parameters have, meets all constraints."""
+        return all(constraint.holds(parameters) for constraint in self.constraints)
+
     def difference(self, other: SearchSpace) -> str | None:
-        """In which parameter another space differs, for an error message; None if it is the same.
+        """In which parameter or constraint another space differs, for an error message; None if it is the same.
 
         Python holds 1, 1.0 and True for equal; their written forms differ.
         """
@@ -329,6 +393,9 @@ class SearchSpace:
             if repr(mine) != repr(its):
                 named = mine is not None and its is not None and mine.name == its.name
                 return f"another parameter {mine.name!r}" if named else "other parameters"
+        for one, another in zip_longest(self.constraints, other.constraints):
+            if one is None or another is None or one.inequalities != another.inequalities:
+                return f"{len(self.constraints)} input constraints" if one is None else f"input constraint {one.text!r}"
         return None
 
     @property
@@ -367,6 +434,21 @@ def middle(spec: ParameterSpec) -> ParameterValue:
             return False
         case Ordinal():
             return spec.values[len(spec.values) // 2]
+
+
+def _numeric_range(field: str, constraint: InputConstraint, names: Mapping[str, ParameterSpec], name: str) -> Range:
+    """The least and the greatest value of a parameter that a constraint mentions, or InvalidArgument if it has none."""
+    match names.get(name):
+        case None:
+            why = f"{excerpt(name)} is not a parameter of the study"
+        case Float() | Int() as spec:
+            return spec.low, spec.high
+        case Ordinal() as spec if all(type(value) in (int, float) for value in spec.values):
+            numbers = [value for value in spec.values if isinstance(value, int | float)]
+            return min(numbers), max(numbers)
+        case spec:
+            why = f"{excerpt(name)} is {type(spec).__name__.lower()}: constraints are between numbers"
+    raise InvalidArgument(field, f"{excerpt(constraint.text)}: {why}")
 
 
 def describe(value: ParameterValue) -> str:

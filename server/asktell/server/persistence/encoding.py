@@ -14,6 +14,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
+from asktell.server.domain.constraints import InputConstraint
 from asktell.server.domain.metric import Goal, Metrics, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.space import (
     Bool,
@@ -145,6 +146,7 @@ def pack_spec(spec: StudySpec) -> str:
     return _dump(
         {
             "parameters": [_parameter(parameter) for parameter in spec.space],
+            "input_constraints": [constraint.text for constraint in spec.space.constraints],
             "objectives": [[each.metric, each.goal.value, _number(each.reference)] for each in spec.objectives],
             "outcome_constraints": [
                 [each.metric, each.relation.value, _number(each.bound)] for each in spec.outcome_constraints
@@ -164,7 +166,10 @@ def unpack_spec(text: str) -> StudySpec:
     """Equal texts share one value: a spec never changes, may be large, and is read by every call."""
     content = _load(text)
     return StudySpec(
-        space=SearchSpace(tuple(_read_parameter(parameter) for parameter in content["parameters"])),
+        space=SearchSpace(
+            tuple(_read_parameter(parameter) for parameter in content["parameters"]),
+            tuple(InputConstraint.parse(text) for text in content["input_constraints"]),
+        ),
         objectives=tuple(
             Objective(metric, Goal(goal), _read_value(reference)) for metric, goal, reference in content["objectives"]
         ),

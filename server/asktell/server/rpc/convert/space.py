@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import NULL_VALUE
 
+from asktell.server.domain.constraints import read_constraints
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.space import (
     Bool,
@@ -67,9 +68,16 @@ def parameter_messages(parameters: Parameters) -> dict[str, pb.ParameterValue]:
     return {name: value_message(value) for name, value in parameters.items()}
 
 
-def read_space(specs: Iterable[pb.ParameterSpec]) -> SearchSpace:
-    """The search space, unchecked but for values that are missing; paths start at `parameters`."""
-    return SearchSpace(tuple(_read_spec(f"parameters[{index}]", spec) for index, spec in enumerate(specs)))
+def read_space(specs: Iterable[pb.ParameterSpec], constraints: Sequence[str]) -> SearchSpace:
+    """The search space, unchecked but for values that are missing and constraints that cannot be read; paths start at `parameters` or
+    `input_constraints`.
+    """
+    return SearchSpace(read_specs(specs), read_constraints("input_constraints", constraints))
+
+
+def read_specs(specs: Iterable[pb.ParameterSpec]) -> tuple[ParameterSpec, ...]:
+    """The parameters, unchecked but for values that are missing; paths start at `parameters`."""
+    return tuple(_read_spec(f"parameters[{index}]", spec) for index, spec in enumerate(specs))
 
 
 def _read_spec(path: str, spec: pb.ParameterSpec) -> ParameterSpec:

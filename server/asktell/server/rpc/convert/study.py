@@ -67,13 +67,11 @@ def read_create(request: pb.CreateStudyRequest, *, drawn_seed: int) -> CreateStu
 
 
 def _read_spec(message: pb.StudySpec) -> StudySpec:
-    if message.input_constraints:
-        raise Unsupported("study.spec.input_constraints", "this server does not support constraints yet")
     if message.late_tells not in _LATE_TELLS_READ:
         raise InvalidArgument("late_tells", f"{message.late_tells} is not a value of LateTells")
     has_lease = message.HasField("lease_duration")
     return StudySpec(
-        space=read_space(message.parameters),
+        space=read_space(message.parameters, message.input_constraints),
         objectives=read_objectives(message.objectives),
         outcome_constraints=read_constraints(message.outcome_constraints),
         policy=message.policy or "auto",
@@ -186,6 +184,7 @@ def _change_message(name: StudyName, change: Change) -> pb.Change:
 def _spec_message(spec: StudySpec, *, seed: int) -> pb.StudySpec:
     return pb.StudySpec(
         parameters=[spec_message(parameter) for parameter in spec.space],
+        input_constraints=[constraint.text for constraint in spec.space.constraints],
         objectives=[objective_message(objective) for objective in spec.objectives],
         outcome_constraints=[constraint_message(constraint) for constraint in spec.outcome_constraints],
         policy=spec.policy,
