@@ -830,23 +830,46 @@ def additions() -> Iterator[Row]:
         yield row(f"metadata_{name}", lambda n, v=notes: n.metadata.update(v), f"metadata{suffix}")
 
 
-def later() -> Iterator[Row]:
-    """Parts of the contract that come later say so, and name the field."""
-    code = StatusCode.UNIMPLEMENTED
-    point = space.Parameters(values=GOOD)
-    predict = lambda s: surrogates.PredictRequest(parent=s.study, points=[point])  # noqa: E731
-    yield Row("predict", "Predict", predict, "parent", code)
-    yield Row("importance", "Importance", lambda s: surrogates.ImportanceRequest(parent=s.study), "parent", code)
+def beliefs() -> Iterator[Row]:
+    def points(*changes: Callable[[Any], object]) -> Callable[[Scene], Message]:
+        made = []
+        for change in changes:
+            point = space.Parameters(values=GOOD)
+            change(point.values)
+            made.append(point)
+        return lambda scene: surrogates.PredictRequest(parent=scene.study, points=made)
+
+    def same(_: Any) -> None: ...
+
+    for name, study in BAD_STUDY_NAMES.items():
+        for method in ("Predict", "Importance", "CrossValidate"):
+            request = getattr(surrogates, f"{method}Request")
+            yield Row(f"{method}_{name}", method, lambda _, r=request, n=study: r(parent=n), "parent")
+    for method in ("Predict", "Importance", "CrossValidate"):
+        request = getattr(surrogates, f"{method}Request")
+        asked = {"points": [space.Parameters(values=GOOD)]} if method == "Predict" else {}
+        yield Row(
+            f"{method}_nowhere", method, lambda _, r=request, a=asked: r(parent=NO_STUDY, **a), "", StatusCode.NOT_FOUND
+        )
+        few = lambda s, r=request, a=asked: r(parent=s.study, **a)  # noqa: E731
+        yield Row(f"{method}_too_few", method, few, "", StatusCode.FAILED_PRECONDITION, "TOO_FEW_OBSERVATIONS")
+    yield Row("no_points", "Predict", points(), "points")
+    yield Row("1001_points", "Predict", points(*[same] * 1_001), "points")
+    yield Row("empty_point", "Predict", points(same, lambda v: list(map(v.pop, list(v)))), "points[1].values[x]")
     yield Row(
-        "cross_validate", "CrossValidate", lambda s: surrogates.CrossValidateRequest(parent=s.study), "parent", code
+        "unknown_parameter", "Predict", points(lambda v: v["nobody"].CopyFrom(real(1))), "points[0].values[nobody]"
     )
+    yield Row("out_of_range", "Predict", points(lambda v: v["x"].CopyFrom(real(1e9))), "points[0].values[x]")
+    yield Row("no_value", "Predict", points(lambda v: v["x"].Clear()), "points[0].values[x]")
+    unknown = lambda s: surrogates.ImportanceRequest(parent=s.study, method=99)  # noqa: E731
+    yield Row("method_unknown", "Importance", unknown, "method")
 
 
 ROWS = [
     row
     for table in (
         *(creations, parameters, choices, defaults, conditions, specs, changes, names, pages),
-        *(asks, tells, out_of_turn, reports, renewals, additions, later),
+        *(asks, tells, out_of_turn, reports, renewals, additions, beliefs),
     )
     for row in table()
 ]

@@ -208,7 +208,7 @@ class FinishedTrial:
 
 @dataclass(frozen=True, slots=True)
 class LeaveOneOut:
-    """How the surrogate, fitted to the other observations, predicts the metric of trial `number`."""
+    """How the surrogate, given the other results, predicts the metric of trial `number`; the standard deviation includes the noise."""
 
     metric: str
     number: int

@@ -104,7 +104,7 @@ class Prediction(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def metrics(self) -> _containers.MessageMap[_builtins.str, _trial_service_pb2.PredictedMetric]:
-        """Name of the objective -> mean and standard deviation in its own unit."""
+        """Name of the objective -> mean and standard deviation in its own unit, of the noise-free value."""
 
     def __init__(
         self,
@@ -134,9 +134,9 @@ class ImportanceRequest(_message.Message):
         METHOD_UNSPECIFIED: ImportanceRequest._Method.ValueType  # 0
         """Not set: METHOD_SOBOL."""
         METHOD_SOBOL: ImportanceRequest._Method.ValueType  # 1
-        """Total Sobol indices of the surrogate's mean."""
+        """Total Sobol indices of the surrogate's mean, parameters varying independently over the search space; the sum may be above 1."""
         METHOD_PED_ANOVA: ImportanceRequest._Method.ValueType  # 2
-        """PED-ANOVA: from the observations alone, without a surrogate."""
+        """PED-ANOVA (Watanabe, Bansal and Hutter 2023): from the observations alone, by what distinguishes the best tenth; the sum is 1."""
 
     class Method(_Method, metaclass=_MethodEnumTypeWrapper):
         """How importance is measured."""
@@ -144,9 +144,9 @@ class ImportanceRequest(_message.Message):
     METHOD_UNSPECIFIED: ImportanceRequest.Method.ValueType  # 0
     """Not set: METHOD_SOBOL."""
     METHOD_SOBOL: ImportanceRequest.Method.ValueType  # 1
-    """Total Sobol indices of the surrogate's mean."""
+    """Total Sobol indices of the surrogate's mean, parameters varying independently over the search space; the sum may be above 1."""
     METHOD_PED_ANOVA: ImportanceRequest.Method.ValueType  # 2
-    """PED-ANOVA: from the observations alone, without a surrogate."""
+    """PED-ANOVA (Watanabe, Bansal and Hutter 2023): from the observations alone, by what distinguishes the best tenth; the sum is 1."""
 
     PARENT_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
@@ -177,7 +177,7 @@ class ImportanceResponse(_message.Message):
     IMPORTANCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def importances(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterImportance]:
-        """One entry for each objective and parameter, the most important first."""
+        """One entry for each objective and parameter: by objective in the study's order, the most important parameter first."""
 
     def __init__(
         self,
@@ -253,7 +253,9 @@ class CrossValidateResponse(_message.Message):
     PREDICTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def predictions(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaveOneOut]:
-        """One entry for each objective and observation, in the order of trial numbers."""
+        """One entry for each trial with a finite value of an objective, in the order of trial numbers, then of objectives. Of more than 1,000
+        trials, those that the surrogate learns from.
+        """
 
     def __init__(
         self,
@@ -286,7 +288,7 @@ class LeaveOneOut(_message.Message):
     """What was observed."""
     @_builtins.property
     def predicted(self) -> _trial_service_pb2.PredictedMetric:
-        """What was expected."""
+        """What was expected, measurement noise included in the standard deviation."""
 
     def __init__(
         self,

@@ -27,7 +27,10 @@ if _version_not_supported:
 
 
 class SurrogateServiceStub:
-    """Asks the surrogate of a study questions. Reads only. FAILED_PRECONDITION while there are too few observations for a surrogate.
+    """Asks the surrogate of a study questions, whatever the study's policy: each objective has a Gaussian process of its own, the one that the
+    predictions of the policy `gp` come from. Reads only. FAILED_PRECONDITION (TOO_FEW_OBSERVATIONS) while fewer trials have finite values of
+    each objective than the method takes, DEADLINE_EXCEEDED (OUT_OF_TIME) for what takes longer than the call's deadline or an ask may take,
+    RESOURCE_EXHAUSTED (OVERLOADED) while too many questions wait.
     """
 
     def __init__(self, channel):
@@ -54,25 +57,28 @@ class SurrogateServiceStub:
 
 
 class SurrogateServiceServicer:
-    """Asks the surrogate of a study questions. Reads only. FAILED_PRECONDITION while there are too few observations for a surrogate.
+    """Asks the surrogate of a study questions, whatever the study's policy: each objective has a Gaussian process of its own, the one that the
+    predictions of the policy `gp` come from. Reads only. FAILED_PRECONDITION (TOO_FEW_OBSERVATIONS) while fewer trials have finite values of
+    each objective than the method takes, DEADLINE_EXCEEDED (OUT_OF_TIME) for what takes longer than the call's deadline or an ask may take,
+    RESOURCE_EXHAUSTED (OVERLOADED) while too many questions wait.
     """
 
     def Predict(self, request, context):
-        """What the surrogate expects of the objectives at some points.
+        """What the surrogate expects of the objectives at some points; from two results on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Importance(self, request, context):
-        """How much each parameter matters for each objective.
+        """How much each parameter matters for each objective; from two results on, METHOD_PED_ANOVA from ten.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CrossValidate(self, request, context):
-        """How well the surrogate predicts each observation from the others.
+        """How well the surrogate predicts each result from the others; from three on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +111,10 @@ def add_SurrogateServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SurrogateService:
-    """Asks the surrogate of a study questions. Reads only. FAILED_PRECONDITION while there are too few observations for a surrogate.
+    """Asks the surrogate of a study questions, whatever the study's policy: each objective has a Gaussian process of its own, the one that the
+    predictions of the policy `gp` come from. Reads only. FAILED_PRECONDITION (TOO_FEW_OBSERVATIONS) while fewer trials have finite values of
+    each objective than the method takes, DEADLINE_EXCEEDED (OUT_OF_TIME) for what takes longer than the call's deadline or an ask may take,
+    RESOURCE_EXHAUSTED (OVERLOADED) while too many questions wait.
     """
 
     @staticmethod

@@ -28,33 +28,45 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SurrogateServiceStub:
-    """Asks the surrogate of a study questions. Reads only. FAILED_PRECONDITION while there are too few observations for a surrogate."""
+    """Asks the surrogate of a study questions, whatever the study's policy: each objective has a Gaussian process of its own, the one that the
+    predictions of the policy `gp` come from. Reads only. FAILED_PRECONDITION (TOO_FEW_OBSERVATIONS) while fewer trials have finite values of
+    each objective than the method takes, DEADLINE_EXCEEDED (OUT_OF_TIME) for what takes longer than the call's deadline or an ask may take,
+    RESOURCE_EXHAUSTED (OVERLOADED) while too many questions wait.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SurrogateServiceAsyncStub: ...
     Predict: _grpc.UnaryUnaryMultiCallable[_surrogate_service_pb2.PredictRequest, _surrogate_service_pb2.PredictResponse]
-    """What the surrogate expects of the objectives at some points."""
+    """What the surrogate expects of the objectives at some points; from two results on."""
     Importance: _grpc.UnaryUnaryMultiCallable[_surrogate_service_pb2.ImportanceRequest, _surrogate_service_pb2.ImportanceResponse]
-    """How much each parameter matters for each objective."""
+    """How much each parameter matters for each objective; from two results on, METHOD_PED_ANOVA from ten."""
     CrossValidate: _grpc.UnaryUnaryMultiCallable[_surrogate_service_pb2.CrossValidateRequest, _surrogate_service_pb2.CrossValidateResponse]
-    """How well the surrogate predicts each observation from the others."""
+    """How well the surrogate predicts each result from the others; from three on."""
 
 @_typing.type_check_only
 class SurrogateServiceAsyncStub(SurrogateServiceStub):
-    """Asks the surrogate of a study questions. Reads only. FAILED_PRECONDITION while there are too few observations for a surrogate."""
+    """Asks the surrogate of a study questions, whatever the study's policy: each objective has a Gaussian process of its own, the one that the
+    predictions of the policy `gp` come from. Reads only. FAILED_PRECONDITION (TOO_FEW_OBSERVATIONS) while fewer trials have finite values of
+    each objective than the method takes, DEADLINE_EXCEEDED (OUT_OF_TIME) for what takes longer than the call's deadline or an ask may take,
+    RESOURCE_EXHAUSTED (OVERLOADED) while too many questions wait.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Predict: _aio.UnaryUnaryMultiCallable[_surrogate_service_pb2.PredictRequest, _surrogate_service_pb2.PredictResponse]  # type: ignore[assignment]
-    """What the surrogate expects of the objectives at some points."""
+    """What the surrogate expects of the objectives at some points; from two results on."""
     Importance: _aio.UnaryUnaryMultiCallable[_surrogate_service_pb2.ImportanceRequest, _surrogate_service_pb2.ImportanceResponse]  # type: ignore[assignment]
-    """How much each parameter matters for each objective."""
+    """How much each parameter matters for each objective; from two results on, METHOD_PED_ANOVA from ten."""
     CrossValidate: _aio.UnaryUnaryMultiCallable[_surrogate_service_pb2.CrossValidateRequest, _surrogate_service_pb2.CrossValidateResponse]  # type: ignore[assignment]
-    """How well the surrogate predicts each observation from the others."""
+    """How well the surrogate predicts each result from the others; from three on."""
 
 class SurrogateServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Asks the surrogate of a study questions. Reads only. FAILED_PRECONDITION while there are too few observations for a surrogate."""
+    """Asks the surrogate of a study questions, whatever the study's policy: each objective has a Gaussian process of its own, the one that the
+    predictions of the policy `gp` come from. Reads only. FAILED_PRECONDITION (TOO_FEW_OBSERVATIONS) while fewer trials have finite values of
+    each objective than the method takes, DEADLINE_EXCEEDED (OUT_OF_TIME) for what takes longer than the call's deadline or an ask may take,
+    RESOURCE_EXHAUSTED (OVERLOADED) while too many questions wait.
+    """
 
     @_abc_1.abstractmethod
     def Predict(
@@ -62,7 +74,7 @@ class SurrogateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _surrogate_service_pb2.PredictRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_surrogate_service_pb2.PredictResponse, _abc.Awaitable[_surrogate_service_pb2.PredictResponse]]:
-        """What the surrogate expects of the objectives at some points."""
+        """What the surrogate expects of the objectives at some points; from two results on."""
 
     @_abc_1.abstractmethod
     def Importance(
@@ -70,7 +82,7 @@ class SurrogateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _surrogate_service_pb2.ImportanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_surrogate_service_pb2.ImportanceResponse, _abc.Awaitable[_surrogate_service_pb2.ImportanceResponse]]:
-        """How much each parameter matters for each objective."""
+        """How much each parameter matters for each objective; from two results on, METHOD_PED_ANOVA from ten."""
 
     @_abc_1.abstractmethod
     def CrossValidate(
@@ -78,6 +90,6 @@ class SurrogateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _surrogate_service_pb2.CrossValidateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_surrogate_service_pb2.CrossValidateResponse, _abc.Awaitable[_surrogate_service_pb2.CrossValidateResponse]]:
-        """How well the surrogate predicts each observation from the others."""
+        """How well the surrogate predicts each result from the others; from three on."""
 
 def add_SurrogateServiceServicer_to_server(servicer: SurrogateServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

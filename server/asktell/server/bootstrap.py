@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from asktell.server.application import failpoints
+from asktell.server.application.beliefs import Oracle
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
@@ -87,6 +88,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
                 desk,
                 Clerk(store),
                 feeds,
+                Oracle(desk.history, engine, longest=settings.ask_time_limit),
                 listen=settings.listen,
                 max_connection_age=settings.max_connection_age,
             )

@@ -258,15 +258,26 @@ class Study(StudyView):
         return writer.trials
 
     async def predict(self, points: Sequence[Mapping[str, ParameterValue]]) -> list[dict[str, Prediction]]:
-        """What the surrogate expects of the objectives at 1 to 1,000 points: for each, metric -> prediction."""
-        return await self._connection.run(calls.predict(self.name, points))
+        """What the surrogate expects of the objectives at 1 to 1,000 points, every active parameter of each: for each, metric -> prediction.
+
+        FailedPrecondition while fewer than two trials have finite results.
+        """
+        found = await self._connection.run(calls.predict(self.name, points))
+        return self._predictions_in_order(found)
 
     async def importance(self, *, method: Literal["sobol", "ped-anova"] = "sobol") -> dict[str, dict[str, float]]:
-        """Objective -> parameter -> share of the objective's variance, 0 to 1, the most important first."""
+        """Objective -> parameter -> share of the objective's variance, 0 to 1, the most important first.
+
+        `sobol` has the total Sobol indices of the surrogate's mean over the whole space, whose sum is above 1 where parameters interact.
+        `ped-anova` needs no surrogate but ten finite results: what distinguishes the best tenth of the trials, of sum 1.
+        """
         return await self._connection.run(calls.importance(self.name, method=method))
 
     async def cross_validate(self) -> list[LeaveOneOut]:
-        """How well the surrogate predicts each observation from the others."""
+        """How well the surrogate predicts each result from the others, by trial number; the standard deviations include the noise.
+
+        FailedPrecondition while fewer than three trials have finite results. Of more than 1,000 trials, those that the model learns from.
+        """
         return await self._connection.run(calls.cross_validate(self.name))
 
     async def watch(self, after: int = 0, *, until: int | None = None) -> AsyncGenerator[Change, None]:

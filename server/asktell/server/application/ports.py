@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from asktell.server.domain.beliefs import Question
 from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, TrialCounts
@@ -256,3 +257,9 @@ class Engine(Protocol):
 
     async def suggest_ahead(self, request: SuggestRequest) -> Decision | None:
         """As `suggest`, for candidates that nobody waits for yet; None if they take no time to speak of, or if others need the engine."""
+
+    async def answer(self, request: SuggestRequest, question: Question[T]) -> T:
+        """What the surrogate believes, where `request` is what the policy would be asked now.
+
+        Raises FailedPrecondition for too few observations, OutOfTime after the request's time limit, Overloaded if too many wait for answers.
+        """

@@ -81,5 +81,11 @@ class Overloaded(DomainError):
         self.retry_after = retry_after
 
 
+class OutOfTime(DomainError):
+    """The answer would have taken longer than the call or the service allows."""
+
+    reason = "OUT_OF_TIME"
+
+
 class Conflict(Exception):
     """Two asks on one study met: nothing was changed, the caller reads again and retries. Never leaves the application layer."""

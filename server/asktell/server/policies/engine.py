@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
+from asktell.server.domain.beliefs import Question
+from asktell.server.domain.errors import OutOfTime, Overloaded
 from asktell.server.domain.policy import Decision, SuggestRequest
-from asktell.server.policies import gp, registry, safety, torch_device
+from asktell.server.policies import gp, questions, registry, safety, torch_device
 from asktell.server.policies.worker import Compute, Worker, WorkerDied
 
 ATTEMPTS = 2
 THREADS = 4
+MAX_QUESTIONS = 16
+"""Questions that wait or are being answered; further ones come later."""
+RETRY_AFTER = 1.0
 
-_Result = TypeVar("_Result")
+T = TypeVar("T")
 
 
 class Late(Exception):
@@ -44,6 +50,9 @@ class ProcessPoolEngine:
         # Not the loop's own threads: a policy that takes long must hold up neither who else uses those nor the loop's end.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="policy")
         self._longest, self._grace = longest, grace
+        self._compute = compute
+        # One question at a time: the other processes are for asks.
+        self._questions, self._turn = 0, asyncio.Lock()
         # The one used last comes first, so that no more processes start than work at the same time.
         self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
         for worker in self._workers:
@@ -76,6 +85,16 @@ class ProcessPoolEngine:
             return None
         return await asyncio.shield(self._keep(self._modelled(request)))
 
+    async def answer(self, request: SuggestRequest, question: Question[T]) -> T:
+        """What the surrogate believes. Raises FailedPrecondition for too few observations, OutOfTime, or Overloaded."""
+        await self._in_thread(questions.require_enough, request, question)
+        if self._questions >= MAX_QUESTIONS:
+            message = f"{self._questions} questions wait for answers; no more than {MAX_QUESTIONS} may"
+            raise Overloaded(message, retry_after=RETRY_AFTER)
+        self._questions += 1
+        # One that goes away leaves the computation to its end, because its process cannot be interrupted.
+        return await asyncio.shield(self._keep(self._answered(request, question)))
+
     async def warm_up(self) -> None:
         """Start a process and import what decisions of `gp` need. Whatever goes wrong shows when the process is used."""
         self._warmed = True
@@ -93,49 +112,87 @@ class ProcessPoolEngine:
         self._threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.gather(*(worker.close() for worker in self._workers))
 
-    async def _in_thread(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
+    async def _answered(self, request: SuggestRequest, question: Question[T]) -> T:
+        limit, ends = self._limit(request)
+        try:
+            async with asyncio.timeout_at(ends):
+                await self._turn.acquire()
+        except TimeoutError:
+            self._questions -= 1
+            raise OutOfTime(f"other questions took all of {limit:.3g} s") from None
+        try:
+            return await self._persistently(partial(questions.answer, question=question), request, ends)
+        except Late as error:
+            raise OutOfTime(f"{error} within {limit:.3g} s") from None
+        finally:
+            self._questions -= 1
+            self._turn.release()
+
     async def _modelled(self, request: SuggestRequest) -> Decision:
-        limit = self._longest if request.time_limit is None else min(request.time_limit, self._longest)
-        ends, reason = asyncio.get_running_loop().time() + limit, ""
-        for _ in range(ATTEMPTS):
-            try:
-                return await self._attempt(request, ends)
-            except WorkerDied as error:
-                reason = f"the process that computed died {ATTEMPTS} times: {error}"
-            except Late as error:
-                reason = f"{error} within {limit:.3g} s"
-                break
-            except Exception as error:  # noqa: BLE001 - an ask gets an answer whatever the processes do
-                reason = gp.describe(error)
-                break
+        limit, ends = self._limit(request)
+        try:
+            return await self._persistently(self._compute, request, ends, modules=registry.modules(request))
+        except WorkerDied as error:
+            reason = str(error)
+        except Late as error:
+            reason = f"{error} within {limit:.3g} s"
+        except Exception as error:  # noqa: BLE001 - an ask gets an answer whatever the processes do
+            reason = gp.describe(error)
         return await self._in_thread(_stand_in, request, reason)
 
-    async def _attempt(self, request: SuggestRequest, ends: float) -> Decision:
+    def _limit(self, request: SuggestRequest) -> tuple[float, float]:
+        """How many seconds a request has, and when they end by the event loop's clock."""
+        limit = self._longest if request.time_limit is None else min(request.time_limit, self._longest)
+        return limit, asyncio.get_running_loop().time() + limit
+
+    async def _persistently(
+        self, compute: Callable[[SuggestRequest], T], request: SuggestRequest, ends: float, modules: Sequence[str] = ()
+    ) -> T:
+        """What a process computes, tried once more if it dies. Raises Late, WorkerDied, or what the computation raises."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return await self._attempt(compute, request, ends, modules)
+            except WorkerDied as error:
+                if attempt == ATTEMPTS - 1:
+                    message = f"the process that computed died {ATTEMPTS} times: {error}"
+                    raise WorkerDied(message) from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _attempt(
+        self, compute: Callable[[SuggestRequest], T], request: SuggestRequest, ends: float, modules: Sequence[str]
+    ) -> T:
         try:
             async with asyncio.timeout_at(ends):
                 worker = await self._idle.get()
         except TimeoutError:
             raise Late(f"none of {len(self._workers)} processes was free") from None
         try:
-            return await self._run(worker, request, ends)
+            await self._make_ready(worker, ends, modules)
+            return await self._run(worker, compute, request, ends)
         finally:
             self._give_back(worker)
 
-    async def _run(self, worker: Worker, request: SuggestRequest, ends: float) -> Decision:
+    @staticmethod
+    async def _make_ready(worker: Worker, ends: float, modules: Sequence[str]) -> None:
         try:
             async with asyncio.timeout_at(ends):
                 await worker.start()
-                for module in registry.modules(request):
+                for module in modules:
                     await worker.load(module)
         except TimeoutError:
             # Starting takes seconds and goes on; killing the process now would only make later asks wait as well.
             raise Late("no process was ready") from None
+
+    async def _run(
+        self, worker: Worker, compute: Callable[[SuggestRequest], T], request: SuggestRequest, ends: float
+    ) -> T:
         left = max(ends - asyncio.get_running_loop().time(), 0.0)
         try:
             async with asyncio.timeout_at(ends + self._grace):
-                return await worker.run(replace(request, time_limit=left))
+                return await worker.run(compute, replace(request, time_limit=left))
         except TimeoutError:
             worker.kill()
             raise Late("the computation did not end") from None

@@ -64,6 +64,13 @@ class Warp:
         """The loss that has this warped value."""
         return float(np.clip(self._unfenced(warped) * self.magnitude, -_LARGEST, _LARGEST))
 
+    def losses(self, warped: Vector) -> Vector:
+        """The losses that have these warped values (`n`)."""
+        values = self.best + warped * self.span
+        excess = np.clip((values - self.fence) / self.width, 0.0, _TALLEST)
+        unfenced = np.where(values > self.fence, self.fence + self.width * np.expm1(excess), values)
+        return np.clip(unfenced * self.magnitude, -_LARGEST, _LARGEST)
+
     def slope(self, warped: float) -> float:
         """How much the loss changes with the warped value."""
         steep = np.exp(self._excess(warped)) * self.span
@@ -100,6 +107,10 @@ class Labels:
     def value(self, label: float) -> float | None:
         """The objective's value, in its unit, that has this label; None for several objectives."""
         return None if self.warp is None else self.objective.loss(self.warp.loss(self.centre + label * self.scale))
+
+    def losses(self, labels: Vector) -> Vector:
+        """The losses, in the objective's unit, that have these labels (`n`); the labels themselves for several objectives."""
+        return labels if self.warp is None else self.warp.losses(self.centre + labels * self.scale)
 
     def prediction(self, mean: float, standard_deviation: float) -> Prediction | None:
         """A belief about a label as one about the objective, in its unit; None for several objectives."""

@@ -26,6 +26,10 @@ class AnalyticChooser(ModelChooser[Learned]):
         """The fits that were used, for the next request."""
         return self._fits.hint()
 
+    def learned(self) -> Learned:
+        """What was learned, of a request with one objective."""
+        return self._fit(None)
+
     def _fit(self, weights: Vector | None) -> Learned:
         lesson = Lesson(
             self._ordered,

@@ -66,6 +66,11 @@ class Posterior:
         cross = self.kernel.covariance(placed, self.placed)
         return self.hyper.mean + cross @ self.weights, self._deviation(placed, cross @ self.whitener.T)
 
+    def expect(self, rows: Matrix) -> Matrix:
+        """The means alone."""
+        expected: Matrix = self.hyper.mean + self.kernel.covariance(self.kernel.place(rows), self.placed) @ self.weights
+        return expected
+
     def believe(self, rows: Matrix) -> Belief:
         """The same, ready for gradients."""
         placed = self.kernel.place(rows)
@@ -97,6 +102,14 @@ class Posterior:
         precision = (self.whitener * self.whitener).sum(axis=0)
         weights = self.weights[:, 0]
         return 0.5 * (np.log(precision) - weights * weights / precision - math.log(2.0 * math.pi))
+
+    def left_out(self) -> tuple[Vector, Vector]:
+        """Means and standard deviations (`n`) of the labels of the first set, noise included, each given all others.
+
+        Equation 5.12 of Rasmussen and Williams (2006).
+        """
+        precision = (self.whitener * self.whitener).sum(axis=0)
+        return self.labels[:, 0] - self.weights[:, 0] / precision, 1.0 / np.sqrt(precision)
 
     def _deviation(self, placed: Placed, solved: Matrix) -> Vector:
         variance = self.kernel.variances(placed) - (solved * solved).sum(axis=1)

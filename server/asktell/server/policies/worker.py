@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, TypeVar
 
 from loky import ProcessPoolExecutor
 from loky.process_executor import ShutdownExecutorError
@@ -22,6 +22,7 @@ from asktell.server.domain.space import Float, SearchSpace
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import torch_device
 
+T = TypeVar("T")
 Compute = Callable[[SuggestRequest], Decision]
 
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -77,13 +78,13 @@ class Worker:
         """Whether the process is busy with an import."""
         return self._loading is not None and not self._loading.done()
 
-    async def run(self, request: SuggestRequest) -> Decision:
-        """The process's decision. Raises WorkerDied."""
+    async def run(self, compute: Callable[[SuggestRequest], T], request: SuggestRequest) -> T:
+        """What the process computes for the request; what that raises is raised here. Raises WorkerDied."""
         executor = self._executor
         if executor is None:
             raise WorkerDied("it was stopped")
-        decision: Decision = await self._result(await asyncio.to_thread(executor.submit, self._compute, request))
-        return decision
+        result: T = await self._result(await asyncio.to_thread(executor.submit, compute, request))
+        return result
 
     def kill(self) -> None:
         """End the process without waiting; the next start makes another."""

@@ -23,6 +23,7 @@ STATUS_OF = {
     errors.Unsupported: Code.UNIMPLEMENTED,
     errors.Unavailable: Code.UNAVAILABLE,
     errors.Overloaded: Code.RESOURCE_EXHAUSTED,
+    errors.OutOfTime: Code.DEADLINE_EXCEEDED,
 }
 DOMAIN = "asktell"
 _MAX_MESSAGE = 2_000

@@ -9,6 +9,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from asktell.server.application.beliefs import Oracle
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.leases import Renewals
@@ -65,7 +66,9 @@ class RpcServer:
         await self.server.stop(grace)
 
 
-def build_server(desk: Desk, clerk: Clerk, feeds: Feeds, *, listen: str, max_connection_age: float) -> RpcServer:
+def build_server(
+    desk: Desk, clerk: Clerk, feeds: Feeds, oracle: Oracle, *, listen: str, max_connection_age: float
+) -> RpcServer:
     """A server on `listen` (HOST:PORT, port 0 for any). Raises OSError if the address cannot be had.
 
     Connections are closed gently after `max_connection_age` seconds, so that clients find new replicas.
@@ -74,7 +77,7 @@ def build_server(desk: Desk, clerk: Clerk, feeds: Feeds, *, listen: str, max_con
     server = grpc.aio.server(interceptors=[Boundary()], options=options)
     add_StudyServiceServicer_to_server(StudyServicer(desk.store, clerk, desk.engine, desk.history, feeds), server)
     add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, Renewals(desk.store, clerk)), server)
-    add_SurrogateServiceServicer_to_server(SurrogateServicer(), server)
+    add_SurrogateServiceServicer_to_server(SurrogateServicer(oracle), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -1,0 +1,146 @@
+"""Answers to questions about what `gp` believes: of each objective, by the model that the policy's predictions come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar, cast
+
+import numpy as np
+
+from asktell.server.domain.beliefs import (
+    CrossValidate,
+    Importance,
+    ImportanceMethod,
+    LeftOut,
+    Predict,
+    Predictions,
+    Question,
+    RankParameters,
+)
+from asktell.server.domain.errors import OutOfTime
+from asktell.server.domain.metric import Objective
+from asktell.server.domain.policy import SuggestRequest
+from asktell.server.domain.space import Parameters
+from asktell.server.domain.trial import Prediction
+from asktell.server.policies.columns import Vector
+from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.draws import generator
+from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.kernel import Matrix
+from asktell.server.policies.labels import make_labels
+from asktell.server.policies.model_based import AnalyticChooser
+from asktell.server.policies.models import Model
+from asktell.server.policies.ped_anova import ped_anova
+from asktell.server.policies.recipe import STANDARD
+from asktell.server.policies.sensitivity import total_indices
+from asktell.server.policies.subset import subset
+from asktell.server.policies.threads import one_thread
+
+T = TypeVar("T")
+
+_MEMBER = STANDARD.members[0]
+_ROWS = 4_096
+"""So many rows are computed between two looks at the clock."""
+
+
+class Beliefs:
+    """What is believed after one request's observations."""
+
+    def __init__(self, request: SuggestRequest) -> None:
+        self._request, self._deadline = request, Deadline.after(request.time_limit)
+        self._encoder = Encoder.of(request.space)
+        self._ordered = sorted(request.observations, key=lambda seen: seen.number)
+
+    def answer(self, question: Question[T]) -> T:
+        """The answer. Raises OutOfTime after the request's time limit."""
+        with np.errstate(all="ignore"), one_thread():
+            return cast("T", self._answer(question))
+
+    def _answer(self, question: Question) -> object:
+        match question:
+            case Predict(points):
+                return self._predictions(points)
+            case CrossValidate():
+                return self._cross_validation()
+            case RankParameters(method):
+                return tuple(
+                    importance for each in self._request.objectives for importance in self._ranking(each, method)
+                )
+        raise TypeError(f"{question!r} is no question")
+
+    def _predictions(self, points: Sequence[Parameters]) -> tuple[Predictions, ...]:
+        rows = self._encoder.features(self._encoder.encode(points))
+        columns = []
+        for objective in self._request.objectives:
+            model = self._model(objective)
+            means, deviations = model.posterior.moments(rows)
+            columns.append([_in_unit(model, *moments) for moments in zip(means[:, 0], deviations, strict=True)])
+        names = [objective.metric for objective in self._request.objectives]
+        return tuple(dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+
+    def _cross_validation(self) -> tuple[LeftOut, ...]:
+        found = [
+            (left.number, place, left)
+            for place, objective in enumerate(self._request.objectives)
+            for left in self._left_out(objective)
+        ]
+        return tuple(left for _, _, left in sorted(found, key=lambda entry: entry[:2]))
+
+    def _left_out(self, objective: Objective) -> Iterator[LeftOut]:
+        """Of observations that are too many for the posterior, those that it has."""
+        model = self._model(objective)
+        labels = make_labels(self._ordered, [objective], shape=_MEMBER.shape)
+        kept = subset(self._encoder.features(self._tried()), labels.values)
+        for place, useful, *moments in zip(kept, model.measured, *model.posterior.left_out(), strict=True):
+            if useful:
+                seen, (mean, deviation) = self._ordered[place], moments
+                observed = seen.metrics[objective.metric].value
+                yield LeftOut(seen.number, objective.metric, observed, _in_unit(model, mean, deviation))
+
+    def _ranking(self, objective: Objective, method: ImportanceMethod) -> list[Importance]:
+        by_sobol = method is ImportanceMethod.SOBOL
+        shares = self._sobol(objective) if by_sobol else ped_anova(self._encoder, self._ordered, objective)
+        found = [
+            Importance(objective.metric, spec.name, float(share))
+            for spec, share in zip(self._request.space, shares, strict=True)
+        ]
+        return sorted(found, key=lambda importance: -importance.share)
+
+    def _sobol(self, objective: Objective) -> Vector:
+        model = self._model(objective)
+        seed = generator(self._request.seed, purpose="importance")
+
+        def means(settled: Matrix) -> Vector:
+            pieces = [self._means(model, settled[start : start + _ROWS]) for start in range(0, len(settled), _ROWS)]
+            return np.concatenate(pieces)
+
+        return total_indices(self._encoder, means, cost=len(model.posterior.inputs), seed=seed)
+
+    def _means(self, model: Model, settled: Matrix) -> Vector:
+        self._refuse_lateness()
+        expected = model.posterior.expect(self._encoder.features(settled))[:, 0]
+        return model.labels.losses(expected)
+
+    def _model(self, objective: Objective) -> Model:
+        """The first of the models that `gp` would have of this objective alone."""
+        alone = replace(self._request, objectives=(objective,))
+        recipe = replace(STANDARD, members=(_MEMBER,), few_failures=len(self._ordered))
+        model = AnalyticChooser(alone, self._deadline, recipe).learned().models[0]
+        self._refuse_lateness()  # A fit that was cut short is good enough for a candidate, but is not what the policy believes.
+        return model
+
+    def _tried(self) -> Matrix:
+        return self._encoder.encode([seen.parameters for seen in self._ordered])
+
+    def _refuse_lateness(self) -> None:
+        if self._deadline.passed:
+            raise OutOfTime(f"the answer takes longer than {self._request.time_limit:.3g} s")
+
+
+def _in_unit(model: Model, mean: float, deviation: float) -> Prediction:
+    """A belief about a label as one about the objective."""
+    prediction = model.labels.prediction(float(mean), float(deviation))
+    if prediction is None:
+        raise TypeError("the labels are a scalarisation of several objectives")
+    return prediction
