@@ -51,10 +51,10 @@ format: env ## Format the code and mend what the linter can
 	$(BIN)/buf format proto --write
 
 # For example: make bench SUITES=sequential PROBLEMS=branin,levy8 SEEDS=0-1 TRIALS=25 PEERS=asktell RECORD=1
-bench: $(BENCH_STAMP) ## Compare with peers (SUITES, PROBLEMS, PEERS, SEEDS, TRIALS, RECORD=1)
-	$(BIN)/python -m benchmarks.bench $(foreach name,SUITES PROBLEMS PEERS SEEDS TRIALS,$(call flag,$(name))) $(if $(RECORD),--record)
+bench: $(BENCH_STAMP) ## Compare with peers (SUITES, PROBLEMS, PEERS, SEEDS, TRIALS, FULL=1, RECORD=1)
+	$(BIN)/python -m benchmarks.bench $(foreach name,SUITES PROBLEMS PEERS SEEDS TRIALS,$(call flag,$(name))) $(if $(FULL),--full) $(if $(RECORD),--record)
 
-bench-latency: $(BENCH_STAMP) ## Measure what an ask takes (ONLY=race,sizes,cold-start,overhead,memory-growth)
+bench-latency: $(BENCH_STAMP) ## Measure what an ask takes (ONLY=race,two-objectives,sizes,cold-start,overhead,memory-growth)
 	$(BIN)/python -m benchmarks.latency $(foreach name,ONLY SEEDS,$(call flag,$(name)))
 
 bench-service: $(BENCH_STAMP) ## Measure what the service takes and bears (ONLY=tells,histories,neighbours,prepared,renewals,crowd, RECORD=1)

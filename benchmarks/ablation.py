@@ -27,8 +27,9 @@ from rich.table import Table
 from asktell.server.policies.labels import Shape
 from asktell.server.policies.recipe import STANDARD, Member, Recipe
 from benchmarks import records
+from benchmarks.coco import coco_is_there
 from benchmarks.course import Course
-from benchmarks.families import COCO, FAMILIES, coco_is_there
+from benchmarks.families import COCO, FAMILIES
 from benchmarks.meter import OwnMeter
 from benchmarks.peers.in_process import InProcess
 from benchmarks.peers.random_search import RandomSearch

@@ -29,7 +29,6 @@ from benchmarks.server import ROOT, Broken, Server, end_in_order, served
 from benchmarks.suites import DEFAULT, SUITES, Suite
 
 HERE = ROOT / "benchmarks"
-SUMMARY = "summary.md"
 CLEAN, CLIFFS = "sequential", "cliffs"
 
 app = cyclopts.App(
@@ -55,7 +54,7 @@ class Comparison:
         jobs = [
             job
             for suite in self.suites
-            for job in missing(suite, self.places, peers=self.peers, seeds=self.seeds, trials=suite.trials)
+            for job in missing(suite, self.places, peers=self._of(suite), seeds=self.seeds, trials=suite.trials)
         ]
         self._note_absent()
         if not jobs:
@@ -65,16 +64,21 @@ class Comparison:
             return run(jobs, self.places, server, progress)
 
     def show(self) -> None:
-        """Print the tables, write them to the summary, and draw the curves."""
-        shown: list[Table | str] = []
+        """Print each suite's tables, write them to a page of its name, and draw its curves."""
+        self.places.fresh.mkdir(parents=True, exist_ok=True)
         for suite in self.suites:
-            shown += self._cliffs(suite) if suite.name == CLIFFS else self._suite(suite)
-        for item in shown:
-            self.console.print(item, soft_wrap=isinstance(item, str), highlight=False)
-        summary = self.places.fresh / SUMMARY
-        summary.parent.mkdir(parents=True, exist_ok=True)
-        _write(shown, summary)
-        self.console.print(f"The tables are in {_short(summary)}, the runs and pictures beside it.", soft_wrap=True)
+            shown = self._cliffs(suite) if suite.name == CLIFFS else self._suite(suite)
+            for item in shown:
+                self.console.print(item, soft_wrap=isinstance(item, str), highlight=False)
+            _write(shown, self.places.fresh / f"{suite.name}.md")
+        where = _short(self.places.fresh)
+        self.console.print(
+            f"The tables are in {where}, a page a suite, the runs and pictures beside them.", soft_wrap=True
+        )
+
+    def _of(self, suite: Suite) -> list[str]:
+        """Those of the peers that the suite is for."""
+        return [peer for peer in self.peers if peer in suite.peers]
 
     def _suite(self, suite: Suite) -> list[Table | str]:
         board = Board.of(self.places.runs(suite), problems=suite.problems, seeds=self.seeds, trials=suite.trials)
@@ -87,9 +91,9 @@ class Comparison:
             notes.append(
                 "* recorded on another day: what an ask took is not to be compared; `make bench-latency` does."
             )
-        regrets = tables.problems_table(board, suite, suite.trials)
+        problems = tables.problems_table(board, suite, suite.trials)
         peers = tables.peers_table(board, suite, suite.trials, recorded=recorded)
-        return [regrets, peers, *notes, *tables.verdicts(board, suite, suite.trials)]
+        return [problems, peers, *notes, *tables.verdicts(board, suite, suite.trials)]
 
     def _cliffs(self, suite: Suite) -> list[Table | str]:
         clean, cliffs = self.places.runs(SUITES[CLEAN]), self.places.runs(suite)
@@ -103,7 +107,8 @@ class Comparison:
         return set(board.peers) - {path.stem for path in (self.places.fresh / suite.name).glob("*.jsonl")}
 
     def _note_absent(self) -> None:
-        absent = [peer for peer in self.peers if self.places.python(peer) is None]
+        wanted = {peer for suite in self.suites for peer in self._of(suite)}
+        absent = [peer for peer in PEERS if peer in wanted and self.places.python(peer) is None]
         if absent:
             self.console.print(f"Not installed (make bench-peers): {', '.join(absent)}; recorded runs stand in.")
 
@@ -120,6 +125,7 @@ def main(  # noqa: PLR0913 - one keyword for each option.
     seeds: Annotated[str, Parameter(name="--seeds")] = "0-4",
     trials: Annotated[int | None, Parameter(validator=validators.Number(gte=2))] = None,
     record: Annotated[bool, Parameter(negative="")] = False,
+    full: Annotated[bool, Parameter(negative="")] = False,
     score_only: Annotated[bool, Parameter(negative="")] = False,
     output: Annotated[Path, Parameter(show_default=False)] = HERE / "out",
     environments: Path = Path(".peers"),
@@ -131,7 +137,8 @@ def main(  # noqa: PLR0913 - one keyword for each option.
     Parameters
     ----------
     suites
-        What to run, of sequential (one worker), parallel (eight workers), cliffs, and outside (problems outside the public set).
+        What to run, of sequential (one worker), parallel (eight workers), cliffs, outside (problems outside the public set), mixint, biobj,
+        constrained (COCO's suites with integers, two objectives, constraints), and conditional (conditional parameters).
     peers
         Who is run, where the library is installed; `make bench-peers` installs them.
     problems
@@ -139,9 +146,11 @@ def main(  # noqa: PLR0913 - one keyword for each option.
     seeds
         Such as 0-4 or 0,2,5.
     trials
-        Asks in each run; 50, and 80 with eight workers, if not given. Shorter runs are scored on what is recorded of longer ones.
+        Asks in each run; as many as the suite says if not given. Shorter runs are scored on what is recorded of longer ones.
     record
         Write to benchmarks/results, which is committed, instead of the output.
+    full
+        Take all of COCO's functions of a suite: hours.
     score_only
         Run nothing.
     output
@@ -155,7 +164,7 @@ def main(  # noqa: PLR0913 - one keyword for each option.
         comparison = Comparison(
             console,
             Places(recorded, recorded if record else output.absolute(), ROOT / environments),
-            tuple(_narrowed(suites, problems, trials)),
+            tuple(_narrowed(suites, problems, trials, full=full)),
             _names(peers, PEERS, what="peer"),
             parse_seeds(seeds),
         )
@@ -176,12 +185,13 @@ def _complain(text: str) -> None:
     Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
-def _narrowed(suites: str, problems: str, trials: int | None) -> Iterator[Suite]:
-    """The suites with the chosen problems alone."""
+def _narrowed(suites: str, problems: str, trials: int | None, *, full: bool) -> Iterator[Suite]:
+    """The suites with the chosen problems alone: those named, or all of the suite's choice, or with `full` all that it has."""
     names = set(_names(problems, PROBLEMS, what="problem")) if problems else set(PROBLEMS)
     for name in _names(suites, SUITES, what="suite"):
         suite = SUITES[name]
-        chosen = tuple(problem for problem in suite.problems if {problem, problem.removesuffix(SUFFIX)} & names)
+        offered = ((full or problems) and suite.everything) or suite.problems
+        chosen = tuple(problem for problem in offered if {problem, problem.removesuffix(SUFFIX)} & names)
         if chosen:
             yield replace(suite, problems=chosen, trials=trials or suite.trials)
 

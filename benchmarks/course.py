@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.meter import Meter
 from benchmarks.peers import PEERS, Peer
-from benchmarks.problem import Problem
+from benchmarks.problem import Outcome, Problem
 from benchmarks.records import Run
 
 DIGITS = 5
@@ -19,7 +19,7 @@ DIGITS = 5
 SHORTEST, LONGEST = 0.5, 2.0
 """Simulated training times, so that several workers finish out of order."""
 
-_Running = list[tuple[float, int, Any, dict[str, Any], float]]
+_Running = list[tuple[float, int, Any, dict[str, Any], Outcome]]
 
 
 @dataclass(slots=True)
@@ -29,6 +29,7 @@ class Course:
     problem: Problem
     peer: Peer
     meter: Meter
+    outcomes: list[Outcome] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     asks: list[float] = field(default_factory=list)
     tells: list[float] = field(default_factory=list)
@@ -40,16 +41,20 @@ class Course:
         running: _Running = []
         for number in range(trials):
             while len(running) >= workers:
-                now, _, token, configuration, value = heapq.heappop(running)
-                self._tell(token, configuration, value)
+                now, _, token, configuration, outcome = heapq.heappop(running)
+                self._tell(token, configuration, outcome)
             token, configuration = self._ask()
-            value = float(self.problem.function(configuration))
-            self.values.append(self.problem.truth(configuration) if self.problem.truth else value)
-            heapq.heappush(running, (now + clock.uniform(SHORTEST, LONGEST), number, token, configuration, value))
+            outcome = self.problem.outcome(configuration)
+            self._score(configuration, outcome)
+            heapq.heappush(running, (now + clock.uniform(SHORTEST, LONGEST), number, token, configuration, outcome))
             progress(number + 1)
         while running:
-            _, _, token, configuration, value = heapq.heappop(running)
-            self.peer.tell(token, configuration, value)
+            _, _, token, configuration, outcome = heapq.heappop(running)
+            self.peer.tell(token, configuration, outcome)
+
+    def _score(self, configuration: dict[str, Any], outcome: Outcome) -> None:
+        self.outcomes.append(self.problem.scored(configuration, outcome))
+        self.values.append(self.problem.loss(self.outcomes))
 
     def _ask(self) -> tuple[Any, dict[str, Any]]:
         cpu, began = self.meter.cpu(), time.perf_counter()
@@ -59,9 +64,9 @@ class Course:
         self.meter.peak()
         return answer
 
-    def _tell(self, token: Any, configuration: dict[str, Any], value: float) -> None:
+    def _tell(self, token: Any, configuration: dict[str, Any], outcome: Outcome) -> None:
         began = time.perf_counter()
-        self.peer.tell(token, configuration, value)
+        self.peer.tell(token, configuration, outcome)
         self.tells.append(round(time.perf_counter() - began, DIGITS))
 
 
@@ -86,6 +91,7 @@ def recorded(
         problem=problem.name,
         seed=seed,
         y=tuple(course.values),
+        outcomes=_several(problem, course.outcomes),
         ask=tuple(course.asks),
         tell=tuple(course.tells),
         cpu=tuple(course.cpu),
@@ -95,3 +101,8 @@ def recorded(
         rss_mb=meter.peak(),
         engine=engine,
     )
+
+
+def _several(problem: Problem, outcomes: list[Outcome]) -> tuple[tuple[float, ...], ...]:
+    """The outcomes as rows, objectives before constraints, where they are more than a value each."""
+    return tuple((*outcome.objectives, *outcome.constraints) for outcome in outcomes) if problem.several else ()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import coco
+from benchmarks.coco import SOME
 from benchmarks.learning import gbm, krr, mlp, ridge, svm
 from benchmarks.problem import (
     Choice,
@@ -30,8 +31,6 @@ Function = Callable[[Vector], float]
 
 BATCHES = (16.0, 32.0, 64.0, 128.0, 256.0)
 COCO = ("bbob", "bbob-mixint")
-COCO_FUNCTIONS = (1, 2, 3, 6, 8, 10, 13, 15, 17, 20, 21, 24)
-COCO_DIMENSIONS = (5, 10)
 
 
 def mixed(size: int, name: str, seed: int) -> Problem:
@@ -160,33 +159,6 @@ def noisy(make: Callable[[str, int], Problem], share: float, name: str, seed: in
     return Problem(name, plain.params, function, plain.best, truth=plain.function)
 
 
-def coco(suite: str, index: int, dimensions: int, name: str, seed: int) -> Problem:
-    """A function of COCO's suite, the instance chosen by the seed. ValueError without the package coco-experiment."""
-    if not coco_is_there():
-        raise ValueError(f"{name} needs the package coco-experiment (pip install --group bench)")
-    import cocoex  # noqa: PLC0415 - an extra that few problems need.
-
-    functions = cocoex.Suite(suite, f"instances: {seed + 1}", f"function_indices: {index} dimensions: {dimensions}")
-    found = functions[0]
-    # COCO keeps the optima of the mixed suite to itself.
-    best = cocoex.BareProblem(suite, index, dimensions, seed + 1).best_value() if suite == "bbob" else None
-    whole = found.number_of_integer_variables
-    params: list[Param] = [
-        Whole(f"x{i}", int(low), int(high)) if i < whole else Real(f"x{i}", float(low), float(high))
-        for i, (low, high) in enumerate(zip(found.lower_bounds, found.upper_bounds, strict=True))
-    ]
-
-    def function(configuration: Configuration) -> float:
-        return float(found(vector(configuration, dimensions)))
-
-    return Problem(name, params, function, best)
-
-
-def coco_is_there() -> bool:
-    """Whether COCO's functions can be had here."""
-    return find_spec("cocoex") is not None
-
-
 def _on_cube(name: str, dimensions: int, function: Function, *, best: float | None = None) -> Problem:
     return Problem(name, reals(dimensions, 0, 1), lambda c: function(vector(c, dimensions)), best)
 
@@ -198,13 +170,6 @@ def _rotation(generator: np.random.Generator, dimensions: int) -> npt.NDArray[np
 
 def _named(makers: Mapping[str, Callable[[str, int], Problem]]) -> dict[str, Seeded]:
     return {name: partial(make, name) for name, make in makers.items()}
-
-
-def _coco(suite: str) -> dict[str, Seeded]:
-    cases = [(index, dimensions) for index in COCO_FUNCTIONS for dimensions in COCO_DIMENSIONS]
-    return _named(
-        {f"{suite}_f{index:02}_d{dimensions}": partial(coco, suite, index, dimensions) for index, dimensions in cases}
-    )
 
 
 FAMILIES: Mapping[str, Mapping[str, Seeded]] = {
@@ -242,6 +207,6 @@ FAMILIES: Mapping[str, Mapping[str, Seeded]] = {
         "ridge_digits": ridge("digits"),
         "ridge_diabetes": ridge("diabetes"),
     },
-    **{suite: _coco(suite) for suite in COCO},
+    **{suite: coco.of_suite(suite, SOME) for suite in COCO},
 }
 OUTSIDE: Mapping[str, Seeded] = {name: make for family in FAMILIES.values() for name, make in family.items()}

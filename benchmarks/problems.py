@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.cliffs import SUFFIX, with_cliff
+from benchmarks.coco import COCO
+from benchmarks.conditional import CONDITIONAL
 from benchmarks.families import OUTSIDE
 from benchmarks.learning import gbm, krr, mlp
 from benchmarks.problem import Problem, Seeded
@@ -16,7 +18,7 @@ PUBLIC: Mapping[str, Seeded] = SYNTHETIC | {
     "gbm_breast_cancer": gbm("breast_cancer"),
 }
 CLIFFS: Mapping[str, Seeded] = {name + SUFFIX: with_cliff(seeded) for name, seeded in SYNTHETIC.items()}
-PROBLEMS: Mapping[str, Seeded] = {**PUBLIC, **CLIFFS, **OUTSIDE}
+PROBLEMS: Mapping[str, Seeded] = {**PUBLIC, **CLIFFS, **OUTSIDE, **COCO, **CONDITIONAL}
 TRAINED = ("krr_", "mlp_", "gbm_", "svm_", "ridge_")
 
 

@@ -13,8 +13,9 @@ from typing import Any
 class Run:
     """One peer on one problem with one seed.
 
-    `y` are the values in the order of the asks; `ask`, `tell` and `cpu` the seconds of each ask, each tell, and of processor time an
-    ask, `cpu` empty where it was not measured; `rss_mb` the peak memory; `engine` says which code answered, of asktell's runs.
+    `y` are the values, or losses, in the order of the asks, and `outcomes` all objectives and constraints where there are several; `ask`,
+    `tell` and `cpu` the seconds of each ask, each tell, and of processor time an ask, `cpu` empty where it was not measured; `rss_mb` the
+    peak memory; `engine` says which code answered, of asktell's runs.
     """
 
     peer: str
@@ -29,6 +30,7 @@ class Run:
     setup: float = 0.0
     rss_mb: int = 0
     engine: str = ""
+    outcomes: tuple[tuple[float, ...], ...] = ()
 
     @classmethod
     def parse(cls, line: str) -> Run:
@@ -77,7 +79,7 @@ def done(runs: Iterable[Run], *, trials: int, engine: str = "") -> set[tuple[str
 
 
 def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _drop_torn_line(path: Path) -> None:

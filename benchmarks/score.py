@@ -82,6 +82,10 @@ class Board:
         scale = self.scale(problem, trials)
         return [self.regret(peer, problem, seed, trials) / scale for seed in self.seeds]
 
+    def hypervolume(self, peer: str, problem: str, trials: int) -> float:
+        """The mean share of the best known hypervolume that was found; of problems whose loss is `losses.Hypervolume`."""
+        return statistics.mean(1 - min(1.0, *self.runs[peer, problem, seed].y[:trials]) for seed in self.seeds)
+
     def mean_rank(self, peer: str, trials: int) -> float:
         """The mean place among the peers, 1 the best, over problems and seeds; who is equal shares the mean of the places."""
         return statistics.mean(
@@ -101,6 +105,11 @@ class Mean:
     mean: float
     low: float
     high: float
+
+
+def mean_hypervolume(board: Board, peer: str, trials: int) -> float:
+    """The mean share of the best known hypervolume, over problems."""
+    return statistics.mean(board.hypervolume(peer, problem, trials) for problem in board.problems)
 
 
 def mean_regret(board: Board, peer: str, trials: int) -> Mean:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from benchmarks.problem import Configuration, Problem
+from benchmarks.problem import Configuration, Outcome, Problem
 
 
 class Peer(Protocol):
@@ -16,8 +16,8 @@ class Peer(Protocol):
     def ask(self) -> tuple[Any, dict[str, Any]]:
         """A token of the peer's own, and a configuration. There may be several asks before their tells."""
 
-    def tell(self, token: Any, configuration: Configuration, value: float) -> None:
-        """The value of the configuration that came with the token."""
+    def tell(self, token: Any, configuration: Configuration, outcome: Outcome) -> None:
+        """The outcome of the configuration that came with the token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ PEERS: Mapping[str, Entry] = {
     "random": Entry("random_search", "RandomSearch"),
     "optuna_tpe": Entry("optuna_samplers", "Tpe", environment="optuna-ax"),
     "optuna_gp": Entry("optuna_samplers", "GaussianProcess", environment="optuna-ax"),
+    "optuna_nsga2": Entry("optuna_samplers", "Nsga2", environment="optuna-ax"),
     "ax": Entry("ax_client", "Ax", environment="optuna-ax"),
     "hebo": Entry("hebo_optimizer", "Hebo", environment="hebo"),
 }

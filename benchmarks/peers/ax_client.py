@@ -9,7 +9,7 @@ from typing import Any
 from ax.api.client import Client
 from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
 
-from benchmarks.problem import Choice, Configuration, Ordered, Param, Problem, Whole
+from benchmarks.problem import Choice, Configuration, Ordered, Outcome, Param, Problem, Whole
 
 
 class Ax:
@@ -20,7 +20,8 @@ class Ax:
         logging.disable(logging.CRITICAL)
         self._client = Client(random_seed=seed)
         self._client.configure_experiment(name="e", parameters=[_config(param) for param in problem.params])
-        self._client.configure_optimization(objective="-y")
+        self._objectives = [f"y{number}" for number in range(problem.objectives)]
+        self._client.configure_optimization(objective=", ".join(f"-{name}" for name in self._objectives))
         # Else an ask fails while the initial design is all asked and not yet told, as it is with eight workers.
         self._client.configure_generation_strategy(allow_exceeding_initialization_budget=True)
 
@@ -29,9 +30,11 @@ class Ax:
         ((index, configuration),) = self._client.get_next_trials(max_trials=1).items()
         return index, dict(configuration)
 
-    def tell(self, token: int, configuration: Configuration, value: float) -> None:  # noqa: ARG002
+    def tell(self, token: int, configuration: Configuration, outcome: Outcome) -> None:  # noqa: ARG002
         """Complete the trial."""
-        self._client.complete_trial(trial_index=token, raw_data={"y": value})
+        self._client.complete_trial(
+            trial_index=token, raw_data=dict(zip(self._objectives, outcome.objectives, strict=True))
+        )
 
 
 def _config(param: Param) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from hebo.design_space.design_space import DesignSpace
 from hebo.optimizers.hebo import HEBO
 
-from benchmarks.problem import Choice, Configuration, Ordered, Param, Problem, Whole
+from benchmarks.problem import Choice, Configuration, Ordered, Outcome, Param, Problem, Whole
 
 
 class Hebo:
@@ -26,9 +26,9 @@ class Hebo:
         row = self._optimizer.suggest(n_suggestions=1)
         return row, {param.name: _value(param, row[param.name].iloc[0]) for param in self._problem.params}
 
-    def tell(self, token: Any, configuration: Configuration, value: float) -> None:  # noqa: ARG002
+    def tell(self, token: Any, configuration: Configuration, outcome: Outcome) -> None:  # noqa: ARG002
         """Observe the value."""
-        self._optimizer.observe(token, np.array([[value]]))
+        self._optimizer.observe(token, np.array([[outcome.value]]))
 
 
 def _dimension(param: Param) -> dict[str, Any]:

@@ -7,11 +7,20 @@ from typing import Any
 
 from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Observation, SuggestRequest
-from asktell.server.domain.space import Categorical, Float, Int, Ordinal, Parameters, ParameterSpec, SearchSpace
+from asktell.server.domain.space import (
+    Categorical,
+    Condition,
+    Float,
+    Int,
+    Ordinal,
+    Parameters,
+    ParameterSpec,
+    SearchSpace,
+)
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import gp
 from asktell.server.policies.recipe import Recipe
-from benchmarks.problem import Choice, Configuration, Ordered, Param, Problem, Whole
+from benchmarks.problem import Choice, Configuration, Ordered, Outcome, Param, Problem, Whole
 
 METRIC = "y"
 
@@ -34,11 +43,11 @@ class InProcess:
         self._pending[self._number] = parameters
         return self._number, dict(parameters)
 
-    def tell(self, token: int, configuration: Configuration, value: float) -> None:  # noqa: ARG002
+    def tell(self, token: int, configuration: Configuration, outcome: Outcome) -> None:  # noqa: ARG002
         """Observe the value; a value that is not finite is a failure."""
-        finite = math.isfinite(value)
+        finite = math.isfinite(outcome.value)
         state = TrialState.SUCCEEDED if finite else TrialState.FAILED
-        metrics = {METRIC: MetricValue(value)} if finite else {}
+        metrics = {METRIC: MetricValue(outcome.value)} if finite else {}
         self._observations.append(Observation(token, state, self._pending.pop(token), metrics))
 
     def _request(self) -> SuggestRequest:
@@ -55,12 +64,13 @@ class InProcess:
 
 
 def _spec(param: Param) -> ParameterSpec:
+    when = Condition(param.when.parent, param.when.values) if param.when else None
     match param:
         case Choice():
-            return Categorical(name=param.name, choices=param.values)
+            return Categorical(name=param.name, choices=param.values, when=when)
         case Ordered():
-            return Ordinal(name=param.name, values=param.values)
+            return Ordinal(name=param.name, values=param.values, when=when)
         case Whole():
-            return Int(name=param.name, low=param.low, high=param.high, log=param.log)
+            return Int(name=param.name, low=param.low, high=param.high, log=param.log, when=when)
         case _:
-            return Float(name=param.name, low=param.low, high=param.high, log=param.log)
+            return Float(name=param.name, low=param.low, high=param.high, log=param.log, when=when)

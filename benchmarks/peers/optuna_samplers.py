@@ -8,39 +8,70 @@ from typing import Any
 
 import optuna
 
-from benchmarks.problem import Choice, Configuration, Ordered, Param, Problem, Whole
+from benchmarks.problem import Choice, Configuration, Ordered, Outcome, Param, Problem, Whole
+
+CONSTRAINTS = "constraints"
+"""The attribute of a trial that has the values of its constraints, for the samplers to read."""
+GENERATION = 20
+"""NSGA-II's population. Of its own choice, 50, sixty trials would be one generation, drawn at random, and the start of a second."""
 
 
 class _Optuna:
-    def __init__(self, problem: Problem, seed: int, sampler: Callable[[int], Any]) -> None:
+    def __init__(self, problem: Problem, sampler: Any) -> None:
         warnings.filterwarnings("ignore")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._study, self._problem = optuna.create_study(sampler=sampler(seed)), problem
+        directions = [optuna.study.StudyDirection.MINIMIZE] * problem.objectives
+        self._study, self._problem = optuna.create_study(sampler=sampler, directions=directions), problem
 
     def ask(self) -> tuple[Any, dict[str, Any]]:
-        """Optuna's trial, and its parameters."""
-        trial = self._study.ask()
-        return trial, {param.name: _suggested(trial, param) for param in self._problem.params}
+        """Optuna's trial, and its parameters: what does not exist is not suggested."""
+        trial, configuration = self._study.ask(), dict[str, Any]()
+        for param in self._problem.params:
+            if param.when is None or param.when.holds(configuration):
+                configuration[param.name] = _suggested(trial, param)
+        return trial, configuration
 
-    def tell(self, token: Any, configuration: Configuration, value: float) -> None:  # noqa: ARG002
+    def tell(self, token: Any, configuration: Configuration, outcome: Outcome) -> None:  # noqa: ARG002
         """Tell the trial."""
-        self._study.tell(token, value)
+        if outcome.constraints:
+            token.set_user_attr(CONSTRAINTS, list(outcome.constraints))
+        self._study.tell(token, list(outcome.objectives))
+
+
+def _constraints(problem: Problem) -> Callable[[Any], list[float]] | None:
+    """What tells samplers the constraints of a trial, where there are any."""
+    return (lambda trial: list(trial.user_attrs[CONSTRAINTS])) if problem.constraints else None
 
 
 class Tpe(_Optuna):
-    """Optuna's tree-structured Parzen estimator, set up for several workers as its documentation advises."""
+    """Optuna's tree-structured Parzen estimator, set up as its documentation advises: for several workers, for conditional spaces."""
 
     def __init__(self, problem: Problem, seed: int) -> None:
-        super().__init__(
-            problem, seed, lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        sampler = optuna.samplers.TPESampler(
+            seed=seed,
+            multivariate=True,
+            constant_liar=True,
+            group=problem.conditional,
+            constraints_func=_constraints(problem),
         )
+        super().__init__(problem, sampler)
 
 
 class GaussianProcess(_Optuna):
     """Optuna's Gaussian process."""
 
     def __init__(self, problem: Problem, seed: int) -> None:
-        super().__init__(problem, seed, lambda seed: optuna.samplers.GPSampler(seed=seed))
+        super().__init__(problem, optuna.samplers.GPSampler(seed=seed, constraints_func=_constraints(problem)))
+
+
+class Nsga2(_Optuna):
+    """Optuna's NSGA-II."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        sampler = optuna.samplers.NSGAIISampler(
+            seed=seed, population_size=GENERATION, constraints_func=_constraints(problem)
+        )
+        super().__init__(problem, sampler)
 
 
 def _suggested(trial: Any, param: Param) -> Any:

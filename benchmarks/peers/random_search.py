@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.problem import Configuration, Problem, drawn
+from benchmarks.problem import Configuration, Outcome, Problem, drawn
 
 
 class RandomSearch:
@@ -19,5 +19,5 @@ class RandomSearch:
         """A draw."""
         return None, drawn(self._problem.params, self._generator)
 
-    def tell(self, token: None, configuration: Configuration, value: float) -> None:
+    def tell(self, token: None, configuration: Configuration, outcome: Outcome) -> None:
         """Nothing is learned."""

@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 from asktell.client import Categorical, Client, Float, Int, Minimize, Ordinal, ParameterSpec, Trial
-from benchmarks.problem import Choice, Configuration, Ordered, Param, Problem, Whole
+from benchmarks.problem import Choice, Configuration, Ordered, Outcome, Param, Problem, Whole
 
 METRIC = "y"
 PATIENCE = 600.0
@@ -18,10 +18,12 @@ class Served:
     """A study of its own on the server, with the default policy or the one that ASKTELL_BENCH_POLICY names."""
 
     def __init__(self, problem: Problem, seed: int) -> None:
+        self._objectives = [METRIC] if problem.objectives == 1 else [f"y{n}" for n in range(problem.objectives)]
+        self._constraints = [f"c{number}" for number in range(problem.constraints)]
         self.study = Client(timeout=PATIENCE).create_study(
             f"bench-{uuid.uuid4().hex[:12]}",
             parameters=[spec(param) for param in problem.params],
-            objectives=[Minimize(METRIC)],
+            objectives=[Minimize(name) for name in self._objectives],
             policy=os.environ.get("ASKTELL_BENCH_POLICY", "auto"),
             seed=seed,
             lease_duration=3600,
@@ -32,19 +34,21 @@ class Served:
         (trial,) = self.study.ask()
         return trial, dict(trial.parameters)
 
-    def tell(self, token: Trial, configuration: Configuration, value: float) -> None:  # noqa: ARG002
+    def tell(self, token: Trial, configuration: Configuration, outcome: Outcome) -> None:  # noqa: ARG002
         """Tell the trial."""
-        token.tell({METRIC: value})
+        objectives = zip(self._objectives, outcome.objectives, strict=True)
+        token.tell(dict(objectives) | dict(zip(self._constraints, outcome.constraints, strict=True)))
 
 
 def spec(param: Param) -> ParameterSpec:
     """The parameter as the SDK writes it."""
+    when = (param.when.parent, param.when.values) if param.when else None
     match param:
         case Choice():
-            return Categorical(param.name, list(param.values))
+            return Categorical(param.name, list(param.values), when=when)
         case Ordered():
-            return Ordinal(param.name, list(param.values))
+            return Ordinal(param.name, list(param.values), when=when)
         case Whole():
-            return Int(param.name, param.low, param.high, log=param.log)
+            return Int(param.name, param.low, param.high, log=param.log, when=when)
         case _:
-            return Float(param.name, param.low, param.high, log=param.log)
+            return Float(param.name, param.low, param.high, log=param.log, when=when)
