@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-BENCH_STAMP := $(VENV)/.bench-installed
 # A variable's option: --seeds '0-4' for SEEDS=0-4, nothing for nothing.
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
@@ -51,26 +50,22 @@ format: env ## Format the code and mend what the linter can
 	$(BIN)/buf format proto --write
 
 # For example: make bench SUITES=sequential PROBLEMS=branin,levy8 SEEDS=0-1 TRIALS=25 PEERS=asktell RECORD=1
-bench: $(BENCH_STAMP) ## Compare with peers (SUITES, PROBLEMS, PEERS, SEEDS, TRIALS, FULL=1, RECORD=1)
+bench: env ## Compare with peers (SUITES, PROBLEMS, PEERS, SEEDS, TRIALS, FULL=1, RECORD=1)
 	$(BIN)/python -m benchmarks.bench $(foreach name,SUITES PROBLEMS PEERS SEEDS TRIALS,$(call flag,$(name))) $(if $(FULL),--full) $(if $(RECORD),--record)
 
-bench-latency: $(BENCH_STAMP) ## Measure what an ask takes (ONLY=race,two-objectives,sizes,cold-start,overhead,memory-growth)
+bench-latency: env ## Measure what an ask takes (ONLY=race,two-objectives,sizes,cold-start,overhead,memory-growth)
 	$(BIN)/python -m benchmarks.latency $(foreach name,ONLY SEEDS,$(call flag,$(name)))
 
-bench-service: $(BENCH_STAMP) ## Measure what the service takes and bears (ONLY=tells,histories,neighbours,prepared,renewals,crowd, RECORD=1)
+bench-service: env ## Measure what the service takes and bears (ONLY=tells,histories,neighbours,prepared,renewals,crowd, RECORD=1)
 	$(BIN)/python -m benchmarks.service $(call flag,ONLY) $(if $(RECORD),--record)
 
-bench-ablation: $(BENCH_STAMP) ## Show what each ingredient of the engine brings (FAMILIES, INGREDIENTS, SEEDS, TRIALS, WORKERS, JOBS)
+bench-ablation: env ## Show what each ingredient of the engine brings (FAMILIES, INGREDIENTS, SEEDS, TRIALS, WORKERS, JOBS)
 	$(BIN)/python -m benchmarks.ablation $(foreach name,FAMILIES INGREDIENTS SEEDS TRIALS WORKERS JOBS,$(call flag,$(name)))
 
-bench-speculation: $(BENCH_STAMP) ## Compare candidates prepared ahead with candidates chosen when asked (PROBLEMS, SEEDS, WORKERS, TRIALS)
+bench-speculation: env ## Compare candidates prepared ahead with candidates chosen when asked (PROBLEMS, SEEDS, WORKERS, TRIALS)
 	$(BIN)/python -m benchmarks.speculation $(foreach name,PROBLEMS SEEDS WORKERS TRIALS,$(call flag,$(name)))
 
 bench-peers: .peers/optuna-ax/.installed .peers/hebo/.installed ## Install the peers, in environments of their own
-
-$(BENCH_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
-	@touch $@
 
 .peers/%/.installed: benchmarks/requirements/%.txt
 	@echo "Installing into $(@D) (some minutes)"

@@ -128,7 +128,7 @@ def _bare(index: int, dimensions: int, instance: int) -> Any:
 
 def _package(what: str) -> Any:
     if not coco_is_there():
-        raise ValueError(f"{what} needs the package coco-experiment (pip install --group bench)")
+        raise ValueError(f"{what} needs the package coco-experiment (pip install --group dev)")
     import cocoex  # noqa: PLC0415 - an extra that few problems need.
 
     return cocoex

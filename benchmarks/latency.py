@@ -19,6 +19,7 @@ from rich.table import Table
 from asktell.client import AskTellError
 from benchmarks import timings
 from benchmarks.progress import Progress
+from benchmarks.races import RACES, raced, runs_of
 from benchmarks.running import Places
 from benchmarks.seeds import parsed as parse_seeds
 from benchmarks.server import ROOT, Broken, end_in_order, engine_version
@@ -31,7 +32,6 @@ SECTIONS: Mapping[str, Callable[[timings.Say], Iterator[Row]]] = {
     "overhead": timings.overhead,
     "memory-growth": timings.memory_growth,
 }
-RACE = "race"
 
 app = cyclopts.App(
     name="python -m benchmarks.latency",
@@ -44,7 +44,7 @@ app = cyclopts.App(
 @app.default
 def main(
     *,
-    only: str = ",".join([RACE, *SECTIONS]),
+    only: str = ",".join([*RACES, *SECTIONS]),
     seeds: str = "0-2",
     output: Annotated[Path, Parameter(show_default=False)] = HERE / "out" / "latency.json",
     environments: Path = Path(".peers"),
@@ -56,9 +56,10 @@ def main(
     Parameters
     ----------
     only
-        What to measure, of race (beside Optuna and Ax where they are installed), sizes, cold-start, overhead and memory-growth.
+        What to measure, of race and two-objectives (beside Optuna and Ax where they are installed), sizes, cold-start, overhead and
+        memory-growth.
     seeds
-        Runs of the race.
+        Runs of the races.
     output
         Where the figures go, as JSON; benchmarks/out/latency.json if not given.
     environments
@@ -69,7 +70,7 @@ def main(
     rows: list[Row] = []
     try:
         for name in _sections(only):
-            found = _race(console, say, seeds, environments) if name == RACE else SECTIONS[name](say)
+            found = SECTIONS[name](say) if name in SECTIONS else _race(name, console, say, seeds, environments)
             for row in found:
                 rows.append(row)
                 _write(rows, output)
@@ -86,19 +87,18 @@ def main(
 
 
 def _sections(only: str) -> list[str]:
-    known = [RACE, *SECTIONS]
+    known = [*RACES, *SECTIONS]
     unknown = [name for name in only.split(",") if name not in known]
     if unknown:
         raise ValueError(f"there is no measurement {unknown[0]!r}; there are {', '.join(known)}")
     return only.split(",")
 
 
-def _race(console: Console, say: timings.Say, seeds: str, environments: Path) -> Iterator[Row]:
+def _race(name: str, console: Console, say: timings.Say, seeds: str, environments: Path) -> Iterator[Row]:
+    race, numbers = RACES[name], parse_seeds(seeds)
     places = Places(HERE / "results", HERE / "out", ROOT / environments)
-    numbers = parse_seeds(seeds)
-    racers = sum(places.python(peer) is not None for peer in timings.RACERS)
-    with Progress(console, runs=len(numbers) * racers * len(timings.RACE.problems)) as progress:
-        yield from timings.race(say, places, progress, seeds=numbers)
+    with Progress(console, runs=runs_of(race, places, seeds=numbers)) as progress:
+        yield from raced(race, say, places, progress, seeds=numbers)
 
 
 def _table(rows: list[Row]) -> Table:

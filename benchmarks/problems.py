@@ -10,7 +10,7 @@ from benchmarks.conditional import CONDITIONAL
 from benchmarks.families import OUTSIDE
 from benchmarks.learning import gbm, krr, mlp
 from benchmarks.problem import Problem, Seeded
-from benchmarks.synthetic import SYNTHETIC
+from benchmarks.synthetic import SYNTHETIC, two_bowls6
 
 PUBLIC: Mapping[str, Seeded] = SYNTHETIC | {
     "krr_diabetes": krr("diabetes"),
@@ -18,7 +18,9 @@ PUBLIC: Mapping[str, Seeded] = SYNTHETIC | {
     "gbm_breast_cancer": gbm("breast_cancer"),
 }
 CLIFFS: Mapping[str, Seeded] = {name + SUFFIX: with_cliff(seeded) for name, seeded in SYNTHETIC.items()}
-PROBLEMS: Mapping[str, Seeded] = {**PUBLIC, **CLIFFS, **OUTSIDE, **COCO, **CONDITIONAL}
+TIMED: Mapping[str, Seeded] = {"two_bowls6": two_bowls6}
+"""What asks are timed on, and nothing is scored."""
+PROBLEMS: Mapping[str, Seeded] = {**PUBLIC, **CLIFFS, **OUTSIDE, **COCO, **CONDITIONAL, **TIMED}
 TRAINED = ("krr_", "mlp_", "gbm_", "svm_", "ridge_")
 
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from benchmarks.problem import Choice, Configuration, Param, Problem, Real, Vector, Whole, reals, vector
+from benchmarks.problem import Choice, Configuration, Outcome, Param, Problem, Real, Vector, Whole, reals, vector
 
 BRANIN_MINIMA = ((-math.pi, 12.275), (math.pi, 2.275), (9.42478, 2.475))
 HARTMANN_A = np.array(
@@ -123,6 +123,21 @@ def mixed8(seed: int) -> Problem:
     basin = min(penalty, key=lambda name: float(penalty[name]))
     optimum = _mixed_at(0.5 + offset[basin]) | {"c0": basin, "c1": min(second, key=lambda name: float(second[name]))}
     return Problem("mixed8", params, function, None, optimum)
+
+
+def two_bowls6(seed: int) -> Problem:
+    """Two wavy bowls of six variables, whose optima are apart: what asks with two objectives are timed on."""
+    dimensions = 6
+    centres = np.random.default_rng(seed).uniform(0.2, 0.8, (2, dimensions))
+
+    def several(configuration: Configuration) -> Outcome:
+        offsets = vector(configuration, dimensions) - centres
+        first, second = np.sum(offsets**2 + 0.03 * (1 - np.cos(9 * offsets)), axis=1)
+        return Outcome((float(first), float(second)))
+
+    return Problem(
+        "two_bowls6", reals(dimensions, 0, 1), lambda given: several(given).value, several=several, objectives=2
+    )
 
 
 def _mixed_units(configuration: Configuration) -> Vector:

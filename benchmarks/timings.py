@@ -11,22 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asktell.client import InvalidArgument, Study
-from benchmarks import records
 from benchmarks.loads import client, continuous, loaded, mixed10
 from benchmarks.meter import ServerMeter
-from benchmarks.peers import ASKTELL
 from benchmarks.peers.served import METRIC
 from benchmarks.problem import Problem
-from benchmarks.progress import Progress
-from benchmarks.running import Job, Places, run
-from benchmarks.server import Broken, Server, served
-from benchmarks.suites import Suite
+from benchmarks.server import Server, served
 
-RACE = Suite("race", "one worker", ("hartmann6", "griewank6"), trials=55)
-RACERS = (ASKTELL, "optuna_gp", "ax")
-RACE_BARS = {"optuna_gp": 0.25, "ax": 0.05}
-NEAR_FIFTY = slice(45, 55)
-"""The asks with about fifty observations."""
 ASKS = 5
 COLD_STARTS = 5
 COLD_OBSERVATIONS = 20
@@ -70,48 +60,14 @@ class Asks:
     def figures(self, meter: ServerMeter) -> dict[str, float | str]:
         """The first ask, the median of the others, their mean processor time, and memory."""
         return {
-            "first ask, ms": _milliseconds(self.seconds[0]),
-            "later asks, median ms": _milliseconds(statistics.median(self.seconds[1:])),
-            "first ask, CPU ms": _milliseconds(self.cpu[0]),
-            "later asks, mean CPU ms": _milliseconds(statistics.mean(self.cpu[1:])),
+            "first ask, ms": milliseconds(self.seconds[0]),
+            "later asks, median ms": milliseconds(statistics.median(self.seconds[1:])),
+            "first ask, CPU ms": milliseconds(self.cpu[0]),
+            "later asks, mean CPU ms": milliseconds(statistics.mean(self.cpu[1:])),
             "resident MiB": meter.resident(),
             "peak MiB": meter.peak(),
             "fallbacks": self.fallbacks,
         }
-
-
-def race(say: Say, places: Places, progress: Progress, *, seeds: tuple[int, ...]) -> Iterator[Row]:
-    """Asks with fifty observations in six dimensions, beside the peers that are installed, taking turns."""
-    racers = [peer for peer in RACERS if places.python(peer)]
-    with tempfile.TemporaryDirectory(prefix="asktell-race-") as directory, _server() as server:
-        ours = Places(places.recorded, Path(directory), places.environments)
-        say(f"Racing {', '.join(racers)}")
-        jobs = [
-            Job(RACE, peer, problem, (seed,), RACE.trials)
-            for seed in seeds
-            for problem in RACE.problems
-            for peer in racers
-        ]
-        failures = run(jobs, ours, server, progress)
-        if failures:
-            raise Broken("\n".join(failures))
-        runs = records.read(Path(directory) / RACE.name)
-    figures = {peer: _near_fifty([run for run in runs if run.peer == peer]) for peer in racers}
-    for peer in racers:
-        row: dict[str, float | str] = {
-            "median ms": _milliseconds(figures[peer][0]),
-            "mean CPU ms": _milliseconds(figures[peer][1]),
-        }
-        if peer != ASKTELL:
-            row["asktell / it"] = round(figures[ASKTELL][0] / figures[peer][0], 3)
-            row["asktell / it, CPU"] = round(figures[ASKTELL][1] / figures[peer][1], 3)
-        bar = f"asktell takes at most {RACE_BARS[peer]:g} of it" if peer in RACE_BARS else ""
-        yield Row(f"n = 50, d = 6: {peer}", row, bar)
-
-
-def _near_fifty(runs: list[records.Run]) -> tuple[float, float]:
-    seconds = [second for run in runs for second in run.ask[NEAR_FIFTY]]
-    return statistics.median(seconds), statistics.mean(second for run in runs for second in run.cpu[NEAR_FIFTY])
 
 
 def sizes(say: Say) -> Iterator[Row]:
@@ -123,7 +79,7 @@ def sizes(say: Say) -> Iterator[Row]:
         ("n = 1,000, d = 50", continuous(50), 1000, ""),
         ("n = 5,000, d = 20", continuous(20), 5000, "≤ 3,000 ms CPU, ≤ 1 GB"),
     ]
-    with _server() as server:
+    with temporary_server() as server:
         meter = ServerMeter(server.pid)
         _worked(server, meter)
         for what, problem, observations, bar in cases:
@@ -171,9 +127,9 @@ def _cold(directory: Path, study: str) -> dict[str, float]:
         if trial.origin.method not in MODELLED or trial.origin.fallback:
             raise ValueError(f"the first ask was not model-based but {trial.origin}")
         taken = {
-            "listening, ms": _milliseconds(listening),
-            "first answer, ms": _milliseconds(answered),
-            "CPU, ms": _milliseconds(meter.cpu()),
+            "listening, ms": milliseconds(listening),
+            "first answer, ms": milliseconds(answered),
+            "CPU, ms": milliseconds(meter.cpu()),
             "resident MiB": meter.resident(),
             "proportional MiB": meter.proportional(),
             "torch": float(meter.loads("libtorch")),
@@ -187,7 +143,7 @@ def overhead(say: Say) -> Iterator[Row]:
     """Asks that need no model: what gRPC and the database take."""
     say(f"Asking {RANDOM_ASKS} times for random candidates")
     problem = continuous(6)
-    with _server() as server, client(server.target) as connection:
+    with temporary_server() as server, client(server.target) as connection:
         study, asks, meter = (
             loaded(connection, problem, observations=0, policy="random"),
             Asks(),
@@ -196,9 +152,9 @@ def overhead(say: Say) -> Iterator[Row]:
         asks.take(study, problem, meter, count=RANDOM_ASKS)
     late = sorted(asks.seconds)[int(0.95 * len(asks.seconds))]
     figures: dict[str, float | str] = {
-        "median ms": _milliseconds(statistics.median(asks.seconds)),
-        "p95 ms": _milliseconds(late),
-        "mean CPU ms": _milliseconds(statistics.mean(asks.cpu)),
+        "median ms": milliseconds(statistics.median(asks.seconds)),
+        "p95 ms": milliseconds(late),
+        "mean CPU ms": milliseconds(statistics.mean(asks.cpu)),
     }
     yield Row("an ask that needs no model", figures, "≤ 5 ms")
 
@@ -206,7 +162,7 @@ def overhead(say: Say) -> Iterator[Row]:
 def memory_growth(say: Say) -> Iterator[Row]:
     """Resident memory from ask 50 to ask 2,000, over twenty studies one after another."""
     problem, asks, early = continuous(6), Asks(), 0
-    with _server() as server, client(server.target) as connection:
+    with temporary_server() as server, client(server.target) as connection:
         meter = ServerMeter(server.pid)
         for number in range(STUDIES):
             say(f"Memory: study {number + 1} of {STUDIES}, {meter.resident()} MiB")
@@ -227,10 +183,12 @@ def _worked(server: Server, meter: ServerMeter) -> None:
 
 
 @contextmanager
-def _server() -> Iterator[Server]:
+def temporary_server() -> Iterator[Server]:
+    """A server on a database of its own, which is gone with it."""
     with tempfile.TemporaryDirectory(prefix="asktell-bench-") as directory, served(Path(directory)) as server:
         yield server
 
 
-def _milliseconds(seconds: float) -> float:
+def milliseconds(seconds: float) -> float:
+    """Seconds as milliseconds, to two decimals."""
     return round(seconds * 1e3, 2)

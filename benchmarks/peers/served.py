@@ -6,7 +6,7 @@ import os
 import uuid
 from typing import Any
 
-from asktell.client import Categorical, Client, Float, Int, Minimize, Ordinal, ParameterSpec, Trial
+from asktell.client import AtMost, Categorical, Client, Float, Int, Minimize, Ordinal, ParameterSpec, Trial
 from benchmarks.problem import Choice, Configuration, Ordered, Outcome, Param, Problem, Whole
 
 METRIC = "y"
@@ -24,6 +24,7 @@ class Served:
             f"bench-{uuid.uuid4().hex[:12]}",
             parameters=[spec(param) for param in problem.params],
             objectives=[Minimize(name) for name in self._objectives],
+            outcome_constraints=[AtMost(name, 0.0) for name in self._constraints],
             policy=os.environ.get("ASKTELL_BENCH_POLICY", "auto"),
             seed=seed,
             lease_duration=3600,

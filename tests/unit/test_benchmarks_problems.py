@@ -9,7 +9,7 @@ from benchmarks.families import COCO, FAMILIES
 from benchmarks.peers.in_process import InProcess
 from benchmarks.peers.random_search import RandomSearch
 from benchmarks.peers.served import spec
-from benchmarks.problem import Choice, Ordered, Problem, Real, Whole, drawn, units
+from benchmarks.problem import Choice, Ordered, Outcome, Problem, Real, Whole, drawn, units
 from benchmarks.problems import CLIFFS, PUBLIC, problem
 from benchmarks.records import read_file
 from benchmarks.server import ROOT
@@ -107,7 +107,7 @@ def test_every_kind_of_parameter_becomes_the_sdks_and_the_engines() -> None:
         token, configuration = peer.ask()
         assert {"a", "b", "c", "d"} == set(configuration)
         assert isinstance(configuration["b"], int)
-        peer.tell(token, configuration, value)
+        peer.tell(token, configuration, Outcome((value,)))
 
 
 def test_units_are_logarithmic_where_the_parameter_is() -> None:

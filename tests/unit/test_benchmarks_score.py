@@ -12,7 +12,7 @@ from benchmarks.ablation import paired_differences
 from benchmarks.bench import main
 from benchmarks.course import Course
 from benchmarks.meter import OwnMeter
-from benchmarks.problem import Problem, reals
+from benchmarks.problem import Outcome, Problem, reals
 from benchmarks.records import Run
 from benchmarks.running import Places, missing
 from benchmarks.score import Board, cost, falls, mean_regret
@@ -168,8 +168,8 @@ class Listener:
         self.heard.append(("ask", number))
         return number, {"x0": number / 100}
 
-    def tell(self, token: int, configuration: Any, value: float) -> None:
-        assert value == configuration["x0"] == token / 100
+    def tell(self, token: int, configuration: Any, outcome: Outcome) -> None:
+        assert outcome.value == configuration["x0"] == token / 100
         self.heard.append(("tell", token))
 
 
@@ -219,7 +219,7 @@ def test_the_recorded_peers_are_scored_without_running_anything(
     said = capsys.readouterr().out
     assert "optuna_gp" in said
     assert "2 problems, seeds 0–4, one worker" in said
-    assert "| levy8" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "| levy8" in (tmp_path / "sequential.md").read_text(encoding="utf-8")
     assert (tmp_path / "sequential.png").read_bytes().startswith(b"\x89PNG")
 
 
