@@ -307,15 +307,32 @@ def enqueue(
     return _add(study, [new], _only_trial)
 
 
-def import_trials(study: str, trials: Iterable[FinishedTrial]) -> list[Call[list[TrialRecord]]]:
-    """Add trials that ended elsewhere, in batches."""
+def import_trials(
+    study: str, trials: Iterable[FinishedTrial], *, request_id: str | None = None
+) -> list[Call[list[TrialRecord]]]:
+    """Add trials that ended elsewhere, in batches, each with an id of its own after `request_id`."""
     packed = [_pack_finished(index, trial) for index, trial in enumerate(trials)]
-    batches = [packed[start : start + BATCH] for start in range(0, len(packed), BATCH)]
-    return [_add(study, batch, lambda reply: wire.unpack_trials(reply.trials)) for batch in batches]
+    return [
+        _add(
+            study,
+            packed[start : start + BATCH],
+            lambda reply: wire.unpack_trials(reply.trials),
+            request_id=f"{request_id}-{start}" if request_id else None,
+        )
+        for start in range(0, len(packed), BATCH)
+    ]
 
 
-def _add(study: str, trials: Sequence[trial_service_pb2.NewTrial], parse: Callable[[Any], T]) -> Call[T]:
-    request = wire.build(trial_service_pb2.AddTrialsRequest, parent=study, trials=trials, request_id=_request_id())
+def _add(
+    study: str,
+    trials: Sequence[trial_service_pb2.NewTrial],
+    parse: Callable[[Any], T],
+    *,
+    request_id: str | None = None,
+) -> Call[T]:
+    request = wire.build(
+        trial_service_pb2.AddTrialsRequest, parent=study, trials=trials, request_id=request_id or _request_id()
+    )
     return Call("TrialService", "AddTrials", request, parse)
 
 

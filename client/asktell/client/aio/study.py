@@ -165,9 +165,12 @@ class Study(StudyView):
         """Add a configuration for a worker to evaluate: every active parameter."""
         return self._trial(await self._connection.run(calls.enqueue(self.name, parameters, metadata=metadata)))
 
-    async def import_trials(self, trials: Iterable[FinishedTrial]) -> list[Trial]:
-        """Add trials that ended elsewhere; 1,000 a call, each call all or none."""
-        batches = calls.import_trials(self.name, trials)
+    async def import_trials(self, trials: Iterable[FinishedTrial], *, request_id: str | None = None) -> list[Trial]:
+        """Add trials that ended elsewhere; 1,000 a call, each call all or none.
+
+        The same trials with the same `request_id` again are added once (within 24 hours), whoever sends them.
+        """
+        batches = calls.import_trials(self.name, trials, request_id=request_id)
         return [self._trial(record) for call in batches for record in await self._connection.run(call)]
 
     async def list_trials(self, states: Iterable[TrialState] = (), *, worker_id: str = "") -> list[Trial]:
