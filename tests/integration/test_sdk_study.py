@@ -187,6 +187,22 @@ def test_trials_of_ones_own_come_first_and_imported_ones_count(client):
     assert [trial.number for trial in study.list_trials([at.TrialState.FAILED])] == [3]
 
 
+def test_finished_trials_with_a_request_id_are_added_once(client):
+    study = new_study(client)
+    trials = [at.FinishedTrial(parameters={"x": 0.75}, metrics={"y": 1.0})]
+    assert [[trial.number for trial in study.import_trials(trials, request_id="mine")] for _ in range(2)] == [[1], [1]]
+    with pytest.raises(at.AlreadyExists):
+        study.import_trials([at.FinishedTrial(parameters={"x": 0.5}, metrics={"y": 1.0})], request_id="mine")
+
+
+async def test_asyncio_adds_finished_trials_with_a_request_id_once(client):
+    trials = [at.FinishedTrial(parameters={"x": 0.75}, metrics={"y": 1.0})]
+    async with aio.Client(client.target) as asynchronous:
+        study = await asynchronous.get_study(new_study(client).id)
+        added = [await study.import_trials(trials, request_id="mine") for _ in range(2)]
+    assert [[trial.number for trial in each] for each in added] == [[1], [1]]
+
+
 def test_several_objectives_have_a_front(client):
     study = new_study(client, objectives=[at.Minimize("y"), at.Maximize("z")], max_trials=3)
     for trial, told in zip(study.ask(3), [(1, 1), (2, 2), (3, 1)], strict=True):

@@ -28,11 +28,12 @@ from optuna.trial import TrialState as OptunaState
 
 from asktell.client import (
     AlreadyExists,
-    AskTellError,
+    AtMost,
     Client,
     DeadlineExceeded,
     FailedPrecondition,
     FinishedTrial,
+    InvalidArgument,
     Maximize,
     Minimize,
     NotFound,
@@ -43,7 +44,7 @@ from asktell.client import (
     TrialState,
     Unavailable,
 )
-from asktell.integrations.optuna_space import Space, common_space
+from asktell.integrations.optuna_space import Space, common_space, wire_name
 
 logger = logging.getLogger("asktell.integrations.optuna")
 
@@ -69,7 +70,7 @@ class AskTellSampler(BaseSampler):
     """Chooses by asktell. Safe to share between threads and studies; a copy in another process connects by itself.
 
     `target` is by default that of the environment variable ASKTELL_TARGET, else localhost:50051; a `client` may be given instead.
-    `policy` and `seed` are those of the asktell studies. Parameters that are in every complete trial are chosen together, from the
+    `policy`, `seed` and `noisy` are those of the asktell studies. Parameters that are in every complete trial are chosen together, from the
     second trial on; others are left to `independent_sampler`, by default a RandomSampler with the seed. With `parameters`, asktell's own
     (`Float("momentum", 0, 1, when=("optimizer", ["sgd"]))`), all are chosen together from the first trial on, also those that exist only
     under conditions; the objective then suggests them with the same ranges, a Bool as the choices (False, True).
@@ -84,11 +85,13 @@ class AskTellSampler(BaseSampler):
         project: str = "default",
         policy: str = "auto",
         seed: int | None = None,
+        noisy: bool = False,
         parameters: Sequence[ParameterSpec] | None = None,
         independent_sampler: BaseSampler | None = None,
         constraints_func: Callable[[FrozenTrial], Sequence[float]] | None = None,
     ) -> None:
-        self._target, self._project, self._policy, self._seed = target, project, policy, seed
+        self._target, self._project = target, project
+        self._policy, self._seed, self._noisy = policy, seed, noisy
         self._declared = None if parameters is None else Space.declared(parameters)
         self._independent_sampler = independent_sampler or RandomSampler(seed=seed)
         self._constraints_func = constraints_func
@@ -106,7 +109,16 @@ class AskTellSampler(BaseSampler):
         self._explained: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_target", "_project", "_policy", "_seed", "_declared", "_independent_sampler", "_constraints_func")
+        kept = [
+            "_target",
+            "_project",
+            "_policy",
+            "_seed",
+            "_noisy",
+            "_declared",
+            "_independent_sampler",
+            "_constraints_func",
+        ]
         return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -124,7 +136,11 @@ class AskTellSampler(BaseSampler):
         """Give the independent sampler a new seed; asktell itself never chooses the same twice."""
         self._independent_sampler.reseed_rng()
 
-    def infer_relative_search_space(self, study: OptunaStudy, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self,
+        study: OptunaStudy,
+        trial: FrozenTrial,  # noqa: ARG002 - Optuna hands it over.
+    ) -> dict[str, BaseDistribution]:
         """The parameters that were declared, else those that every complete trial has."""
         if self._declared is not None:
             return self._declared.distributions
@@ -190,13 +206,21 @@ class AskTellSampler(BaseSampler):
                 logger.warning("trial %d is told later: %s", told.ending.trial.number, error)
                 with self._lock:
                     self._untold.append(told)
+            except NotFound as error:
+                self._forget(told.mirror, error)
 
     def _ask(self, study: OptunaStudy, trial: FrozenTrial, space: Space) -> _Asked | None:
         """A choice that this process has now a lease of; None if there is none."""
-        mirror = self._mirror(study, space)
+        finished = study.get_trials(deepcopy=False, states=_FINISHED)
+        self._take_up(finished)
         self._tell()
-        mirror.catch_up(study.get_trials(deepcopy=False, states=_FINISHED))
-        asked = mirror.ask(trial)
+        mirror = self._mirror(study, space, _constraints(finished))
+        try:
+            mirror.catch_up(finished)
+            asked = mirror.ask(trial)
+        except NotFound as error:
+            self._forget(mirror, error)
+            return self._ask(study, trial, space)
         if asked is not None:
             link = f"{mirror.study.id}#{asked.trial.number}"
             _storage(study).set_trial_system_attr(trial._trial_id, LINK, link)  # noqa: SLF001
@@ -204,20 +228,41 @@ class AskTellSampler(BaseSampler):
                 self._asked[link, trial.number] = asked
         return asked
 
-    def _mirror(self, study: OptunaStudy, space: Space) -> _Mirror:
-        objectives = _objectives(study.directions)
+    def _take_up(self, finished: Iterable[FrozenTrial]) -> None:
+        """Tell what this process asked for and another process finished."""
         with self._current():
-            study_id = _study_id(study, space, objectives, self._policy)
+            for trial in finished:
+                asked = self._asked.pop((trial.system_attrs.get(LINK, ""), trial.number), None)
+                if asked is not None:
+                    ending = _Ending(trial, trial.state, trial.values)
+                    self._untold.append(_Told(asked.mirror, asked, asked.trial.number, ending))
+
+    def _forget(self, mirror: _Mirror, error: NotFound) -> None:
+        """Begin an asktell study anew that somebody deleted."""
+        logger.warning("begun anew: %s", error)
+        with self._lock:
+            self._mirrors.pop(mirror.study.id, None)
+
+    def _mirror(self, study: OptunaStudy, space: Space, constraints: Sequence[str]) -> _Mirror:
+        problem = _Problem(space, _objectives(study.directions), tuple(AtMost(metric, 0.0) for metric in constraints))
+        with self._current():
+            study_id = _study_id(study, problem, self._policy, noisy=self._noisy)
             if study_id not in self._mirrors:
-                self._mirrors[study_id] = _Mirror(self._create(study_id, space, objectives), space)
+                self._mirrors[study_id] = _Mirror(self._create(study_id, problem), space)
             return self._mirrors[study_id]
 
-    def _create(self, study_id: str, space: Space, objectives: Sequence[Objective]) -> Study:
+    def _create(self, study_id: str, problem: _Problem) -> Study:
         """The asktell study; one that another process made, with another seed, will do."""
         client = self._connected()
         try:
             return client.create_study(
-                study_id, parameters=space.parameters, objectives=objectives, policy=self._policy, seed=self._seed
+                study_id,
+                parameters=problem.space.parameters,
+                objectives=problem.objectives,
+                outcome_constraints=problem.constraints,
+                noisy=self._noisy,
+                policy=self._policy,
+                seed=self._seed,
             )
         except AlreadyExists:
             return client.get_study(study_id)
@@ -225,7 +270,7 @@ class AskTellSampler(BaseSampler):
     def _connected(self) -> Client:
         if self._client is None:
             self._client = Client(self._target, project=self._project)
-            weakref.finalize(self, self._client.close)
+            weakref.finalize(self, _close, self._client, os.getpid())
         return self._client
 
     @contextlib.contextmanager
@@ -236,6 +281,15 @@ class AskTellSampler(BaseSampler):
             self._begin()
         with self._lock:
             yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """What an asktell study is about. Optuna's constraints are met at 0 and below."""
+
+    space: Space
+    objectives: tuple[Objective, ...]
+    constraints: tuple[AtMost, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,10 +311,11 @@ class _Ending:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The objectives, if they were measured."""
+        """The objectives and constraints, if they were measured."""
         if self.state is OptunaState.FAIL or self.values is None:
             return {}
-        return dict(zip(_metrics(len(self.values)), self.values, strict=True))
+        constraints = {_constraint(name): value for name, value in self.trial.constraints.items()}
+        return dict(zip(_metrics(len(self.values)), self.values, strict=True)) | constraints
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,18 +332,20 @@ class _Told:
         if self.asked is None:
             self.mirror.replace(self.number, self.ending)
             return
-        with self.asked.kept:
-            parameters = self.asked.trial.parameters
-            if not self.mirror.space.agrees(parameters, self.ending.trial.params):
-                self.mirror.replace(self.number, self.ending)
-                return
-            try:
-                _end(self.asked.trial, self.ending)
-            except FailedPrecondition as refusal:
-                if refusal.reason not in _TAKEN:
-                    raise
-                self.mirror.add([self.ending])
-            self.mirror.known.add(self.ending.trial.number)
+        if self.mirror.space.agrees(self.asked.trial.parameters, self.ending.trial.params):
+            self._tell(self.asked.trial)
+        else:
+            self.mirror.replace(self.number, self.ending)
+        self.asked.kept.close()
+
+    def _tell(self, trial: Trial) -> None:
+        try:
+            _end(trial, self.ending)
+        except FailedPrecondition as refusal:
+            if refusal.reason not in _TAKEN:
+                raise
+            self.mirror.add([self.ending])
+        self.mirror.known.add(self.ending.trial.number)
 
 
 def _end(trial: Trial, ending: _Ending) -> None:
@@ -314,10 +371,11 @@ class _Mirror:
     def catch_up(self, trials: Sequence[FrozenTrial]) -> None:
         """Add the finished trials that asktell lacks, whoever ran or added them."""
         with self.lock:
-            if not self.caught_up:
+            if self.caught_up:
+                self.known.update(trial.number for trial in trials if self._is_linked(trial))
+            else:
                 self._look_back(trials)
                 self.caught_up = True
-            self.known.update(trial.number for trial in trials if self._is_linked(trial))
             self.add([_Ending(trial, trial.state, trial.values) for trial in trials if trial.number not in self.known])
 
     def ask(self, trial: FrozenTrial) -> _Asked | None:
@@ -340,14 +398,26 @@ class _Mirror:
     def add(self, endings: Sequence[_Ending]) -> None:
         """Add trials that ended as far as they fit the space."""
         found = [(ending.trial.number, self._finished(ending)) for ending in endings]
-        fitting = [(number, finished) for number, finished in found if finished is not None]
-        if len(fitting) <= _ONE_BY_ONE:
-            for number, finished in fitting:
-                self.study.import_trials([finished], request_id=f"optuna-{number}")
-        else:
-            numbers = " ".join(str(number) for number, _ in fitting)
-            self.study.import_trials([finished for _, finished in fitting], request_id=f"optuna-{_digest(numbers)}")
+        fitting = {number: finished for number, finished in found if finished is not None}
+        if len(fitting) <= _ONE_BY_ONE or not self._add_together(fitting):
+            for number, finished in fitting.items():
+                self._add_alone(number, finished)
         self.known.update(number for number, _ in found)
+
+    def _add_together(self, trials: Mapping[int, FinishedTrial]) -> bool:
+        """Whether the service took all in one go."""
+        numbers = " ".join(map(str, trials))
+        try:
+            self.study.import_trials(trials.values(), request_id=f"optuna-{_digest(numbers)}")
+        except InvalidArgument:
+            return False
+        return True
+
+    def _add_alone(self, number: int, finished: FinishedTrial) -> None:
+        try:
+            self.study.import_trials([finished], request_id=f"optuna-{number}")
+        except InvalidArgument as error:
+            logger.warning("trial %d is nothing for %s: %s", number, self.study.id, error)
 
     def _finished(self, ending: _Ending) -> FinishedTrial | None:
         """The trial as one that ended elsewhere; None if it lies outside the space or says nothing."""
@@ -361,12 +431,16 @@ class _Mirror:
         )
 
     def _look_back(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take in what an earlier process left: trials it imported, and trials that ended in Optuna but were never told."""
+        """Take in what earlier processes left: what they imported or told, and trials that ended in Optuna but were never told."""
         there = {each.number: each for each in self.study.list_trials()}
         self.known.update(int(each.metadata[NUMBER]) for each in there.values() if NUMBER in each.metadata)
         for trial in filter(self._is_linked, trials):
             left = there.get(_number_of(trial.system_attrs[LINK]))
-            if left is not None and not left.state.terminal and trial.number not in self.known:
+            if left is None or trial.number in self.known:
+                continue
+            if left.state.terminal:
+                self.known.add(trial.number)
+            else:
                 self.replace(left.number, _Ending(trial, trial.state, trial.values))
 
     def _is_linked(self, trial: FrozenTrial) -> bool:
@@ -374,10 +448,10 @@ class _Mirror:
         return link is not None and _study_of(link) == self.study.id
 
 
-def _study_id(study: OptunaStudy, space: Space, objectives: Iterable[Objective], policy: str) -> str:
+def _study_id(study: OptunaStudy, problem: _Problem, policy: str, *, noisy: bool) -> str:
     """The id of the asktell study: the same in all processes, whenever they begin."""
     readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", study.study_name)[:64]
-    described = repr((space.parameters, list(objectives), policy))
+    described = repr((problem.space.parameters, problem.objectives, problem.constraints, policy, noisy))
     return f"optuna-{readable}-{_identity(study)}-{_digest(described)}"
 
 
@@ -389,20 +463,36 @@ def _identity(study: OptunaStudy) -> str:
     return str(storage.get_study_system_attrs(number)[IDENTITY])
 
 
-def _objectives(directions: Sequence[StudyDirection]) -> list[Objective]:
-    return [
+def _objectives(directions: Sequence[StudyDirection]) -> tuple[Objective, ...]:
+    return tuple(
         Maximize(metric) if direction is StudyDirection.MAXIMIZE else Minimize(metric)
         for metric, direction in zip(_metrics(len(directions)), directions, strict=True)
-    ]
+    )
 
 
 def _metrics(count: int) -> list[str]:
     return ["value"] if count == 1 else [f"value_{index}" for index in range(count)]
 
 
+def _constraints(trials: Iterable[FrozenTrial]) -> list[str]:
+    """The metrics of all constraints that any trial was told of."""
+    names = {name for trial in trials if trial.state is not OptunaState.FAIL for name in trial.constraints}
+    return sorted(map(_constraint, names))
+
+
+def _constraint(name: str) -> str:
+    return wire_name(f"constraint_{name}")
+
+
 def _storage(study: OptunaStudy) -> Any:
     """Where Optuna keeps the study: attributes of samplers have no public way there."""
     return study._storage  # noqa: SLF001
+
+
+def _close(client: Client, pid: int) -> None:
+    """End a connection, in the process that has it."""
+    if os.getpid() == pid:
+        client.close()
 
 
 def _study_of(link: str) -> str:

@@ -131,7 +131,9 @@ class Space:
 
     def received(self, parameters: Mapping[str, ParameterValue]) -> dict[str, Any]:
         """asktell's configuration by Optuna's names."""
-        return {dial.name: dial.received(parameters[dial.spec.name]) for dial in self.dials if dial.spec.name in parameters}
+        return {
+            dial.name: dial.received(parameters[dial.spec.name]) for dial in self.dials if dial.spec.name in parameters
+        }
 
     def agrees(self, parameters: Mapping[str, ParameterValue], used: Mapping[str, Any]) -> bool:
         """Whether a trial used what asktell chose, where it used a parameter at all."""
@@ -175,7 +177,7 @@ def make_dial(name: str, distribution: BaseDistribution) -> Dial | None:
     """A distribution as a parameter; None if it has one value only, or is one that asktell cannot hold."""
     if distribution.single():
         return None
-    spec = _spec(_wire_name(name), distribution)
+    spec = _spec(wire_name(name), distribution)
     return None if spec is None else Dial(name, distribution, spec)
 
 
@@ -223,7 +225,7 @@ def _sendable(choice: ParameterValue) -> bool:
     return True
 
 
-def _wire_name(name: str) -> str:
+def wire_name(name: str) -> str:
     """The name itself where asktell allows it, else one made from it."""
     return name if _NAME.fullmatch(name) else "_" + hashlib.sha256(name.encode()).hexdigest()[:16]
 
