@@ -74,22 +74,24 @@ class ExpectedImprovement:
 
 @dataclass(frozen=True, slots=True)
 class Feasibility:
-    """The log probability that a latent label is below a threshold."""
+    """The log probability that a latent label is below a threshold, averaged over the posterior's sets of labels."""
 
     posterior: Posterior
     threshold: float
 
     def __call__(self, rows: Matrix) -> Vector:
         mean, deviation = self.posterior.moments(rows)
-        values: Vector = log_ndtr((self.threshold - mean[:, 0]) / deviation)
-        return values
+        return log_mean(log_ndtr((self.threshold - mean) / deviation[:, None]))
 
     def with_gradient(self, rows: Matrix) -> tuple[Vector, Matrix]:
         belief = self.posterior.believe(rows)
-        units = (self.threshold - belief.mean[:, 0]) / belief.deviation
-        values: Vector = log_ndtr(units)
-        slopes = np.exp(-0.5 * units * units - _HALF_LOG_TWO_PI - values) / belief.deviation
-        return values, belief.gradient(-slopes[:, None], -slopes * units)
+        units = (self.threshold - belief.mean) / belief.deviation[:, None]
+        values = log_ndtr(units)
+        total = log_mean(values)
+        # Shares times the slopes of the logarithms: the densities over the probabilities' sum.
+        slopes = np.exp(-0.5 * units * units - _HALF_LOG_TWO_PI - total[:, None]) / values.shape[1]
+        by_mean = -slopes / belief.deviation[:, None]
+        return total, belief.gradient(by_mean, (by_mean * units).sum(axis=1))
 
 
 @dataclass(frozen=True, slots=True)

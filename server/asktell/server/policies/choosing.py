@@ -11,13 +11,13 @@ import numpy as np
 
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.space import Parameters, ParameterValue, key
+from asktell.server.domain.trial import Prediction
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.gp import Choice
 from asktell.server.policies.kernel import Matrix
-from asktell.server.policies.labels import Labels
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.scope import Key, Scope
 from asktell.server.policies.search import Optima, raw_points
@@ -66,12 +66,12 @@ class ModelChooser(ABC, Generic[Known]):
         """Where the acquisition is highest. `ambition` is how much more than the incumbent is asked for, in units of the labels."""
 
     @abstractmethod
-    def _expect(self, known: Known, settled: Matrix) -> tuple[float, float]:
-        """The mean and the standard deviation of the label at a settled row (`1 x d`)."""
+    def _expect(self, known: Known, settled: Matrix) -> dict[str, Prediction]:
+        """What is expected of metrics at a settled row (`1 x d`), in their units."""
 
     @abstractmethod
-    def _labels(self, known: Known) -> tuple[Labels, float]:
-        """What was learned from, and the incumbent's label."""
+    def _incumbent(self, known: Known) -> float | None:
+        """The best expectation where something was measured and is feasible, in the objective's unit; None if there is none."""
 
     def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         """The choice for a trial, given what is pending and what has been tried; None if every good point is a near-duplicate."""
@@ -147,10 +147,8 @@ class ModelChooser(ABC, Generic[Known]):
     def _choice(
         self, parameters: dict[str, ParameterValue], value: float, known: Known, *, fallback: str = ""
     ) -> Choice:
-        labels, incumbent = self._labels(known)
-        prediction = labels.prediction(*self._expect(known, self._whole.encode([parameters])))
-        predictions = {} if prediction is None else {labels.objective.metric: prediction}
-        return Choice(parameters, predictions, value, labels.value(incumbent), fallback=fallback)
+        predictions = self._expect(known, self._whole.encode([parameters]))
+        return Choice(parameters, predictions, value, self._incumbent(known), fallback=fallback)
 
 
 def _weights(request: SuggestRequest, number: int) -> Vector | None:

@@ -17,12 +17,12 @@ def generator(seed: int, *, purpose: str, number: int = 0) -> np.random.Generato
     return np.random.default_rng([seed % 2**64, zlib.crc32(purpose.encode()), number])
 
 
-def fantasy_normals(seed: int, *, points: int, fantasies: int) -> Matrix:
+def fantasy_normals(seed: int, *, points: int, fantasies: int, of: str = "") -> Matrix:
     """Standard normal numbers (`points x fantasies`) in opposite pairs: in which ways pending trials are imagined to end.
 
-    An odd one is zero, which is the mean (the kriging believer of Ginsbourger et al. 2010).
+    An odd one is zero, which is the mean (the kriging believer of Ginsbourger et al. 2010). Those `of` a constrained metric are its own.
     """
-    half = generator(seed, purpose="fantasies").normal(size=(points, fantasies // 2))
+    half = generator(seed, purpose=f"fantasies of {of}" if of else "fantasies").normal(size=(points, fantasies // 2))
     return np.hstack([half, -half, np.zeros((points, fantasies % 2))])
 
 

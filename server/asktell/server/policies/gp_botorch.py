@@ -17,6 +17,7 @@ from torch import Tensor
 
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.space import Parameters
+from asktell.server.domain.trial import Prediction
 from asktell.server.policies import torch_device
 from asktell.server.policies.botorch_model import (
     Improvement,
@@ -105,13 +106,14 @@ class BotorchChooser(ModelChooser[Known]):
         improvement = self._improvement(known, imagined, ambition=ambition)
         return BotorchSearch(self._encoder, improvement, self._deadline).run(raw)
 
-    def _expect(self, known: Known, settled: Matrix) -> tuple[float, float]:
+    def _expect(self, known: Known, settled: Matrix) -> dict[str, Prediction]:
         with torch.no_grad():
             posterior = known.model.posterior(self._tensor(settled))
-            return float(posterior.mean), float(posterior.variance.sqrt())
+            prediction = known.labels.prediction(float(posterior.mean), float(posterior.variance.sqrt()))
+        return {} if prediction is None else {known.labels.objective.metric: prediction}
 
-    def _labels(self, known: Known) -> tuple[Labels, float]:
-        return known.labels, float(known.means().min())
+    def _incumbent(self, known: Known) -> float | None:
+        return known.labels.value(float(known.means().min()))
 
     def _improvement(self, known: Known, imagined: Known, *, ambition: float = 0.0) -> Improvement:
         leaders = known.places[known.means().argsort(stable=True)[:1]]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
-from asktell.server.domain.metric import Objective
+from asktell.server.domain.metric import Objective, OutcomeConstraint
 from asktell.server.domain.policy import Observation
+from asktell.server.domain.ranking import feasible
 from asktell.server.domain.trial import Prediction, TrialState, finite
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Mask, Matrix
@@ -48,11 +50,11 @@ class Warp:
     span: float
 
     @classmethod
-    def fitted(cls, losses: Vector, shape: Shape = Shape.HALF) -> tuple[Warp, Vector]:
-        """The warp of a shape for some finite losses (`n`), and the losses warped."""
+    def fitted(cls, losses: Vector, shape: Shape = Shape.HALF, *, least: float = -math.inf) -> tuple[Warp, Vector]:
+        """The warp of a shape for some finite losses (`n`), and the losses warped. Up to `least` they are themselves in any case."""
         magnitude = float(np.abs(losses).max()) or 1.0
         scaled = losses / magnitude
-        fence, width = _fence(scaled, shape)
+        fence, width = _fence(scaled, shape, least / magnitude)
         width = width or 1e-3 * float(np.ptp(scaled)) or 1.0
         with np.errstate(over="ignore"):
             beyond = np.log1p(np.maximum(scaled - fence, 0.0) / width)
@@ -135,10 +137,15 @@ def make_labels(
     *,
     weights: Vector | None = None,
     shape: Shape = Shape.HALF,
+    constraints: Sequence[OutcomeConstraint] = (),
 ) -> Labels:
-    """Labels for observations of which at least one is measured. Several objectives need `weights`, one each, that sum to 1."""
+    """Labels for observations of which at least one is measured. Several objectives need `weights`, one each, that sum to 1.
+
+    Where the best losses are infeasible, the better half of the feasible ones keeps its resolution too.
+    """
     useful = measured(observations, objectives)
-    warps, units = zip(*(_warped(observations, useful, objective, shape) for objective in objectives), strict=True)
+    fine = np.array([feasible(seen.metrics, constraints) for seen in observations], dtype=np.bool_)
+    warps, units = zip(*(_warped(observations, useful, each, shape, fine) for each in objectives), strict=True)
     good = units[0] if weights is None else scalarise(np.stack(units, axis=1), weights)
     labels = np.full(len(observations), _FAILURE)
     labels[useful] = good
@@ -154,25 +161,26 @@ def scalarise(units: Matrix, weights: Vector) -> Vector:
     return (values - values.min()) / (float(np.ptp(values)) or 1.0)
 
 
-def _fence(losses: Vector, shape: Shape) -> tuple[float, float]:
+def _fence(losses: Vector, shape: Shape, least: float) -> tuple[float, float]:
     """Where the logarithm begins, and its unit."""
     if shape is Shape.NONE:
         return float(losses.max()), 0.0
     if shape is Shape.FENCE:
         lower, upper = np.quantile(losses, [0.25, 0.75])
-        return float(upper + 3.0 * (upper - lower)), float(upper - lower)
-    middle = float(np.median(losses))
+        return max(float(upper + 3.0 * (upper - lower)), least), float(upper - lower)
+    middle = max(float(np.median(losses)), least)
     gains = middle - losses[losses <= middle]
     # Their squares may underflow, where a divergence made the magnitude.
     return middle, float(gains.max() * np.sqrt(np.mean((gains / (gains.max() or 1.0)) ** 2)))
 
 
 def _warped(
-    observations: Sequence[Observation], useful: Mask, objective: Objective, shape: Shape
+    observations: Sequence[Observation], useful: Mask, objective: Objective, shape: Shape, feasible: Mask
 ) -> tuple[Warp, Vector]:
-    losses = [
-        objective.loss(seen.metrics[objective.metric].value)
-        for seen, usable in zip(observations, useful, strict=True)
-        if usable
-    ]
-    return Warp.fitted(np.array(losses, dtype=np.float64), shape)
+    losses = np.array([objective.loss(seen.metrics[objective.metric].value) for seen in _those(observations, useful)])
+    spared = losses[feasible[useful]]
+    return Warp.fitted(losses, shape, least=float(np.median(spared)) if len(spared) else -math.inf)
+
+
+def _those(observations: Sequence[Observation], which: Mask) -> list[Observation]:
+    return [seen for seen, usable in zip(observations, which, strict=True) if usable]

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from asktell.server.domain.metric import Objective
+from asktell.server.domain.metric import Objective, OutcomeConstraint
 from asktell.server.domain.policy import Observation
 from asktell.server.policies.acquisition import Feasibility
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.excess import known, make_excesses, met_by
 from asktell.server.policies.gp import MIN_LEARNED
 from asktell.server.policies.hints import Fits, digest_of
-from asktell.server.policies.kernel import Hyperparameters, Layout, Matrix
+from asktell.server.policies.kernel import Hyperparameters, Layout, Mask, Matrix
 from asktell.server.policies.labels import Labels, make_labels, measured
 from asktell.server.policies.likelihood import fit, unpack
-from asktell.server.policies.models import Learned, Model, weigh
+from asktell.server.policies.models import Learned, Limit, Model, weigh
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.recipe import Member, Recipe
 from asktell.server.policies.subset import MAX_FITTED, spaced, subset
@@ -32,7 +33,8 @@ _GROWTH = 1.1
 class Lesson:
     """Observations by number, their features (`n x D`), and what it takes to learn from them.
 
-    `pending` is how many trials have not ended; `weights` scalarise several objectives.
+    `pending` is how many trials have not ended; `weights` scalarise several objectives. In a `noisy` study it is the models' to say what is
+    feasible.
     """
 
     observations: Sequence[Observation]
@@ -44,34 +46,73 @@ class Lesson:
     weights: Vector | None
     fits: Fits
     deadline: Deadline
+    constraints: tuple[OutcomeConstraint, ...] = ()
+    noisy: bool = False
 
     def learn(self) -> Learned:
         """Fit the recipe's models."""
-        failures = int((~measured(self.observations, self.objectives)).sum())
-        models = tuple(self._models())
+        useful = measured(self.observations, self.objectives)
+        limits = tuple(self._limits())
+        eligible = useful & self._feasible(limits)
+        models = tuple(self._models(useful, eligible))
         log_weights = weigh(models, temper=self.recipe.temper)
-        return Learned(models, log_weights, self._feasibility() if failures > self.recipe.few_failures else None)
+        failures = int((~useful).sum())
+        works = self._feasibility(useful) if failures > self.recipe.few_failures else None
+        return Learned(models, log_weights, works, limits)
 
-    def _models(self) -> Iterator[Model]:
+    def _models(self, useful: Mask, eligible: Mask) -> Iterator[Model]:
         """The members' models: the first, and the others if there is time."""
         for member in self.recipe.members:
-            yield self._model(member)
+            yield self._model(member, useful, eligible)
             if self.deadline.passed:
                 return
 
-    def _model(self, member: Member) -> Model:
+    def _model(self, member: Member, useful: Mask, eligible: Mask) -> Model:
         def label(some: Sequence[Observation]) -> Labels:
-            return make_labels(some, self.objectives, weights=self.weights, shape=member.shape)
+            return make_labels(
+                some, self.objectives, weights=self.weights, shape=member.shape, constraints=self.constraints
+            )
 
         labels = label(self.observations)
-        kept = subset(self.rows, labels.values)
+        # The best are the best feasible ones.
+        kept = subset(self.rows, labels.values + np.where(eligible, 0.0, np.ptp(labels.values)))
         if len(kept) < len(self.rows):
             labels = label(self._those(kept))
-        hyper = self._hyper(lambda some: label(some).values, trend=member.trend)
+        hyper = self._hyper(lambda some: label(some).values, useful=useful, trend=member.trend)
         posterior = Posterior(self.layout, hyper, inputs=self.rows[kept], labels=labels.values)
-        return Model(labels, posterior, labels.measured)
+        return Model(labels, posterior, labels.measured, eligible[kept, None])
 
-    def _feasibility(self) -> Feasibility:
+    def _limits(self) -> Iterator[Limit]:
+        """The models of the outcome constraints whose metrics are known often enough."""
+        for constraint in self.constraints:
+            where = np.flatnonzero(known(self.observations, constraint)).tolist()
+            if len(where) >= MIN_LEARNED:
+                told = replace(self, observations=self._those(where), rows=self.rows[where], weights=None)
+                yield told.limit(constraint)
+
+    def limit(self, constraint: OutcomeConstraint) -> Limit:
+        """The model of an outcome constraint, of observations all of which tell its metric."""
+
+        def label(some: Sequence[Observation]) -> Vector:
+            return make_excesses(some, constraint).values
+
+        excesses = make_excesses(self.observations, constraint)
+        kept = subset(self.rows, np.abs(excesses.values - excesses.threshold))
+        if len(kept) < len(self.rows):
+            excesses = make_excesses(self._those(kept), constraint)
+        everywhere = np.ones(len(self.rows), dtype=np.bool_)
+        hyper = self._hyper(label, useful=everywhere, trend=self.recipe.limit_trend)
+        return Limit(excesses, Posterior(self.layout, hyper, inputs=self.rows[kept], labels=excesses.values))
+
+    def _feasible(self, limits: Sequence[Limit]) -> Mask:
+        """Which observations meet the outcome constraints that have models: were seen to, or, if noisy, are expected to (`n`)."""
+        if self.noisy:
+            met = [limit.met(self.rows)[:, 0] for limit in limits]
+        else:
+            met = [met_by(self.observations, limit.excesses.constraint) for limit in limits]
+        return np.logical_and.reduce([np.ones(len(self.observations), dtype=np.bool_), *met])
+
+    def _feasibility(self, useful: Mask) -> Feasibility:
         """Of -1 where trials worked and 1 where they failed, standardised, the middle is the threshold (least-squares classification)."""
 
         def label(some: Sequence[Observation]) -> tuple[Vector, float]:
@@ -81,18 +122,18 @@ class Lesson:
 
         kept = subset(self.rows, label(self.observations)[0])
         labels, threshold = label(self._those(kept))
-        hyper = self._hyper(lambda some: label(some)[0], trend=False)
+        hyper = self._hyper(lambda some: label(some)[0], useful=useful, trend=False)
         return Feasibility(Posterior(self.layout, hyper, inputs=self.rows[kept], labels=labels), threshold)
 
     def _those(self, indices: Sequence[int]) -> list[Observation]:
         return [self.observations[index] for index in indices]
 
-    def _hyper(self, label: Callable[[Sequence[Observation]], Vector], *, trend: bool) -> Hyperparameters:
+    def _hyper(self, label: Callable[[Sequence[Observation]], Vector], *, useful: Mask, trend: bool) -> Hyperparameters:
         """The hyper-parameters that fit the earliest observations, up to a milestone in their number.
 
         They depend on these alone, so that a fit can be kept from one ask to the next, and made again wherever it is not known.
         """
-        early = self._early()
+        early = self._early(useful)
         rows, values = self.rows[early], label(self._those(early))
 
         def compute() -> Vector:
@@ -106,12 +147,12 @@ class Lesson:
     def _in_time(self) -> bool:
         return not self.deadline.passed
 
-    def _early(self) -> list[int]:
-        """Which observations are fitted to: the earliest, up to a milestone, or all that were measured if too few of those are among them.
+    def _early(self, useful: Mask) -> list[int]:
+        """Which observations are fitted to: the earliest, up to a milestone, or all useful ones if too few of those are among them.
 
         As many as are pending, at most a quarter, are left out, for what ends late.
         """
-        count, useful = len(self.observations), measured(self.observations, self.objectives)
+        count = len(self.observations)
         reached = count if self.weights is not None else milestone(count - min(self.pending, count // 4))
         early = spaced(reached, MAX_FITTED)
         if useful[early].sum() >= MIN_LEARNED:

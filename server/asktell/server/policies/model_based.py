@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from asktell.server.domain.policy import SuggestRequest
+from asktell.server.domain.trial import Prediction
 from asktell.server.policies.choosing import ModelChooser
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.hints import Fits
 from asktell.server.policies.kernel import Matrix
-from asktell.server.policies.labels import Labels
 from asktell.server.policies.learning import Lesson
 from asktell.server.policies.models import Learned
 from asktell.server.policies.recipe import Recipe
@@ -41,6 +41,8 @@ class AnalyticChooser(ModelChooser[Learned]):
             weights,
             self._fits,
             self._deadline,
+            constraints=self._request.outcome_constraints,
+            noisy=self._request.noisy,
         )
         return lesson.learn()
 
@@ -52,20 +54,19 @@ class AnalyticChooser(ModelChooser[Learned]):
         return known.acquisition()(self._whole.features(settled))
 
     def _search(self, number: int, known: Learned, imagined: Learned, *, ambition: float = 0.0) -> Optima:
-        posterior = known.models[0].posterior
+        model = known.models[0]
         raw = self._raw(
             number,
-            inputs=self._whole.settled(posterior.inputs),
-            means=posterior.means[:, 0],
-            lengthscales=posterior.hyper.lengthscales,
+            inputs=self._whole.settled(model.posterior.inputs),
+            means=known.ranks(),
+            lengthscales=model.posterior.hyper.lengthscales,
         )
         acquisition = imagined.acquisition(ambition=ambition)
         return Search(self._encoder, self._whole, acquisition, self._deadline).run(raw)
 
-    def _expect(self, known: Learned, settled: Matrix) -> tuple[float, float]:
-        mean, deviation = known.models[0].posterior.moments(self._whole.features(settled))
-        return float(mean[0, 0]), float(deviation[0])
+    def _expect(self, known: Learned, settled: Matrix) -> dict[str, Prediction]:
+        return known.predictions(self._whole.features(settled))
 
-    def _labels(self, known: Learned) -> tuple[Labels, float]:
+    def _incumbent(self, known: Learned) -> float | None:
         model = known.models[0]
-        return model.labels, float(model.incumbents[0])
+        return model.labels.value(float(model.incumbents[0])) if model.eligible.any() else None

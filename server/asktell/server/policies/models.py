@@ -7,37 +7,56 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from asktell.server.domain.trial import Prediction
 from asktell.server.policies.acquisition import Acquisition, Average, ExpectedImprovement, Feasibility, Product
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.draws import fantasy_normals
+from asktell.server.policies.excess import Excesses
 from asktell.server.policies.kernel import Mask, Matrix
 from asktell.server.policies.labels import Labels
 from asktell.server.policies.posterior import Posterior
 
 _LEAST_WEIGHT = 1e-9
 _CAUTION = 20.0
-"""To which power the probability that a trial works counts in a search that explores."""
+"""To which power the probability that a trial works counts in a search that explores,"""
+_CARE = 2.0
+"""and that of meeting an outcome constraint: the best is often at the bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A posterior of labels, and which of its inputs were measured."""
+    """A posterior of labels, which of its inputs were measured (`n`), and where the incumbent may be (`n x 1` or `n x s`).
+
+    That is where a trial was measured and is feasible.
+    """
 
     labels: Labels
     posterior: Posterior
     measured: Mask
+    eligible: Mask
 
     @property
     def incumbents(self) -> Vector:
-        """The best posterior means where something was measured, one for each set of labels (`s`)."""
-        best: Vector = self.posterior.means[self.measured].min(axis=0)
-        return best
+        """The best posterior means where something was measured and is feasible, one for each set of labels (`s`).
 
-    def imagining(self, rows: Matrix, normals: Matrix) -> Model:
-        """The model after pending trials (`p x D`) have ended in as many ways as there are columns of normal numbers (`p x s`)."""
-        draws = self.posterior.sample(rows, normals)
-        flags = np.concatenate([self.measured, np.ones(len(rows), dtype=np.bool_)])
-        return Model(self.labels, self.posterior.given(rows, draws), flags)
+        If nothing is, the worst means: improvement is then sure, and slowly rises with better labels, so that what decides is the
+        probability to be feasible (Gelbart et al. 2014).
+        """
+        means = self.posterior.means
+        best = np.where(self.eligible, means, np.inf).min(axis=0)
+        worst = means[self.measured].max(axis=0)
+        incumbents: Vector = np.where(np.isfinite(best), best, worst)
+        return incumbents
+
+    def imagining(self, rows: Matrix, normals: Matrix, feasible: Mask) -> Model:
+        """The model after pending trials (`p x D`) have ended in as many ways as there are columns of normal numbers (`p x s`).
+
+        `feasible` (`p x s`) tells in which of them each is.
+        """
+        posterior = self.posterior.given(rows, self.posterior.sample(rows, normals))
+        measured = np.concatenate([self.measured, np.ones(len(rows), dtype=np.bool_)])
+        before = np.broadcast_to(self.eligible, (len(self.eligible), normals.shape[1]))
+        return Model(self.labels, posterior, measured, np.concatenate([before, feasible]))
 
     def evidence(self) -> float:
         """Log density of the better half of the losses, each given all the others, up to a constant that all models of a study share.
@@ -50,8 +69,43 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """A posterior of an outcome constraint's labels at the inputs where its metric is known."""
+
+    excesses: Excesses
+    posterior: Posterior
+
+    @property
+    def metric(self) -> str:
+        """The constrained metric."""
+        return self.excesses.constraint.metric
+
+    @property
+    def feasibility(self) -> Feasibility:
+        """The log probability that the constraint is met."""
+        return Feasibility(self.posterior, self.excesses.threshold)
+
+    def met(self, rows: Matrix) -> Mask:
+        """Where the posterior means (`m x s`) at feature rows (`m x D`) meet the constraint."""
+        means, _ = self.posterior.moments(rows)
+        met: Mask = means <= self.excesses.threshold
+        return met
+
+    def imagining(self, rows: Matrix, normals: Matrix) -> tuple[Limit, Mask]:
+        """The model after pending trials (`p x D`) have ended in some ways, and in which of these they meet the constraint (`p x s`)."""
+        draws = self.posterior.sample(rows, normals)
+        return Limit(self.excesses, self.posterior.given(rows, draws)), draws <= self.excesses.threshold
+
+    def prediction(self, rows: Matrix) -> Prediction:
+        """What is expected of the metric, in its unit, at a feature row (`1 x D`)."""
+        mean, deviation = self.posterior.moments(rows)
+        return self.excesses.prediction(float(mean[0, 0]), float(deviation[0]))
+
+
+@dataclass(frozen=True, slots=True)
 class Learned:
-    """The models of the objective, the first of which makes the predictions, and the probability that a trial works, if that is learned.
+    """The models of the objective, the first of which makes the predictions, those of outcome constraints, and the probability that a
+    trial works, if that is learned.
 
     `log_weights` are what the models' improvements are weighted by.
     """
@@ -59,23 +113,54 @@ class Learned:
     models: tuple[Model, ...]
     log_weights: Vector
     feasibility: Feasibility | None = None
+    limits: tuple[Limit, ...] = ()
 
     def acquisition(self, *, ambition: float = 0.0) -> Acquisition:
         """What is maximised. `ambition` is how much more than the incumbent is asked for, in standard deviations of the labels."""
         parts = [ExpectedImprovement(model.posterior, model.incumbents - ambition) for model in self.models]
         value: Acquisition = parts[0] if len(parts) == 1 else Average(parts, self.log_weights)
+        for limit in self.limits:
+            value = Product(value, limit.feasibility, power=_CARE if ambition else 1.0)
         if self.feasibility is None:
             return value
         # What explores has hardly an improvement to lose by failing, and would go wherever nobody has been yet.
         return Product(value, self.feasibility, power=_CAUTION if ambition else 1.0)
+
+    def ranks(self) -> Vector:
+        """How unpromising the first model's inputs are to start a search around (`n`).
+
+        Feasible ones come first, by their means, then others, by the probability to be feasible.
+        """
+        model = self.models[0]
+        means, eligible = model.posterior.means[:, 0], model.eligible[:, 0]
+        if not self.limits:
+            return means
+        chances = sum(limit.feasibility(model.posterior.inputs) for limit in self.limits)
+        ranks: Vector = np.where(eligible, means, means.max() + 1.0 - chances)
+        return ranks
+
+    def predictions(self, rows: Matrix) -> dict[str, Prediction]:
+        """What is expected, in their units, of a single objective and of constrained metrics at a feature row (`1 x D`)."""
+        model = self.models[0]
+        mean, deviation = model.posterior.moments(rows)
+        own = model.labels.prediction(float(mean[0, 0]), float(deviation[0]))
+        predictions = {} if own is None else {model.labels.objective.metric: own}
+        return predictions | {limit.metric: limit.prediction(rows) for limit in self.limits}
 
     def imagining(self, rows: Matrix, *, fantasies: int, seed: int) -> Learned:
         """What would be known had pending trials (`p x D`) ended."""
         if not len(rows):
             return self
         normals = fantasy_normals(seed, points=len(rows), fantasies=fantasies)
-        models = tuple(model.imagining(rows, normals) for model in self.models)
-        return Learned(models, self.log_weights, self.feasibility)
+        feasible = np.ones(normals.shape, dtype=np.bool_)
+        limits = []
+        for limit in self.limits:
+            own = fantasy_normals(seed, points=len(rows), fantasies=fantasies, of=limit.metric)
+            imagined, met = limit.imagining(rows, own)
+            limits.append(imagined)
+            feasible &= met
+        models = tuple(model.imagining(rows, normals, feasible) for model in self.models)
+        return Learned(models, self.log_weights, self.feasibility, tuple(limits))
 
 
 def weigh(models: Sequence[Model], *, temper: float) -> Vector:

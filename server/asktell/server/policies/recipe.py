@@ -21,7 +21,7 @@ class Recipe:
 
     `temper`: to which power a member's evidence is its weight, 0 for equal weights. `explores`: every other trial of a stagnant search asks
     for more than the incumbent. `fantasies`: in how many ways pending trials are imagined to end. `few_failures`: failures are imputed;
-    more than so many also get a model of their own.
+    more than so many also get a model of their own. `limit_trend`: models of outcome constraints have a trend.
     """
 
     members: tuple[Member, ...] = (Member(Shape.HALF), Member(Shape.FENCE, trend=True))
@@ -29,6 +29,7 @@ class Recipe:
     explores: bool = True
     fantasies: int = 16
     few_failures: int = 2
+    limit_trend: bool = True
 
 
 STANDARD = Recipe()
