@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace, key
 from asktell.server.domain.trial import TrialState
@@ -217,6 +217,17 @@ def test_a_continuum_behind_a_rare_choice_is_found_when_all_else_has_failed(poli
     assert [p["c"] for p in candidates] == [0] * 5
 
 
+LIMITS = (OutcomeConstraint("gain", Relation.AT_LEAST, 0.0), OutcomeConstraint("never", Relation.AT_MOST, 0.0))
+
+
+def test_outcome_constraints_are_served_in_any_order_of_observations(policy):
+    observations = history(MIXED, 14)
+    usual = modelled(policy, outcome_constraints=LIMITS, count=2)
+    turned = modelled(policy, outcome_constraints=LIMITS, count=2, observations=observations[::-1])
+    assert parameters(usual) == parameters(turned)
+    assert not any(candidate.origin.fallback for candidate in usual)
+
+
 @pytest.mark.parametrize("objectives", [(COST,), (GAIN,), (COST, GAIN)], ids=len)
 def test_several_objectives_and_both_goals_are_served(policy, objectives):
     (candidate,) = modelled(policy, objectives=objectives)
@@ -322,6 +333,28 @@ def fixings(draw, space, tried):
     return inner | {name: value for name, value in other.items() if name not in conditional}
 
 
+BOUNDS = st.one_of(
+    st.floats(-10.0, 10.0), st.sampled_from([0.0, 1.0, 1e300, -1e300, 1.7e308, -1.7e308, 5e-324]), st.just(1.0)
+)
+CONSTRAINTS = st.one_of(
+    st.just(()),
+    st.lists(
+        st.builds(
+            OutcomeConstraint, st.sampled_from(["limit", "other", "never"]), st.sampled_from(list(Relation)), BOUNDS
+        ),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda constraint: constraint.metric,
+    ).map(tuple),
+)
+
+
+def metrics(cost, gain, limit):
+    """What a trial tells; two constrained metrics may be missing, and a third always is."""
+    told = {"cost": cost, "gain": gain} | ({} if limit is None else {"limit": limit, "other": -limit})
+    return {name: MetricValue(value) for name, value in told.items()}
+
+
 @st.composite
 def requests(draw, policy):
     space = draw(spaces())
@@ -331,12 +364,13 @@ def requests(draw, policy):
     if draw(st.booleans()):
         tried += tried[:3]
     states, costs, gains = draw(STATES), draw(TOLD), draw(TOLD)
+    constraints, limited = draw(CONSTRAINTS), draw(st.one_of(st.just([None]), TOLD, TOLD))
     observations = tuple(
         Observation(
             number,
             states[number % len(states)],
             p,
-            {"cost": MetricValue(costs[number % len(costs)]), "gain": MetricValue(gains[number % len(gains)])},
+            metrics(costs[number % len(costs)], gains[number % len(gains)], limited[number % len(limited)]),
         )
         for number, p in enumerate(tried, 1)
     )
@@ -346,6 +380,7 @@ def requests(draw, policy):
     return SuggestRequest(
         space=space,
         objectives=objectives,
+        outcome_constraints=constraints,
         policy=policy,
         seed=draw(SEEDS),
         count=draw(st.integers(1, 3)),
@@ -424,6 +459,10 @@ ODDITIES = {
         len(r.observations) - len(losses(r)) > 2 and len(losses(r)) > 2
     ),
     "more pending than are believed": lambda r: len(r.pending) > MAX_BELIEVED and bool(losses(r)),
+    "several outcome constraints": lambda r: len(r.outcome_constraints) > 1 and len(losses(r)) > 5,
+    "outcome constraints beside several objectives": lambda r: (
+        r.outcome_constraints and len(r.objectives) > 1 and len(losses(r)) > 5
+    ),
     "several objectives": lambda r: len(r.objectives) > 1 and len(losses(r)) > 5,
     "a condition": lambda r: any(spec.when for spec in r.space) and len(losses(r)) > 5,
     "fixed parameters": lambda r: len(r.fixed) > 1 and len(losses(r)) > 5,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gpytorch
 import numpy as np
 import pytest
 import torch
-from botorch.acquisition.analytic import LogExpectedImprovement, LogProbabilityOfImprovement
-from botorch.models import SingleTaskGP
+from botorch.acquisition.analytic import (
+    LogConstrainedExpectedImprovement,
+    LogExpectedImprovement,
+    LogProbabilityOfImprovement,
+)
+from botorch.models import ModelListGP, SingleTaskGP
 from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import GaussianLikelihood
@@ -22,7 +26,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from asktell.server.domain.space import Categorical, Float, SearchSpace
-from asktell.server.policies.acquisition import ExpectedImprovement, Feasibility, log_improvement
+from asktell.server.policies.acquisition import ExpectedImprovement, Feasibility, Product, log_improvement
 from asktell.server.policies.ascent import ascend
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.encoding import Encoder
@@ -265,6 +269,63 @@ def test_log_feasibility_and_its_gradient_are_botorchs_probability_of_improvemen
     values, gradients = ours.with_gradient(problem.other_features)
     assert_equal(values, theirs)
     assert_equal(ours(problem.other_features), theirs)
+    assert_equal(problem.numbers(gradients), slopes[:, ~problem.encoder.nominal])
+
+
+def another_metric(problem, *, seed):
+    """The problem's rows with labels of another metric, under a model of its own."""
+    random = np.random.default_rng(seed)
+    labels = np.cos(2.0 * problem.rows @ random.normal(size=problem.rows.shape[1])) + 0.1 * random.normal(
+        size=len(problem.rows)
+    )
+    return replace(problem, labels=labels, point=problem.point + random.uniform(-0.3, 0.3, len(problem.point)))
+
+
+@given(problems(most=40), st.lists(st.floats(-1.5, 1.5), min_size=1, max_size=3), st.floats(-2.0, 2.0))
+def test_improvement_under_outcome_constraints_is_botorchs_constrained_log_ei(problem, thresholds, incumbent):
+    metrics = [another_metric(problem, seed=seed) for seed in range(len(thresholds))]
+    theirs, slopes = with_gradient(
+        LogConstrainedExpectedImprovement(
+            ModelListGP(*map(botorch, [problem, *metrics])),
+            best_f=incumbent,
+            objective_index=0,
+            constraints={index: (None, threshold) for index, threshold in enumerate(thresholds, 1)},
+            maximize=False,
+        ),
+        problem.others,
+    )
+    ours = ExpectedImprovement(problem.posterior, np.array([incumbent]))
+    for metric, threshold in zip(metrics, thresholds, strict=True):
+        ours = Product(ours, Feasibility(metric.posterior, threshold))
+    values, gradients = ours.with_gradient(problem.other_features)
+    assert_equal(values, theirs)
+    assert_equal(ours(problem.other_features), theirs)
+    assert_equal(problem.numbers(gradients), slopes[:, ~problem.encoder.nominal])
+
+
+@given(problems(most=40), st.integers(2, 5), st.integers(0, 2**32))
+def test_feasibility_over_sets_of_imagined_labels_is_the_mean_of_botorchs_set_by_set(problem, sets, seed):
+    random = np.random.default_rng(seed)
+    pending = problem.encoder.draw(random.random((3, len(problem.encoder.columns))))
+    labels, rows = random.normal(size=(3, sets)), np.concatenate([problem.rows, pending])
+    each = [
+        with_gradient(
+            LogProbabilityOfImprovement(
+                botorch(problem, rows=rows, labels=np.concatenate([problem.labels, labels[:, index]])),
+                best_f=0.3,
+                maximize=False,
+            ),
+            problem.others,
+        )
+        for index in range(sets)
+    ]
+    values = torch.stack([value.detach() for value, _ in each])
+    shares = torch.softmax(values, dim=0).numpy()[:, :, None]
+    slopes = (shares * np.stack([slope for _, slope in each])).sum(axis=0)
+    ours = Feasibility(problem.posterior.given(problem.encoder.features(pending), labels), 0.3)
+    found, gradients = ours.with_gradient(problem.other_features)
+    assert_equal(found, torch.logsumexp(values, dim=0) - math.log(sets))
+    assert_equal(ours(problem.other_features), found)
     assert_equal(problem.numbers(gradients), slopes[:, ~problem.encoder.nominal])
 
 
