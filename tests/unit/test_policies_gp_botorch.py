@@ -130,12 +130,12 @@ def our_model(request, chooser):
     rows = encoder.features(encoder.encode([seen.parameters for seen in request.observations]))
     hyper = unpack(point_of(known.model), encoder.layout)
     posterior = Posterior(encoder.layout, hyper, inputs=rows, labels=known.labels.values)
-    model = Model(known.labels, posterior, known.labels.measured)
+    model = Model(known.labels, posterior, known.labels.measured, known.labels.measured[:, None], range(len(rows)))
     if not request.pending:
         return model
     pending = sorted(request.pending, key=lambda parameters: repr(key(parameters)))
     normals = fantasy_normals(request.seed, points=len(pending), fantasies=STANDARD.fantasies)
-    return model.imagining(encoder.features(encoder.encode(pending)), normals)
+    return model.imagining(encoder.features(encoder.encode(pending)), normals, np.ones(normals.shape, dtype=bool))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -205,12 +205,14 @@ def unsurprising(trial: Trial, objectives: Sequence[Objective]) -> bool:
     if trial.state is not TrialState.SUCCEEDED or len(objectives) > 1 or trial.origin.incumbent is None:
         return False
     (objective,) = objectives
-    expected = trial.origin.predictions.get(objective.metric)
-    if expected is None or not finite(trial.metrics, [objective.metric]):
+    expected = trial.origin.predictions
+    if objective.metric not in expected or not finite(trial.metrics, list(expected)):
         return False
     value = trial.metrics[objective.metric].value
     gain = trial.origin.incumbent - value if objective.goal is Goal.MINIMIZE else value - trial.origin.incumbent
-    return gain <= 0 and abs(value - expected.mean) <= USUAL * expected.standard_deviation
+    return gain <= 0 and all(
+        abs(trial.metrics[name].value - each.mean) <= USUAL * each.standard_deviation for name, each in expected.items()
+    )
 
 
 def _last(changed: Iterable[Trial]) -> Iterable[Trial]:

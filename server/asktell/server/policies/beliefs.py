@@ -28,13 +28,11 @@ from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Matrix
-from asktell.server.policies.labels import make_labels
 from asktell.server.policies.model_based import AnalyticChooser
 from asktell.server.policies.models import Model
 from asktell.server.policies.ped_anova import ped_anova
 from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.sensitivity import total_indices
-from asktell.server.policies.subset import subset
 from asktell.server.policies.threads import one_thread
 
 T = TypeVar("T")
@@ -90,9 +88,7 @@ class Beliefs:
     def _left_out(self, objective: Objective) -> Iterator[LeftOut]:
         """Of observations that are too many for the posterior, those that it has."""
         model = self._model(objective)
-        labels = make_labels(self._ordered, [objective], shape=_MEMBER.shape)
-        kept = subset(self._encoder.features(self._tried()), labels.values)
-        for place, useful, *moments in zip(kept, model.measured, *model.posterior.left_out(), strict=True):
+        for place, useful, *moments in zip(model.kept, model.measured, *model.posterior.left_out(), strict=True):
             if useful:
                 seen, (mean, deviation) = self._ordered[place], moments
                 observed = seen.metrics[objective.metric].value

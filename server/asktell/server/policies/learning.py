@@ -80,7 +80,7 @@ class Lesson:
             labels = label(self._those(kept))
         hyper = self._hyper(lambda some: label(some).values, useful=useful, trend=member.trend)
         posterior = Posterior(self.layout, hyper, inputs=self.rows[kept], labels=labels.values)
-        return Model(labels, posterior, labels.measured, eligible[kept, None])
+        return Model(labels, posterior, labels.measured, eligible[kept, None], kept)
 
     def _limits(self) -> Iterator[Limit]:
         """The models of the outcome constraints whose metrics are known often enough."""

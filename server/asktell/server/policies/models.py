@@ -27,13 +27,14 @@ _CARE = 2.0
 class Model:
     """A posterior of labels, which of its inputs were measured (`n`), and where the incumbent may be (`n x 1` or `n x s`).
 
-    That is where a trial was measured and is feasible.
+    That is where a trial was measured and is feasible. `kept` are the observations that the first of the inputs belong to.
     """
 
     labels: Labels
     posterior: Posterior
     measured: Mask
     eligible: Mask
+    kept: Sequence[int]
 
     @property
     def incumbents(self) -> Vector:
@@ -56,7 +57,7 @@ class Model:
         posterior = self.posterior.given(rows, self.posterior.sample(rows, normals))
         measured = np.concatenate([self.measured, np.ones(len(rows), dtype=np.bool_)])
         before = np.broadcast_to(self.eligible, (len(self.eligible), normals.shape[1]))
-        return Model(self.labels, posterior, measured, np.concatenate([before, feasible]))
+        return Model(self.labels, posterior, measured, np.concatenate([before, feasible]), self.kept)
 
     def evidence(self) -> float:
         """Log density of the better half of the losses, each given all the others, up to a constant that all models of a study share.
