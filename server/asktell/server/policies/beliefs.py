@@ -126,9 +126,6 @@ class Beliefs:
         self._refuse_lateness()  # A fit that was cut short is good enough for a candidate, but is not what the policy believes.
         return model
 
-    def _tried(self) -> Matrix:
-        return self._encoder.encode([seen.parameters for seen in self._ordered])
-
     def _refuse_lateness(self) -> None:
         if self._deadline.passed:
             raise OutOfTime(f"the answer takes longer than {self._request.time_limit:.3g} s")
