@@ -174,8 +174,8 @@ def test_a_constraint_whose_metric_nobody_tells_changes_no_choice():
 
 
 def test_pending_trials_are_imagined_to_be_feasible_or_not():
-    """Ten asked for at once are apart, though all of them seek the same bound."""
-    observations, _ = run(corner, 15, seed=0, constraints=(LATENCY,))
+    """Six asked for at once are apart, though all of them seek the same bound."""
+    observations, _ = run(corner, 6, seed=0, constraints=(LATENCY,))
     candidates = registry.suggest(asking(observations, outcome_constraints=(LATENCY,), count=6)).candidates
     points = np.array([[c.parameters["x"], c.parameters["y"]] for c in candidates])
     gaps = np.linalg.norm(points[:, None] - points, axis=2)[np.triu_indices(6, 1)]
