@@ -10,48 +10,14 @@ import os
 import pty
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from asktell.cli import main
 from asktell.client import Client, FinishedTrial, Float, Maximize, Measurement, MetricValue, Minimize, Study, TrialState
-from tests.processes import ASKTELL, Processes, Server
+from tests.processes import ASKTELL
 
 SPACE = ["--float", "rate=1e-5:1e-1:log", "--categorical", "opt=sgd,adam", "--float", "momentum=0:0.99 when opt=sgd"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("cli")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"))
-
-
-@pytest.fixture
-def client(server: Server, request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A client with a project of the test's own, which the commands get from the environment."""
-    with Client(server.target, project=re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")) as client:
-        yield client
-
-
-@pytest.fixture
-def study(client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """`asktell study` in this process: what it writes to standard output, or to standard error if it is to fail."""
-    monkeypatch.setenv("ASKTELL_TARGET", client.target)
-    monkeypatch.setenv("ASKTELL_PROJECT", client.project)
-
-    def run(*arguments: str, status: int = 0, columns: int = 120) -> str:
-        monkeypatch.setenv("COLUMNS", str(columns))
-        with pytest.raises(SystemExit) as exited:
-            main(["study", *arguments])
-        written = capsys.readouterr()
-        assert exited.value.code == status, written.err
-        assert status == 0 or written.out == ""
-        return written.out if status == 0 else written.err
-
-    return run
 
 
 def test_constraints_and_references_are_created_shown_and_read_back(client: Client, study, tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from rich.text import Text
 
-from asktell.cli import document, tables
+from asktell.cli import beliefs, document, tables
 from asktell.cli.archive import Format, progress_bar, save, write
 from asktell.cli.create import Dials, Goals, Labels, Limits, Order, Settings, labels
 from asktell.cli.create import create as create_study
 from asktell.cli.dials import Unreadable
+from asktell.cli.enqueue import enqueue
 from asktell.cli.failure import Refused
 from asktell.cli.service import ANYWHERE, Json, Service
 from asktell.cli.watching import Lines, changes_until_over, printer
@@ -35,6 +36,8 @@ For example: `asktell study list`
 """
 
 app = App(name="study", help=HELP, help_format="markdown")
+for _command in (enqueue, beliefs.predict, beliefs.importance, beliefs.validate, beliefs.plot):
+    app.command(_command)
 
 
 @app.command

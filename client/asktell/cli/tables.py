@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from rich import box
@@ -10,7 +11,19 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from asktell.client import AtMost, Categorical, Float, Int, MetricValue, Ordinal, StudyRecord, TrialRecord, TrialState
+from asktell.client import (
+    AtMost,
+    Categorical,
+    Float,
+    Int,
+    LeaveOneOut,
+    MetricValue,
+    Ordinal,
+    Prediction,
+    StudyRecord,
+    TrialRecord,
+    TrialState,
+)
 from asktell.client.spec import NO_DEFAULT, Objective, OutcomeConstraint, ParameterSpec, ParameterValue
 from asktell.client.values import TrialCounts
 
@@ -190,6 +203,46 @@ def best(record: TrialRecord, study: StudyRecord) -> RenderableType:
             table.add_row(parameter.name, Text(value(record.parameters[parameter.name])))
     numbers = ", ".join(f"{name} = {metric(each)}" for name, each in record.metrics.items())
     return Group(Text(f"trial {record.number}: {numbers}", style="bold"), table)
+
+
+def predictions(rows: Sequence[tuple[str, Mapping[str, Prediction]]]) -> Table:
+    """One row a point, by its words: what is expected of each objective, with its standard deviation."""
+    table = _table("at", *rows[0][1])
+    for words, found in rows:
+        table.add_row(Text(words), *map(prediction, found.values()))
+    _right(table, *range(1, len(table.columns)))
+    return table
+
+
+def prediction(prediction: Prediction) -> str:
+    """A mean in six digits, with its standard deviation in two."""
+    return f"{prediction.mean:.6g} ± {prediction.standard_deviation:.2g}"
+
+
+def importance(shares: Mapping[str, Mapping[str, float]]) -> Table:
+    """One row a parameter with its share of each objective, those first that matter most over all objectives."""
+    table = _table("parameter", *shares)
+    totals = {name: sum(found[name] for found in shares.values()) for name in next(iter(shares.values()))}
+    for name in sorted(totals, key=lambda name: -totals[name]):
+        table.add_row(Text(name, style="bold"), *(f"{100.0 * found[name]:.1f} %" for found in shares.values()))
+    _right(table, *range(1, len(table.columns)))
+    return table
+
+
+def left_out(found: Sequence[LeaveOneOut], *, title: str) -> Table:
+    """One row a result, beside what was expected without it."""
+    table = _table("trial", "metric", "observed", "predicted", "off by")
+    table.title, table.title_justify = title, "left"
+    for left in found:
+        off = f"{surprise(left):.1f} sd"
+        table.add_row(str(left.number), left.metric, f"{left.observed:.6g}", prediction(left.predicted), off)
+    _right(table, 0, 2, 3, 4)
+    return table
+
+
+def surprise(left: LeaveOneOut) -> float:
+    """How many predicted standard deviations a result is away from what was expected."""
+    return abs(left.observed - left.predicted.mean) / (left.predicted.standard_deviation or math.inf)
 
 
 def metric(value: MetricValue | None) -> str:

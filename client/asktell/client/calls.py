@@ -299,12 +299,24 @@ def enqueue(
     study: str, parameters: Mapping[str, ParameterValue], *, metadata: Mapping[str, str] | None
 ) -> Call[TrialRecord]:
     """Add a trial for a worker to evaluate."""
-    new = wire.build(
+    return _add(study, [_pack_queued(0, parameters, metadata)], _only_trial)
+
+
+def enqueue_all(
+    study: str, configurations: Iterable[Mapping[str, ParameterValue]], *, metadata: Mapping[str, str] | None
+) -> list[Call[list[TrialRecord]]]:
+    """Add trials for workers to evaluate, in batches."""
+    return _add_all(study, [_pack_queued(index, each, metadata) for index, each in enumerate(configurations)])
+
+
+def _pack_queued(
+    index: int, parameters: Mapping[str, ParameterValue], metadata: Mapping[str, str] | None
+) -> trial_service_pb2.NewTrial:
+    return wire.build(
         trial_service_pb2.NewTrial,
-        parameters=wire.pack_parameters(parameters, field="trials[0].parameters"),
+        parameters=wire.pack_parameters(parameters, field=f"trials[{index}].parameters"),
         metadata=metadata or {},
     )
-    return _add(study, [new], _only_trial)
 
 
 def import_trials(
@@ -312,6 +324,12 @@ def import_trials(
 ) -> list[Call[list[TrialRecord]]]:
     """Add trials that ended elsewhere, in batches, each with an id of its own after `request_id`."""
     packed = [_pack_finished(index, trial) for index, trial in enumerate(trials)]
+    return _add_all(study, packed, request_id=request_id)
+
+
+def _add_all(
+    study: str, packed: Sequence[trial_service_pb2.NewTrial], *, request_id: str | None = None
+) -> list[Call[list[TrialRecord]]]:
     return [
         _add(
             study,

@@ -155,8 +155,15 @@ class Study(StudyView):
         self.refresh()
 
     def enqueue(self, parameters: Mapping[str, ParameterValue], *, metadata: Mapping[str, str] | None = None) -> Trial:
-        """Add a configuration for a worker to evaluate: every active parameter."""
+        """Add a configuration for a worker to evaluate before any other: every active parameter."""
         return self._trial(self._connection.run(calls.enqueue(self.name, parameters, metadata=metadata)))
+
+    def enqueue_all(
+        self, configurations: Iterable[Mapping[str, ParameterValue]], *, metadata: Mapping[str, str] | None = None
+    ) -> list[Trial]:
+        """Add configurations for workers to evaluate, in this order; 1,000 a call, each call all or none."""
+        batches = calls.enqueue_all(self.name, configurations, metadata=metadata)
+        return [self._trial(record) for call in batches for record in self._connection.run(call)]
 
     def import_trials(self, trials: Iterable[FinishedTrial], *, request_id: str | None = None) -> list[Trial]:
         """Add trials that ended elsewhere; 1,000 a call, each call all or none.

@@ -14,6 +14,8 @@ from typing import Annotated, Literal, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
+from asktell.cli.configurations import Reader
+from asktell.cli.dials import Unreadable
 from asktell.client import AskTellError, Client, Study
 from asktell.worker.command import Template, TemplateError
 from asktell.worker.evaluation import Evaluator, Limits, Unusable
@@ -60,6 +62,11 @@ class Manner:
         Positive,
         _help("Seconds of silence after which the service gives the trial to another worker; by default the study's."),
     ] = None
+    fixed: Annotated[
+        tuple[str, ...],
+        Parameter(negative=(), show_default=False),
+        _help("Only trials with this, as `NAME=VALUE`, such as `device=gpu`. May be repeated."),
+    ] = ()
     max_trials: Annotated[
         int | None, Parameter(validator=Number(gte=1)), _help("Trials after which this worker ends.")
     ] = None
@@ -81,9 +88,8 @@ class Manner:
         """How long a trial may run, and how long it may take to end."""
         return Limits(timeout=self.timeout, grace=self.grace)
 
-    @property
-    def options(self) -> Options:
-        """What the loop goes by."""
+    def options(self, study: Study) -> Options:
+        """What the loop goes by. Unreadable for fixed parameters that the study does not have."""
         return Options(
             worker_id=self.worker_id or f"{socket.gethostname()}-{os.getpid()}",
             lease_duration=self.lease_duration,
@@ -92,6 +98,7 @@ class Manner:
             retry_failed=self.retry_failed,
             patience=self.patience,
             farewell=self.grace,
+            fixed=Reader(study.parameters).fixed(self.fixed),
         )
 
 
@@ -137,8 +144,8 @@ def work(*objective: str, place: Place, manner: Manner = AS_USUAL) -> int:
         try:
             study = client.get_study(place.study)
             evaluator = _evaluator(study, objective, manner=manner, interruption=interruption)
-            summary = Worker(study, evaluator, options=manner.options, interruption=interruption).run()
-        except (Misused, TemplateError) as error:
+            summary = Worker(study, evaluator, options=manner.options(study), interruption=interruption).run()
+        except (Misused, TemplateError, Unreadable) as error:
             return _complain(error, 2)
         except (AskTellError, Unusable, Undelivered) as error:
             return _complain(error, 1)

@@ -23,6 +23,7 @@ from asktell.client import (
     Trial,
     Unavailable,
 )
+from asktell.client.spec import ParameterValue
 from asktell.worker.evaluation import Evaluator, Unusable
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
@@ -54,6 +55,7 @@ class Options:
         retry_failed: Whether another worker may try a failed trial, while it has attempts left.
         patience: Seconds to go on trying while the service is away.
         farewell: Seconds to go on trying once the worker was told to end.
+        fixed: Parameters that its trials have exactly so.
     """
 
     worker_id: str
@@ -63,6 +65,7 @@ class Options:
     retry_failed: bool = False
     patience: float = 86_400.0
     farewell: float = 10.0
+    fixed: Mapping[str, ParameterValue] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -138,7 +141,10 @@ class Worker:
 
     def _ask_once(self, request_id: str) -> Answer[Trial]:
         return self._study.ask_once(
-            worker_id=self._options.worker_id, lease_duration=self._options.lease_duration, request_id=request_id
+            worker_id=self._options.worker_id,
+            lease_duration=self._options.lease_duration,
+            fixed=self._options.fixed,
+            request_id=request_id,
         )
 
     def _patiently(self, what: str, call: Callable[[], T]) -> T:
