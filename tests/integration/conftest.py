@@ -38,7 +38,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def client(server: Server, request: pytest.FixtureRequest) -> Iterator[Client]:
     """A client with a project of the test's own, which the commands get from the environment."""
-    with Client(server.target, project=re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")) as client:
+    project = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:128]
+    with Client(server.target, project=project) as client:
         yield client
 
 

@@ -175,7 +175,7 @@ def test_an_import_into_an_equal_study_changes_nothing_and_into_another_is_refus
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "odd.jsonl line 1: is missing: the file was cut off before its end"),
+        ("", "odd.jsonl line 1: is missing: the file is empty"),
         ("hello", "odd.jsonl line 1: is no record of an archive: "),
         ("3", "odd.jsonl line 1: is no record of an archive: "),
         ('{"end": {"trial_count": 0}}', "odd.jsonl line 1: must be the header"),
@@ -327,3 +327,69 @@ def test_a_study_that_is_not_there_is_one_line_and_status_1(study) -> None:
     for command in ("show", "best", "trials", "export", "pause", "delete", "update --max-trials 9"):
         (line,) = study(*command.split(), "nope", status=1).splitlines()
         assert line.startswith("asktell: there is no study ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--float", "lr=0:1:log", "--minimize", "y"), "parameter lr, low: must be above 0 on a log scale, not 0.0"),
+        (
+            ("--float", "a.b=0:1", "--float", "a.b=0:1", "--minimize", "y"),
+            "parameter a.b: 'a.b' is the name of an earlier",
+        ),
+        (("--bool", "a", "--minimize", "y", "--maximize", "y"), "objective y: 'y' is an objective already"),
+        (("--float", "a=0:1 when b=2", "--minimize", "y"), "parameter a, when.parent: 'b' is not a parameter"),
+        (("--categorical", "a=x,x", "--minimize", "y"), "parameter a, choices[1]: text 'x' stands there twice"),
+        (("--bool", "a", "--minimize", "y", "--policy", "telepathy"), "--policy: 'telepathy' is no policy"),
+        (("--bool", "a", "--minimize", "y", "--lease-duration", "0.1"), "--lease-duration: must be from 1 s"),
+        (("--bool", "a", "--minimize", "y", "--at-most", "y z=3"), "outcome constraint y z: 'y z' is not a name"),
+    ],
+)
+def test_a_study_that_is_refused_is_said_in_the_words_that_were_typed(study, words, said) -> None:
+    assert study("create", "new", *words, status=1).startswith(f"asktell: {said}")
+
+
+def test_a_study_whose_budget_is_spent_is_shown_so(client: Client, study) -> None:
+    populate(client)
+    assert study("list").splitlines()[2].split()[1] == "active"
+    study("update", "full", "--max-trials", "6")
+    assert study("list").splitlines()[2].split()[1] == "spent"
+    assert "active, its budget is spent" in study("show", "full")
+
+
+def test_the_list_of_studies_fits_eighty_columns(client: Client, study) -> None:
+    study("create", "handwritten-digits", *SPACE, "--maximize", "accuracy", "--max-trials", "1000")
+    shown = study("list", columns=80)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert len(shown.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("out of memory", "out of memory"),
+        ("out of memory\n\ntried 3 times", "out of memory … tried 3 times"),
+        ('Traceback (most recent call last):\n  File "x", line 1\n    f()\nValueError: odd', "ValueError: odd"),
+        (
+            'Traceback (most recent call last):\n  File "x", line 1\nValueError: odd\nand so on',
+            "ValueError: odd … and so on",
+        ),
+    ],
+)
+def test_a_failures_first_and_last_line_are_shown(client: Client, study, message: str, shown: str) -> None:
+    full = client.create_study("broken", parameters=[Float("x", 0, 1)], objectives=[Minimize("loss")])
+    full.import_trials([FinishedTrial(parameters={"x": 0.5}, state=TrialState.FAILED, message=message)])
+    assert study("trials", "broken").splitlines()[-1].rstrip().endswith(shown)
+
+
+def test_files_that_cannot_be_written_or_read_are_named_as_they_were_typed(
+    client: Client, study, tmp_path: Path
+) -> None:
+    populate(client)
+    for form in ("jsonl", "csv"):
+        path = tmp_path / "nowhere" / f"full.{form}"
+        said = study("export", "full", "--format", form, "--output", str(path), status=2)
+        assert said == f"asktell: {path}: No such file or directory\n"
+    table = tmp_path / "full.csv"
+    study("export", "full", "--format", "csv", "--output", str(table))
+    assert "is a table, without all that a study is" in study("import", str(table), status=2)

@@ -64,3 +64,17 @@ def test_a_worker_that_found_no_trial_left_ends_with_0(work) -> None:
     work(good="*")
     worker = work(good="*")
     assert worker.wait() == 0, worker.errors()
+
+
+def test_a_worker_with_fixed_parameters_gets_only_such_trials(work, server: Server) -> None:
+    worker = work("--fixed", "x=0.25", "--max-trials", "1", good="*")
+    assert worker.wait() == 0, worker.errors()
+    with Client(server.target) as client:
+        (trial,) = client.get_study("test_a_worker_with_fixed_parameters_gets_only_such_trials").list_trials()
+        assert trial.parameters == {"x": 0.25}
+
+
+def test_a_fixed_parameter_that_the_study_lacks_is_refused(work) -> None:
+    worker = work("--fixed", "y=1", good="*")
+    assert worker.wait() == 2
+    assert "asktell work: y is no parameter of the study; there are: x" in worker.errors()

@@ -16,7 +16,7 @@ from asktell.cli.configurations import Reader
 from asktell.cli.dials import Unreadable
 from asktell.cli.failure import Refused
 from asktell.cli.service import ANYWHERE, Json, Service
-from asktell.client import Float, Int, LeaveOneOut, Ordinal, Prediction, Study
+from asktell.client import Float, Int, LeaveOneOut, Ordinal, Prediction, Study, Trial
 from asktell.client.spec import Bool, ParameterSpec, ParameterValue
 
 STEPS = 61
@@ -179,26 +179,25 @@ def _check(output: Path | None) -> None:
 def _points(study: Study, values: Sequence[str], *, like: str, file: Path | None) -> Iterator[tuple[str, Point]]:
     """The points that are asked about, each with its words for people."""
     reader = Reader(study.parameters)
-    start: Mapping[str, ParameterValue] = _start(study, like) if like else {}
     if values or like:
-        given = reader.fixed(values)
-        known = f"trial {like}" if like.isdecimal() else like
-        yield " ".join(filter(None, (known, *values))), _overlaid(study, start, given)
+        given, start = reader.fixed(values), _start(study, like) if like else None
+        words = [f"trial {start.number}"] if start is not None else []
+        yield " ".join([*words, *values]), _overlaid(study, {} if start is None else start.parameters, given)
     elif file is None:
         raise Unreadable("which configuration? give NAME=VALUE for each parameter, --like best, or --file FILE")
     for row in reader.file(file) if file is not None else ():
         yield row.place, dict(row.parameters)
 
 
-def _start(study: Study, like: str) -> Mapping[str, ParameterValue]:
+def _start(study: Study, like: str) -> Trial:
     if like.isdecimal():
-        return study.get_trial(int(like)).parameters
+        return study.get_trial(int(like))
     if like != "best":
         raise Unreadable(f"--like {like}: expected a trial's number, or best")
     optimal = study.optimal_trials()
     if not optimal:
         raise Refused(f"no trial of {study.id} has succeeded yet")
-    return optimal[0].parameters
+    return optimal[0]
 
 
 def _overlaid(study: Study, start: Mapping[str, ParameterValue], given: Mapping[str, ParameterValue]) -> Point:

@@ -77,11 +77,12 @@ def panels(
 
 def importance(shares: Mapping[str, Mapping[str, float]], *, study: str, method: str, path: Path) -> None:
     """Bars of what each parameter matters, a panel for each objective."""
-    height = 1.3 + 0.3 * max(map(len, shares.values()))
-    title = f"{study}: importance of parameters ({method})"
+    height = 1.6 + 0.3 * max(map(len, shares.values()))
+    title = f"{study}: importance of parameters"
     with panels(path, title, columns=len(shares), size=(max(5.2, 7.2 / len(shares)), height)) as axes:
         for panel, (metric, found) in zip(axes[0], shares.items(), strict=True):
             _bars(panel, metric, found)
+            panel.set_xlabel(method)
 
 
 def _bars(axes: Axes, metric: str, shares: Mapping[str, float]) -> None:
@@ -186,7 +187,7 @@ def _band(axes: Axes, each: Slice, means: Sequence[float], deviations: Sequence[
     if isinstance(each.parameter, Float | Int) and each.parameter.log:
         axes.set_xscale("log")
     elif isinstance(each.parameter, Int):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def _ladder(axes: Axes, each: Slice, means: Sequence[float], deviations: Sequence[float]) -> None:
@@ -223,7 +224,7 @@ def _course(axes: Axes, trials: Sequence[TrialRecord], study: StudyRecord, objec
     if broken:
         axes.plot(broken, [0.02] * len(broken), "x", color=RED, transform=axes.get_xaxis_transform(), label="failed")
     axes.set_xlim(0.0, max(trial.number for trial in trials) + 1.0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color=GREY, alpha=0.18, linewidth=0.8)
     axes.set_xlabel("trial")
     axes.set_ylabel(f"{objective.metric} ({objective.goal})")

@@ -36,8 +36,9 @@ class Service:
     @contextmanager
     def client(self, *, retry_for: float = RETRY_SECONDS) -> Iterator[Client]:
         """A client, closed in the end."""
-        # Retries would be logged where the output is read by scripts; what comes of them is said in the end.
-        logging.getLogger("asktell.client.retries").setLevel(logging.ERROR)
+        # A short wait for the service goes without saying, since what comes of it is said; a long one does not.
+        patient = retry_for > RETRY_SECONDS
+        logging.getLogger("asktell.client.retries").setLevel(logging.WARNING if patient else logging.ERROR)
         with Client(self.target, project=self.project, retry_for=retry_for) as client:
             yield client
 

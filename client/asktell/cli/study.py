@@ -196,7 +196,7 @@ def watch(
 ) -> None:
     """Print each change of a study and its trials as it is made, until Ctrl-C.
 
-    A service that restarts is waited for, up to five minutes, and nothing is missed.
+    A service that restarts is waited for, up to five minutes, which is said, and nothing is missed.
 
     For example:
 
@@ -283,6 +283,10 @@ def import_(
     name
         The new study's name; that of the file if absent.
     """
+    if file.suffix.lower() == ".csv":
+        raise Unreadable(
+            f"{file} is a table, without all that a study is; for its results: asktell study enqueue --help"
+        )
     with service.client() as client, progress_bar(f"import {file.name}") as progress:
         study = client.import_study(file, name, progress=progress)
     _print_study(study, as_json=as_json, done="is as in the file")

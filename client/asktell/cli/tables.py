@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from itertools import dropwhile
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -21,6 +23,7 @@ from asktell.client import (
     Ordinal,
     Prediction,
     StudyRecord,
+    StudyState,
     TrialRecord,
     TrialState,
 )
@@ -48,19 +51,32 @@ def show(*parts: RenderableType) -> None:
 
 def studies(records: Sequence[StudyRecord]) -> Table:
     """One row a study."""
-    table = _table("study", "state", "objectives", "succeeded", "active", "failed", "budget", "changed")
+    table = _table("study", "state", "objectives", "done", "active", "failed", "changed")
     for record in records:
-        counts = record.counts
+        counts, limit = record.counts, record.budget.max_trials
+        done = f"{counts.succeeded}" if limit is None else f"{counts.succeeded} of {limit}"
         table.add_row(
             record.name.rpartition("/")[2],
-            record.state.value,
+            "spent" if is_spent(record) else record.state.value,
             objectives(record),
-            *map(str, (counts.succeeded, counts.active, counts.failed)),
-            _limit(record.budget.max_trials),
-            _time(record.update_time),
+            *(done, str(counts.active), str(counts.failed)),
+            _age(record.update_time),
         )
     _right(table, 3, 4, 5, 6)
+    table.columns[1].no_wrap = True
     return table
+
+
+def is_spent(record: StudyRecord) -> bool:
+    """Whether an active study hands out no new trials, because its budget is used up."""
+    counts, budget = record.counts, record.budget
+    used = {
+        budget.max_trials: sum(asdict(counts).values()) - counts.cancelled,
+        budget.max_failures: counts.failed,
+    }
+    over = any(limit is not None and number >= limit for limit, number in used.items())
+    late = budget.max_duration is not None and (_since(record.create_time) or timedelta()) >= budget.max_duration
+    return record.state is StudyState.ACTIVE and (over or late)
 
 
 def objectives(record: StudyRecord) -> str:
@@ -89,7 +105,7 @@ def heading(record: StudyRecord) -> Table:
     }
     pairs = {
         "study": record.name,
-        "state": record.state.value,
+        "state": f"{record.state.value}{', its budget is spent' if is_spent(record) else ''}",
         "objectives": objectives(record),
         "constraints": ", ".join(record.constraints),
         "feasible if": ", ".join(map(constraint, record.outcome_constraints)),
@@ -180,13 +196,13 @@ def _trials(records: Sequence[TrialRecord], study: StudyRecord, *, title: str | 
 
 def _unfolded(record: TrialRecord, names: Sequence[str], *, messages: bool) -> list[Text]:
     values = [Text(value(record.parameters[name]) if name in record.parameters else NONE) for name in names]
-    return [*values, *([Text(_last_line(record.message))] if messages else [])]
+    return [*values, *([Text(gist(record.message))] if messages else [])]
 
 
 def _folded(record: TrialRecord, names: Sequence[str]) -> Text:
     """All parameters, and below them the message if there is one."""
     text = Text(", ".join(f"{name}={value(record.parameters[name])}" for name in names if name in record.parameters))
-    return text.append(f"\n{_last_line(record.message)}", style="red") if record.message else text
+    return text.append(f"\n{gist(record.message)}", style="red") if record.message else text
 
 
 def _metric_names(records: Iterable[TrialRecord], study: StudyRecord) -> list[str]:
@@ -265,9 +281,17 @@ def value(value: ParameterValue | Sequence[ParameterValue]) -> str:
     return str(value)
 
 
-def _last_line(message: str) -> str:
+def gist(message: str) -> str:
+    """A message in one line: its first and its last, of a traceback those of the exception, not the places."""
+    lines = [line.strip() for line in _exception(message) if line.strip()]
+    return "" if not lines else lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1]}"
+
+
+def _exception(message: str) -> list[str]:
     lines = message.strip().splitlines()
-    return lines[-1] if lines else ""
+    if not lines or not lines[0].startswith("Traceback"):
+        return lines
+    return list(dropwhile(lambda line: line.startswith(" "), lines[1:])) or lines
 
 
 def _table(*columns: str) -> Table:
@@ -283,13 +307,25 @@ def _right(table: Table, *columns: int) -> None:
         table.columns[column].no_wrap = True
 
 
-def _limit(limit: int | None) -> str:
-    return NONE if limit is None else str(limit)
-
-
 def _span(duration: timedelta | None) -> str:
     return NONE if duration is None else f"{duration.total_seconds():g} s"
 
 
 def _time(time: datetime | None) -> str:
     return NONE if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _since(time: datetime | None) -> timedelta | None:
+    return None if time is None else datetime.now(UTC) - time
+
+
+def _age(time: datetime | None) -> str:
+    """Such as `3 h ago`."""
+    passed = _since(time)
+    if passed is None:
+        return NONE
+    seconds = max(int(passed.total_seconds()), 0)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago"

@@ -75,8 +75,8 @@ def _trial(trial: TrialRecord) -> Text:
     words = Text(f"{trial.state.value:<10}", style=tables.STYLES.get(trial.state, ""))
     for part in filter(None, (metrics, parameters, trial.worker_id)):
         words.append(f"  {part}", style="bold" if part is metrics else "default")
-    message = trial.message.strip().splitlines()
-    return words.append(f"  {message[-1]}", style="red") if message else words
+    message = tables.gist(trial.message)
+    return words.append(f"  {message}", style="red") if message else words
 
 
 def changes_until_over(study: Study, after: int) -> Generator[Change, None, None]:

@@ -110,7 +110,7 @@ class File:
                     yield record, len(line)
                 digest.update(line)
         if ended is None:
-            raise self.error(number + 1, _TRUNCATED)
+            raise self.error(number + 1, _TRUNCATED if number else _EMPTY)
         yield ended, 0
 
     def _read(self, number: int, line: bytes) -> pb.ArchiveRecord:
@@ -149,7 +149,11 @@ class Replacement:
     _file: BinaryIO | None = None
 
     def __enter__(self) -> BinaryIO:
-        self._file = self._part.open("wb")
+        try:
+            self._file = self._part.open("wb")
+        except OSError as error:
+            # Of the other name nobody knows.
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         return self._file
 
     def __exit__(
@@ -177,6 +181,7 @@ def rewind(file: BinaryIO) -> None:
         file.truncate()
 
 
+_EMPTY = "is missing: the file is empty"
 _TRUNCATED = "is missing: the file was cut off before its end"
 _CHANGED = (
     "has not the digest of the lines before it: the file was damaged or edited;"

@@ -221,8 +221,10 @@ class Desk:
         if len(line.waiting) < self._max_waiting and everywhere < self._max_waiting * STUDIES_WAITING:
             return
         rounds = len(line.waiting) / LARGEST_ROUND
+        limits = self._max_waiting, self._max_waiting * STUDIES_WAITING
         raise Overloaded(
-            f"{len(line.waiting)} asks wait for study {name.study!r}, {everywhere} for all studies of this server: ask again later",
+            f"{len(line.waiting)} asks wait for study {name.study!r} and {everywhere} for all studies of this server, which lets {limits[0]}"
+            f" and {limits[1]} wait: ask again later",
             retry_after=min(max(rounds * line.pace, 1.0), LONGEST_RETRY),
         )
 

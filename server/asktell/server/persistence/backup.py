@@ -20,7 +20,7 @@ def back_up(address: str, target: Path) -> int:
 
     The server's lock is not needed: this only reads, and holds up no writer. The copy is checked, and durable when this returns.
     Raises UnusableDatabase for PostgreSQL, for a database that is not there, and for one that is damaged; FileExistsError if the target
-    exists.
+    exists, OSError if it cannot be written.
     """
     url = database_url(address)
     path = sqlite_path(url)
@@ -33,6 +33,7 @@ def back_up(address: str, target: Path) -> int:
     part = target.with_name(f"{target.name}.part")
     part.unlink(missing_ok=True)
     try:
+        _create(part, target)
         _copy(url, part)
         _make_durable(part)
         os.link(part, target)
@@ -40,6 +41,14 @@ def back_up(address: str, target: Path) -> int:
         part.unlink(missing_ok=True)
     _make_durable(target.parent)
     return target.stat().st_size
+
+
+def _create(part: Path, target: Path) -> None:
+    """Make the file beside the target, or say of the target what is wrong: not of the database."""
+    try:
+        part.touch()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 def _copy(url: URL, part: Path) -> None:

@@ -3,6 +3,9 @@
 A parameter matters as far as its values among the best observations are distributed otherwise than among all: the Pearson divergence of
 the two densities is the variance, over all observations, of the chance to be among the best that the parameter alone explains (their
 theorem 1). Both densities come from the same trials, so that it does not matter how these were chosen.
+
+Other than there, what a divergence is on average if the best are drawn at random is taken off: of fifty trials the best five are few, and
+parameters that do nothing would come to a share of a tenth.
 """
 
 from __future__ import annotations
@@ -67,11 +70,23 @@ def _variance(column: Column, codes: Vector, best: Mask, *, share: float, of: in
     """
     if not best.any():
         return 0.0
-    cells = _cells(column)
-    everywhere, there = _density(column, cells, codes), _density(column, cells, codes[best])
-    divergence = float((everywhere * (there / everywhere - 1.0) ** 2).sum())
     active_if_best = best.sum() / (share * of)
-    return divergence * active_if_best**2 / (len(codes) / of)
+    return _divergence(_kernels(column, codes), best) * active_if_best**2 / (len(codes) / of)
+
+
+def _divergence(kernels: Matrix, best: Mask) -> float:
+    """The Pearson divergence of the best's density from that of all (kernels, `n x c`), beyond what as many drawn at random have on average.
+
+    That is the bias of the estimate: the few best fill the cells unevenly even where they are like all others.
+    """
+    count, drawn = len(best), int(best.sum())
+    everywhere = _density(kernels)
+    there = _density(kernels[best])
+    spread = kernels.var(axis=0) / drawn * (count - drawn) / max(count - 1, 1)  # Of a mean without replacement.
+    weight = drawn / (drawn + _PRIOR)
+    offset = weight * kernels.mean(axis=0) + (1.0 - weight) / kernels.shape[1] - everywhere
+    by_chance = weight**2 * spread + offset**2
+    return max(float((((there - everywhere) ** 2 - by_chance) / everywhere).sum()), 0.0)
 
 
 def _cells(column: Column) -> Vector:
@@ -83,15 +98,20 @@ def _cells(column: Column) -> Vector:
     return (np.arange(_CELLS) + 0.5) / _CELLS
 
 
-def _density(column: Column, cells: Vector, codes: Vector) -> Vector:
-    """The probability of each cell, above 0, of sum 1: frequencies of names, kernel densities of numbers."""
-    kernels = (codes[:, None] == cells).astype(np.float64) if column.nominal else _kernels(cells, codes)
-    counts: Vector = kernels.sum(axis=0) + _PRIOR / len(cells)
+def _density(kernels: Matrix) -> Vector:
+    """The probability of each cell, above 0, of sum 1."""
+    counts: Vector = kernels.sum(axis=0) + _PRIOR / kernels.shape[1]
     return counts / counts.sum()
 
 
-def _kernels(cells: Vector, codes: Vector) -> Matrix:
-    """Normal densities around codes at cells (`n x c`), each of sum 1; as wide as Scott (1992) has it, and no less than a cell."""
+def _kernels(column: Column, codes: Vector) -> Matrix:
+    """What each observation adds to each cell (`n x c`), of sum 1 in each row: all to its name, or a normal density around a number.
+
+    That is as wide as Scott (1992) has it, and no less than a cell.
+    """
+    cells = _cells(column)
+    if column.nominal:
+        return (codes[:, None] == cells).astype(np.float64)
     lower, upper = np.quantile(codes, [0.25, 0.75])
     spread = min(float(codes.std()), float(upper - lower) / 1.34) or float(codes.std())
     width = max(1.059 * spread * len(codes) ** -0.2, 0.5 / len(cells))
