@@ -77,7 +77,7 @@ def test_predictions_for_a_file_are_in_its_order(told: Study, study, tmp_path: P
     ("words", "status", "why"),
     [
         ((), 2, "which configuration? give NAME=VALUE for each parameter, --like best, or --file FILE"),
-        (("rate=0.01",), 1, "points[0].values[batch]: is missing"),
+        (("rate=0.01",), 1, "points[0].values[layers]: is missing"),
         (("rat=0.01",), 2, "rat is no parameter of the study; there are: rate,"),
         (("--like", "worst"), 2, "--like worst: expected a trial's number, or best"),
         (("--like", "99"), 1, "99"),
@@ -182,9 +182,9 @@ def test_a_finished_trial_can_be_typed(client: Client, study) -> None:
     ("words", "status", "why"),
     [
         ((), 2, "which configuration? give NAME=VALUE for each parameter, or --file FILE"),
-        (("rate=0.01",), 1, "rate=0.01: batch is missing"),
+        (("rate=0.01",), 1, "asktell: layers is missing"),
         ((*ADAM, "loss=0.5"), 2, "loss is no parameter of the study; there are: rate,"),
-        ((*ADAM[1:], "rate=7"), 1, "rate=7: rate 7.0 is outside"),
+        ((*ADAM[1:], "rate=7"), 1, "asktell: rate 7.0 is outside"),
         (("--finished", *ADAM), 1, "loss is an objective and missing; given: none"),
         (("--file", "nowhere.csv"), 2, "nowhere.csv: No such file or directory"),
     ],

@@ -107,7 +107,7 @@ def test_the_same_study_again_is_left_as_it_is_and_another_is_refused(study) -> 
 
 def test_what_the_service_refuses_of_a_parameter_is_said_with_its_name(study) -> None:
     error = study("create", "digits", "--bool", "a", "--float", "rate=1:0", "--maximize", "accuracy", status=1)
-    assert error.startswith("asktell: parameter rate.float_spec.low: ")
+    assert error.startswith("asktell: parameter rate, low: ")
 
 
 def test_export_and_import_and_export_give_the_same_bytes_but_for_the_name(

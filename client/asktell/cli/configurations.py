@@ -21,7 +21,7 @@ _OF_EXPORTS = frozenset({"number", "state", "message", "create_time", "start_tim
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A configuration, and what became of it if it says so. `place` is where it stands, for people."""
+    """A configuration, and what became of it if it says so. `place` is where it stands in a file, for people; empty if it was typed."""
 
     place: str
     parameters: Mapping[str, ParameterValue]
@@ -39,8 +39,7 @@ class Reader:
 
     def assignments(self, texts: Iterable[str]) -> Row:
         """The configuration of words such as `rate=0.1`, and with results `loss=0.3` or `loss=0.3±0.01`. Unreadable for other words."""
-        place = " ".join(texts)
-        return self._of_cells(place, dict(map(_assignment, texts))) if self.results else Row(place, self.fixed(texts))
+        return self._of_cells("", dict(map(_assignment, texts))) if self.results else Row("", self.fixed(texts))
 
     def file(self, path: Path) -> list[Row]:
         """The configurations of a file: JSON, or a table (CSV) with a column a parameter. Unreadable if there are none."""
@@ -229,7 +228,7 @@ def _state(content: Any, place: str) -> TrialState | None:
         return TrialState(content)
     except ValueError as error:
         known = ", ".join(state.value for state in TrialState)
-        raise Unreadable(f"{place}: the state {content!r} is none of: {known}") from error
+        raise Unreadable(f"{_at(place)}the state {content!r} is none of: {known}") from error
 
 
 def _at(place: str) -> str:

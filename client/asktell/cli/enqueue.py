@@ -107,7 +107,8 @@ def _placed(error: InvalidArgument, rows: Sequence[Row]) -> str:
         found = _FIELD.fullmatch(path)
         if found and int(found[1]) < len(rows):
             named = _NAMED.fullmatch(found[2])
-            return f"{rows[int(found[1])].place}: {named[2] if named else found[2]} {description}"
+            place = rows[int(found[1])].place
+            return f"{f'{place}: ' if place else ''}{named[2] if named else found[2]} {description}"
     return str(error)
 
 

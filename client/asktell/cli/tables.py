@@ -58,7 +58,7 @@ def studies(records: Sequence[StudyRecord]) -> Table:
         table.add_row(
             record.name.rpartition("/")[2],
             "spent" if is_spent(record) else record.state.value,
-            objectives(record),
+            ", ".join(f"{objective.goal[:3]} {objective.metric}" for objective in record.objectives),
             *(done, str(counts.active), str(counts.failed)),
             _age(record.update_time),
         )
