@@ -1,0 +1,99 @@
+"""The course of policies without a model: one proposal a trial, and chance where a proposal repeats what was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
+from asktell.server.domain.space import Parameters, ParameterValue, key
+from asktell.server.domain.trial import Origin
+from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.initial_design import first_point, fits
+from asktell.server.policies.random_search import RandomDraw, Seen, too_late
+from asktell.server.policies.scope import Scope
+
+DEFAULT = "default"
+"""The method of the user's default point."""
+_SCANNED = 8
+"""So many look-ups compare with every trial; keys, which more look-ups would pay for, take ten times as long to make."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A configuration for a trial, and what in the policy chose it."""
+
+    parameters: dict[str, ParameterValue]
+    method: str
+
+
+class Proposer(Protocol):
+    """Proposes configurations for one request."""
+
+    def propose(self, number: int, taken: Taken) -> Proposal | None:
+        """A configuration for a trial that is not among those taken; None if none was found."""
+        ...
+
+
+class Taken:
+    """The configurations that were tried, are being tried, or were chosen for the same request."""
+
+    def __init__(self, request: SuggestRequest) -> None:
+        self._request = request
+        self._chosen: list[Parameters] = []
+        self._looked = 0
+        self.seen = Seen(request)
+
+    def __contains__(self, parameters: Parameters) -> bool:
+        self._looked += 1
+        if self._looked > _SCANNED:
+            return key(parameters) in self.seen
+        sought = key(parameters)
+        # Python holds 1, 1.0 and True for equal; their keys differ.
+        return any(other == parameters and key(other) == sought for other in self._others())
+
+    def add(self, parameters: Parameters) -> None:
+        """Take in one more."""
+        self._chosen.append(parameters)
+        self.seen.add(key(parameters))
+
+    def _others(self) -> Iterator[Parameters]:
+        yield from (observation.parameters for observation in self._request.observations)
+        yield from self._request.pending
+        yield from self._chosen
+
+
+def suggest_by(make: Callable[[SuggestRequest], Proposer], request: SuggestRequest, *, name: str) -> Decision:
+    """The decision of the policy of this name: the user's default point first, if there is one, then what `make` proposes."""
+    return Decision(tuple(_candidates(make, request, name)))
+
+
+def _candidates(make: Callable[[SuggestRequest], Proposer], request: SuggestRequest, name: str) -> Iterator[Candidate]:
+    if Scope.of(request.space, request.fixed).empty:
+        return
+    deadline, taken = Deadline.after(request.time_limit), Taken(request)
+    draw, proposer = RandomDraw(request), make(request)
+    default = _default(request)
+    for number in range(request.next_number, request.next_number + request.count):
+        late = number > request.next_number and deadline.passed
+        proposal = None if late else default or proposer.propose(number, taken)
+        default = None
+        if proposal is None:
+            drawn = draw.configuration(number, taken.seen, hasty=late)
+            if drawn is None:
+                return
+            proposal = Proposal(drawn, "random")
+        taken.add(proposal.parameters)
+        fallback = too_late(request) if late else ""
+        yield Candidate(proposal.parameters, Origin(policy=name, method=proposal.method, fallback=fallback))
+
+
+def _default(request: SuggestRequest) -> Proposal | None:
+    """The user's default point, unless it was tried or contradicts what is fixed."""
+    if not any(spec.has_default for spec in request.space):
+        return None
+    point = first_point(request)
+    if not fits(point, request.fixed) or point in Taken(request):
+        return None
+    return Proposal(point, DEFAULT)
