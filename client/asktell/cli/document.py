@@ -123,6 +123,7 @@ def of_trial(record: TrialRecord) -> Document:
             "policy": record.origin.policy,
             "method": record.origin.method,
             "fallback": record.origin.fallback,
+            "reason": record.origin.reason,
             "predictions": {name: asdict(prediction) for name, prediction in record.origin.predictions.items()},
             "acquisition": record.origin.acquisition,
             "incumbent": record.origin.incumbent,

@@ -112,12 +112,14 @@ class Prediction:
 class Origin:
     """How a trial's parameters were chosen.
 
-    `policy` is `user` for an added trial; `method` is what in the policy chose; `fallback` says why the policy did not do its usual.
+    `policy` is `user` for an added trial; `method` is what in the policy chose; `fallback` says why the policy did not do its usual,
+    `reason` why it was this policy, where the study left the choice to `auto`.
     """
 
     policy: str = ""
     method: str = ""
     fallback: str = ""
+    reason: str = ""
     predictions: Mapping[str, Prediction] = field(default_factory=dict)
     acquisition: float | None = None
     incumbent: float | None = None

@@ -430,6 +430,7 @@ def _unpack_origin(message: trial_service_pb2.Origin) -> Origin:
         policy=message.policy,
         method=message.method,
         fallback=message.fallback,
+        reason=message.reason,
         predictions=unpack_predictions(message.predictions),
         acquisition=_optional(message, "acquisition"),
         incumbent=_optional(message, "incumbent"),

@@ -338,10 +338,11 @@ class Origin(_message.Message):
     INCUMBENT_FIELD_NUMBER: _builtins.int
     COMPUTE_DURATION_FIELD_NUMBER: _builtins.int
     MADE_FOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """`user` for an added trial, else the policy that chose."""
     method: _builtins.str
-    """What in the policy chose, such as `initial-design`, `acquisition`, `exploration`, `random`."""
+    """What in the policy chose, such as `initial-design`, `acquisition`, `exploration`, `crossover`, `random`."""
     fallback: _builtins.str
     """Why the policy did not do what it usually does, for a person to read; empty if it did."""
     acquisition: _builtins.float
@@ -352,6 +353,8 @@ class Origin(_message.Message):
     """Sequence number of the study that the choice was made for. A choice that was prepared ahead, while workers trained, may lack the
     latest results if they were about as expected; then more changes lie between this and the trial's own sequence number.
     """
+    reason: _builtins.str
+    """Why it was this policy, for a person to read, where the study left the choice to `auto`; else empty."""
     @_builtins.property
     def predictions(self) -> _containers.MessageMap[_builtins.str, Global___PredictedMetric]:
         """What the surrogate expected of the objectives, in their own units."""
@@ -371,10 +374,11 @@ class Origin(_message.Message):
         incumbent: _builtins.float | None = ...,
         compute_duration: _duration_pb2.Duration | None = ...,
         made_for: _builtins.int = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_acquisition", b"_acquisition", "_incumbent", b"_incumbent", "acquisition", b"acquisition", "compute_duration", b"compute_duration", "incumbent", b"incumbent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acquisition", b"_acquisition", "_incumbent", b"_incumbent", "acquisition", b"acquisition", "compute_duration", b"compute_duration", "fallback", b"fallback", "incumbent", b"incumbent", "made_for", b"made_for", "method", b"method", "policy", b"policy", "predictions", b"predictions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acquisition", b"_acquisition", "_incumbent", b"_incumbent", "acquisition", b"acquisition", "compute_duration", b"compute_duration", "fallback", b"fallback", "incumbent", b"incumbent", "made_for", b"made_for", "method", b"method", "policy", b"policy", "predictions", b"predictions", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__acquisition: _TypeAlias = _typing.Literal["acquisition"]  # noqa: Y015
     _WhichOneofArgType__acquisition: _TypeAlias = _typing.Literal["_acquisition", b"_acquisition"]  # noqa: Y015

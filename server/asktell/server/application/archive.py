@@ -251,7 +251,7 @@ def _check_trial(trial: Trial, spec: StudySpec) -> None:
 
 
 def _check_origin(origin: Origin) -> None:
-    for name in ("policy", "method", "fallback"):
+    for name in ("policy", "method", "fallback", "reason"):
         check_text(f"origin.{name}", getattr(origin, name), limit=MAX_MESSAGE)
     _check_range("origin.made_for", origin.made_for, 0, MAX_NUMBER)
     for name in origin.predictions:

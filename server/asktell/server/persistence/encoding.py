@@ -90,6 +90,7 @@ def pack_origin(origin: Origin) -> str:
             "policy": origin.policy,
             "method": origin.method,
             "fallback": origin.fallback,
+            "reason": origin.reason,
             "predictions": {
                 name: [_number(each.mean), _number(each.standard_deviation)]
                 for name, each in origin.predictions.items()
@@ -108,6 +109,7 @@ def unpack_origin(text: str) -> Origin:
         policy=content["policy"],
         method=content["method"],
         fallback=content["fallback"],
+        reason=content.get("reason", ""),
         predictions={
             name: Prediction(_read_value(mean), _read_value(deviation))
             for name, (mean, deviation) in content["predictions"].items()

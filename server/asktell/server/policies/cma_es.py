@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -18,7 +16,7 @@ from asktell.server.policies.columns import Column, LogIntegers, Vector
 from asktell.server.policies.draws import generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Indices, Mask, Matrix
-from asktell.server.policies.proposing import Proposal, Taken, suggest_by
+from asktell.server.policies.proposing import Offers, Proposal, suggest_by
 from asktell.server.policies.random_search import RandomDraw
 from asktell.server.policies.scope import Scope
 from asktell.server.policies.standing import ranks
@@ -63,12 +61,12 @@ class Strategy:
         self._encoder = Encoder.within(Scope.of(request.space, request.fixed))
         self._state = _MEMORY.state(request)
 
-    def propose(self, number: int, taken: Taken) -> Proposal | None:
+    def propose(self, number: int, offers: Offers) -> Proposal | None:
         """A draw that is not taken; None if there is none among many."""
         for attempt in range(_ATTEMPTS):
             row, _ = self._state.drawn(number, attempt)
             parameters = self._encoder.decode(self._encoder.settle(row[None])[0])
-            if parameters not in taken:
+            if offers.free(parameters):
                 return Proposal(parameters, METHOD)
         return None
 
@@ -140,9 +138,8 @@ class State:
 
     def copied(self) -> State:
         """Another state, which may be drawn from and learn without changing this one."""
-        other = copy(self)
-        other._strategy, other._frequencies = deepcopy(self._strategy), deepcopy(self._frequencies)
-        return other
+        # Columns never change, and are large.
+        return deepcopy(self, {id(self.columns): self.columns})
 
     def _learn_names(self, better: Matrix) -> None:
         for place, frequencies in zip(self._names, self._frequencies, strict=True):
@@ -172,33 +169,37 @@ class State:
 
 @dataclass(slots=True)
 class Course:
-    """One study's generations: how large each was, a digest of it and all before, and copies of the latest distributions by generation."""
+    """One study's generations so far, and copies of the latest distributions by generation."""
 
-    sizes: list[int] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
+    generations: list[Sequence[Observation]] = field(default_factory=list)
     copies: dict[int, State] = field(default_factory=dict)
 
     def shared(self, trials: Sequence[Observation]) -> int:
         """How many of these generations the trials begin with."""
-        start, digest = 0, b""
-        for generation, (size, known) in enumerate(zip(self.sizes, self.digests, strict=True)):
-            digest = _digest(digest, trials[start : start + size])
-            if digest != known or start + size > len(trials):
-                return generation
-            start += size
-        return len(self.sizes)
+        start = 0
+        for place, generation in enumerate(self.generations):
+            end = start + len(generation)
+            if not _same(generation, trials[start:end]):
+                return place
+            start = end
+        return len(self.generations)
 
-    def cut(self, generation: int) -> None:
-        """Forget what came after a generation."""
-        del self.sizes[generation:], self.digests[generation:]
-        self.copies = {place: state for place, state in self.copies.items() if place <= generation}
+    def cut(self, count: int) -> None:
+        """Forget what came after so many generations."""
+        del self.generations[count:]
+        self.copies = {place: state for place, state in self.copies.items() if place <= count}
 
     def add(self, trials: Sequence[Observation], state: State) -> None:
         """Note one more generation, and what it led to."""
-        self.digests.append(_digest(self.digests[-1] if self.digests else b"", trials))
-        self.sizes.append(len(trials))
-        self.copies[len(self.sizes)] = state.copied()
-        self.copies.pop(len(self.sizes) - _COPIES, None)
+        self.generations.append(trials)
+        self.copies[len(self.generations)] = state.copied()
+        self.copies.pop(len(self.generations) - _COPIES, None)
+
+
+def _same(some: Sequence[Observation], others: Sequence[Observation]) -> bool:
+    # Most are the very objects. Python holds 1, 1.0 and True for equal; their written forms differ.
+    pairs = zip(some, others, strict=False)
+    return len(some) == len(others) and all(one is other or repr(one) == repr(other) for one, other in pairs)
 
 
 class Memory:
@@ -213,7 +214,7 @@ class Memory:
         name = repr((request.seed, request.space, request.objectives, request.outcome_constraints))
         with self._lock:
             course = self._courses.pop(name, None) or Course()
-        state = _replayed(request, course)
+        state = replayed(request, course)
         with self._lock:
             self._courses[name] = course
             while len(self._courses) > _COURSES:
@@ -224,13 +225,15 @@ class Memory:
 _MEMORY = Memory()
 
 
-def _replayed(request: SuggestRequest, course: Course) -> State:
+def replayed(request: SuggestRequest, course: Course) -> State:
+    """The distribution after all whole generations of a request's trials. The course spares a replay, and is brought up to date."""
     trials = sorted(request.observations, key=lambda trial: trial.number)
     encoder = Encoder.of(request.space)
-    known = max((place for place in course.copies if place <= course.shared(trials)), default=0)
+    shared = course.shared(trials)
+    known = max((place for place in course.copies if place <= shared), default=0)
     course.cut(known)
     state = course.copies[known].copied() if known else State(request.seed, encoder.columns)
-    start = sum(course.sizes)
+    start = sum(map(len, course.generations))
     while start + state.population_size <= len(trials):
         block = trials[start : start + state.population_size]
         rows = encoder.encode([trial.parameters for trial in block])
@@ -238,11 +241,6 @@ def _replayed(request: SuggestRequest, course: Course) -> State:
         course.add(block, state)
         start += len(block)
     return state
-
-
-def _digest(before: bytes, trials: Sequence[Observation]) -> bytes:
-    # What is equal may be pickled to other bytes, and is then replayed; what is not equal never is to the same.
-    return hashlib.sha256(before + pickle.dumps(trials)).digest()
 
 
 def _step(column: Column) -> float:

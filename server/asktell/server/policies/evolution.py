@@ -7,7 +7,7 @@ import numpy as np
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.policies.draws import Designs, generator
 from asktell.server.policies.encoding import Encoder
-from asktell.server.policies.proposing import Proposal, Taken, suggest_by
+from asktell.server.policies.proposing import Offers, Proposal, suggest_by
 from asktell.server.policies.random_search import RandomDraw
 from asktell.server.policies.scope import Scope
 from asktell.server.policies.standing import population
@@ -16,19 +16,23 @@ from asktell.server.policies.variation import Family
 NAME = "evolution"
 DESIGN = "initial-design"
 CHILD = "crossover"
+SMALLEST = 20
+LARGEST = 100
 _ATTEMPTS = 16
 _FEWEST = 4
 """So few parents have too little to pass on."""
 
 
 def suggest(request: SuggestRequest) -> Decision:
-    """A design as large as the population first, then children of its best."""
+    """A design first, then children of the best."""
     return suggest_by(Evolution, request, name=NAME)
 
 
 def population_size(request: SuggestRequest) -> int:
-    """How many trials may have children."""
-    return 20 if len(request.objectives) == 1 else 100
+    """How many trials may have children: with several objectives more the longer the study, as a front takes more to describe."""
+    if len(request.objectives) == 1:
+        return SMALLEST
+    return min(SMALLEST + request.next_number // 20, LARGEST)
 
 
 class Evolution:
@@ -36,25 +40,24 @@ class Evolution:
 
     def __init__(self, request: SuggestRequest) -> None:
         self._request = request
-        self._size = population_size(request)
-        self._population = population(request, self._size)
+        self._population = population(request, population_size(request))
         self._whole = Encoder.of(request.space)
         self._encoder = Encoder.within(Scope.of(request.space, request.fixed))
         self._draw = RandomDraw(request)
-        self._design = Designs(request.seed, self._size, len(request.space), NAME)
+        self._design = Designs(request.seed, SMALLEST, len(request.space), NAME)
         settled = self._whole.encode([trial.parameters for trial in self._population.trials])
         self._family = Family(self._encoder, settled, self._whole.activity(settled))
 
-    def propose(self, number: int, taken: Taken) -> Proposal | None:
+    def propose(self, number: int, offers: Offers) -> Proposal | None:
         """The trial's point of the design, or a child that no earlier trial is the same as; None if none was found."""
-        if number <= self._size or len(self._population) < _FEWEST:
+        if number <= SMALLEST or len(self._population) < _FEWEST:
             parameters = self._draw.at(self._design.point(number - 1))
-            return None if parameters in taken else Proposal(parameters, DESIGN)
+            return Proposal(parameters, DESIGN) if offers.free(parameters) else None
         random = generator(self._request.seed, purpose=NAME, number=number)
         for _ in range(_ATTEMPTS):
             child = self._family.child(random, self._parents(random))
             parameters = self._encoder.decode(self._encoder.settle(child[None])[0])
-            if parameters not in taken:
+            if offers.free(parameters):
                 return Proposal(parameters, CHILD)
         return None
 
@@ -67,5 +70,5 @@ class Evolution:
         return first, second
 
     def _tournament(self, random: np.random.Generator) -> int:
-        # The better come first; where two are in one front, the one with more room.
-        return int(random.integers(len(self._population), size=2).min())
+        first, second = (int(place) for place in random.integers(len(self._population), size=2))
+        return second if self._population.ranks[second] < self._population.ranks[first] else first

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.domain.space import Float, Int, ParameterSpec, ParameterValue
-from asktell.server.policies.columns import token
 from asktell.server.policies.columns import column as column_of
-from asktell.server.policies.proposing import Proposal, Taken, suggest_by
+from asktell.server.policies.columns import token
+from asktell.server.policies.proposing import Offers, Proposal, suggest_by
 from asktell.server.policies.scope import Scope
 
 NAME = "grid"
@@ -32,10 +32,10 @@ def suggest(request: SuggestRequest) -> Decision:
 class Cells:
     """Proposes the cells of a request's scope that were not tried, the coarsest grid's first.
 
-    Choices, truth values, ordinals, steps and short ranges of whole numbers have all their values in every grid. A continuum, or a long range of
-    whole numbers, has its two ends and the middle (on its scale) in the first grid, and in each one after it also the middles between those
-    before: every grid holds the cells of the one before. A trial looks in its number's place first, so that neither the order of tells nor
-    trials that other means brought in change which cells there are; what it misses is found before the next grid begins.
+    Choices, truth values, ordinals, steps and short ranges of whole numbers have all their values in every grid. A continuum, or a long range
+    of whole numbers, has its two ends and the middle (on its scale) in the first grid, and in each one after it also the middles between
+    those before: every grid holds the cells of the one before. A trial looks in its number's place first, and then on and round, so that no
+    cell is missed before the next grid begins, whatever else was tried and in whatever order results come.
     """
 
     def __init__(self, request: SuggestRequest) -> None:
@@ -43,14 +43,14 @@ class Cells:
         self._seed = request.seed
         self._fineness, self._grid = 1, Grid(self._scope, 1)
 
-    def propose(self, number: int, taken: Taken) -> Proposal | None:
+    def propose(self, number: int, offers: Offers) -> Proposal | None:
         """The first cell that is left, from the number's place on; None if so many were tried that looking for one would take too long."""
         scanned = 0
         while self._fineness <= _FINEST and scanned < _SCANNED:
             for place in self._places(number, _SCANNED - scanned):
                 scanned += 1
                 parameters = self._grid.cell(place)
-                if parameters not in taken:
+                if offers.free(parameters):
                     return Proposal(parameters, f"grid of {self._grid.count}" if self._grid.count < 10**9 else NAME)
             if self._grid.whole:
                 return None
@@ -129,9 +129,7 @@ def _mixed(number: int, bits: int, key: str) -> int:
     return int.from_bytes(digest, "big") >> (8 * size - bits)
 
 
-def _levels(
-    spec: ParameterSpec, allowed: Sequence[ParameterValue] | None, fineness: int
-) -> Sequence[ParameterValue]:
+def _levels(spec: ParameterSpec, allowed: Sequence[ParameterValue] | None, fineness: int) -> Sequence[ParameterValue]:
     """The values of a parameter in the grid of a fineness, from 1."""
     if allowed is not None:
         return allowed

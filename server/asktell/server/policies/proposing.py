@@ -31,13 +31,13 @@ class Proposal:
 class Proposer(Protocol):
     """Proposes configurations for one request."""
 
-    def propose(self, number: int, taken: Taken) -> Proposal | None:
-        """A configuration for a trial that is not among those taken; None if none was found."""
+    def propose(self, number: int, offers: Offers) -> Proposal | None:
+        """A free configuration for a trial; None if none was found."""
         ...
 
 
-class Taken:
-    """The configurations that were tried, are being tried, or were chosen for the same request."""
+class Offers:
+    """What may still be offered: all that the space allows but what was tried, is being tried, or was chosen for the same request."""
 
     def __init__(self, request: SuggestRequest) -> None:
         self._request = request
@@ -45,15 +45,19 @@ class Taken:
         self._looked = 0
         self.seen = Seen(request)
 
-    def __contains__(self, parameters: Parameters) -> bool:
+    def free(self, parameters: Parameters) -> bool:
+        """Whether a configuration may be offered."""
+        return self._request.space.allows(parameters) and not self._taken(parameters)
+
+    def _taken(self, parameters: Parameters) -> bool:
         self._looked += 1
-        if self._looked > _SCANNED:
-            return key(parameters) in self.seen
         sought = key(parameters)
+        if self._looked > _SCANNED:
+            return sought in self.seen
         # Python holds 1, 1.0 and True for equal; their keys differ.
         return any(other == parameters and key(other) == sought for other in self._others())
 
-    def add(self, parameters: Parameters) -> None:
+    def take(self, parameters: Parameters) -> None:
         """Take in one more."""
         self._chosen.append(parameters)
         self.seen.add(key(parameters))
@@ -72,28 +76,26 @@ def suggest_by(make: Callable[[SuggestRequest], Proposer], request: SuggestReque
 def _candidates(make: Callable[[SuggestRequest], Proposer], request: SuggestRequest, name: str) -> Iterator[Candidate]:
     if Scope.of(request.space, request.fixed).empty:
         return
-    deadline, taken = Deadline.after(request.time_limit), Taken(request)
+    deadline, offers = Deadline.after(request.time_limit), Offers(request)
     draw, proposer = RandomDraw(request), make(request)
-    default = _default(request)
+    default = _default(request, offers)
     for number in range(request.next_number, request.next_number + request.count):
         late = number > request.next_number and deadline.passed
-        proposal = None if late else default or proposer.propose(number, taken)
+        proposal = None if late else default or proposer.propose(number, offers)
         default = None
         if proposal is None:
-            drawn = draw.configuration(number, taken.seen, hasty=late)
+            drawn = draw.configuration(number, offers.seen, hasty=late)
             if drawn is None:
                 return
             proposal = Proposal(drawn, "random")
-        taken.add(proposal.parameters)
+        offers.take(proposal.parameters)
         fallback = too_late(request) if late else ""
         yield Candidate(proposal.parameters, Origin(policy=name, method=proposal.method, fallback=fallback))
 
 
-def _default(request: SuggestRequest) -> Proposal | None:
+def _default(request: SuggestRequest, offers: Offers) -> Proposal | None:
     """The user's default point, unless it was tried or contradicts what is fixed."""
     if not any(spec.has_default for spec in request.space):
         return None
     point = first_point(request)
-    if not fits(point, request.fixed) or point in Taken(request):
-        return None
-    return Proposal(point, DEFAULT)
+    return Proposal(point, DEFAULT) if fits(point, request.fixed) and offers.free(point) else None

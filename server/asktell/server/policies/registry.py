@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from enum import Enum
 
 from asktell.server.domain.policy import Decision, SuggestRequest
-from asktell.server.policies import gp, random_search
+from asktell.server.policies import auto, cma_es, evolution, gp, grid, random_search, sobol
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.initial_design import enumerable
 from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.safety import Policy, fallback, guarded
 
-AUTO = "auto"
+AUTO = auto.NAME
 BOTORCH = "gp-botorch"
-MAX_PARAMETERS = 100
-MAX_OBSERVATIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +23,6 @@ class Entry:
 
     suggest: Policy
     description: str
-
-
-def suggest_auto(request: SuggestRequest) -> Decision:
-    """The policy that fits the study: `gp` as long as it can bear the size, else `random`."""
-    burden = _burden(request)
-    if burden:
-        return fallback(request, name=random_search.NAME, reason=burden)
-    return gp.suggest(request)
 
 
 def suggest_botorch(request: SuggestRequest) -> Decision:
@@ -58,7 +48,8 @@ class Outlook(Enum):
 def outlook(request: SuggestRequest) -> Outlook:
     """What the request takes. Never raises: what is wrong with a request, its policy finds out."""
     try:
-        if request.policy not in (AUTO, gp.NAME, BOTORCH) or (request.policy == AUTO and _burden(request)):
+        policy = auto.choice(request).policy if request.policy == AUTO else request.policy
+        if policy not in (gp.NAME, BOTORCH):
             return Outlook.NO_MODEL
         if gp.needs_model(request):
             return Outlook.MODEL
@@ -80,19 +71,8 @@ def suggest(request: SuggestRequest) -> Decision:
     return entry.suggest(request)
 
 
-def _burden(request: SuggestRequest) -> str:
-    """Why `gp` cannot bear the study; empty if it can."""
-    if len(request.space) > MAX_PARAMETERS:
-        return f"auto took random: {len(request.space)} parameters are more than the {MAX_PARAMETERS} that gp bears"
-    if len(request.observations) > MAX_OBSERVATIONS:
-        return (
-            f"auto took random: {len(request.observations)} observations are more than the {MAX_OBSERVATIONS} gp bears"
-        )
-    return ""
-
-
 POLICIES: Mapping[str, Entry] = {
-    AUTO: Entry(guarded(suggest_auto, name=gp.NAME), "gp, or random where gp would take too long"),
+    AUTO: Entry(guarded(auto.suggest_by_choice, name=gp.NAME), "gp, or evolution for studies that gp cannot bear"),
     gp.NAME: Entry(
         guarded(gp.suggest, name=gp.NAME), "initial design, then expected improvement of a Gaussian process"
     ),
@@ -100,5 +80,11 @@ POLICIES: Mapping[str, Entry] = {
         guarded(suggest_botorch, name=BOTORCH),
         "one model without a trend, fitted and searched by BoTorch on the server's torch device: slower on a CPU",
     ),
+    evolution.NAME: Entry(
+        guarded(evolution.suggest, name=evolution.NAME), "a genetic algorithm, for thousands of trials"
+    ),
+    cma_es.NAME: Entry(guarded(cma_es.suggest, name=cma_es.NAME), "CMA-ES, for numbers and hundreds of trials or more"),
+    grid.NAME: Entry(guarded(grid.suggest, name=grid.NAME), "every cell once, coarse grids before fine ones"),
+    sobol.NAME: Entry(guarded(sobol.suggest, name=sobol.NAME), "an even spread, whatever was told"),
     random_search.NAME: Entry(guarded(random_search.suggest, name=random_search.NAME), "independent draws"),
 }

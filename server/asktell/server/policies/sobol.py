@@ -7,7 +7,7 @@ from typing import Any
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.policies.draws import generator
 from asktell.server.policies.kernel import Matrix
-from asktell.server.policies.proposing import Proposal, Taken, suggest_by
+from asktell.server.policies.proposing import Offers, Proposal, suggest_by
 from asktell.server.policies.random_search import RandomDraw
 
 NAME = "sobol"
@@ -33,18 +33,20 @@ class SobolDraw:
         self._draw = RandomDraw(request)
         self._sequences: dict[int, Any] = {}
 
-    def propose(self, number: int, taken: Taken) -> Proposal | None:
+    def propose(self, number: int, offers: Offers) -> Proposal | None:
         """The trial's point; None if it is taken in many scramblings."""
         for scrambling in range(_ATTEMPTS):
             parameters = self._draw.at(self._point(number, scrambling))
-            if parameters not in taken:
+            if offers.free(parameters):
                 return Proposal(parameters, NAME)
         return None
 
     def _point(self, number: int, scrambling: int) -> Matrix:
         sequence = self._sequence(scrambling)
         # One request's trials come in the order of their numbers.
-        sequence.fast_forward((number - 1) % _POINTS - sequence.num_generated)
+        ahead = (number - 1) % _POINTS - sequence.num_generated
+        if ahead:
+            sequence.fast_forward(ahead)
         point: Matrix = sequence.random(1)
         return point
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -20,6 +20,7 @@ BLOCK = 200
 """So many trials at a time compete with the survivors of those before: to sort n trials at once takes n²."""
 FEW = 3
 """With more objectives than these nearly all trials are incomparable, and crowding tells little: reference directions take its place."""
+_OFF = 5.0
 _REFERENCES = 100
 """About how many reference directions there are."""
 
@@ -28,12 +29,11 @@ _REFERENCES = 100
 class Population:
     """Trials that others may descend from, the better ones first.
 
-    `fronts` (`n`) is 0 for those that none dominates. Of two trials in one front, that with the larger `apart` (`n`) has more room about it.
+    `ranks` (`n`) is 0 for the best, and equal for those of which none is better. It never falls.
     """
 
     trials: tuple[Observation, ...]
-    fronts: Vector
-    apart: Vector
+    ranks: Indices
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -56,6 +56,11 @@ class Results:
             violations += _violations(trials, constraint)
         return cls(np.array(losses, dtype=np.float64).reshape(len(trials), len(objectives)), violations)
 
+    @property
+    def keys(self) -> Matrix:
+        """What orders results of one objective, the smaller the better (`n x 2`): the violation, then the loss."""
+        return np.stack([self.violations, self.losses[:, 0]], axis=1)
+
     def __getitem__(self, places: Indices) -> Results:
         return Results(self.losses[places], self.violations[places])
 
@@ -77,14 +82,11 @@ def ranks(trials: Sequence[Observation], request: SuggestRequest) -> Vector:
 
     With several objectives it is the front that counts, then the room that a trial has in it.
     """
-    useful = np.flatnonzero(measured(trials, request.objectives))
+    useful = np.flatnonzero(measured(trials, request.objectives)).tolist()
     results = Results.of([trials[place] for place in useful], request)
     ranked = np.full(len(trials), float(len(trials)))
-    if len(request.objectives) == 1:
-        keys = np.stack([results.violations, results.losses[:, 0]], axis=1)
-    else:
-        standing = Standing(results)
-        keys = np.stack([standing.fronts, -standing.apart], axis=1)
+    several = len(request.objectives) > 1
+    keys = Standing(results).keys if several else results.keys
     if len(useful):
         ranked[useful] = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
     return ranked
@@ -95,24 +97,33 @@ def population(request: SuggestRequest, size: int) -> Population:
 
     Those that meet the constraints on metrics come first, then those that miss them least (Deb 2000).
     """
-    useful = np.flatnonzero(measured(request.observations, request.objectives))
+    useful = np.flatnonzero(measured(request.observations, request.objectives)).tolist()
     trials = sorted((request.observations[place] for place in useful), key=lambda trial: trial.number)
     results = Results.of(trials, request)
     if len(request.objectives) == 1:
-        order = np.lexsort((results.losses[:, 0], results.violations))[:size]
-        places = np.arange(len(order), dtype=np.float64)
-        return Population(tuple(trials[place] for place in order), places, np.zeros(len(order)))
+        return _ordered(trials, results.keys, size)
     kept = np.arange(0)
     for start in range(0, len(trials), BLOCK):
         rivals = np.concatenate([kept, np.arange(start, min(start + BLOCK, len(trials)))])
         kept = rivals[Standing(results[rivals]).best(size)]
-    standing = Standing(results[kept])
-    order = np.lexsort((-standing.apart, standing.fronts))
-    return Population(tuple(trials[place] for place in kept[order]), standing.fronts[order], standing.apart[order])
+    return _ordered([trials[place] for place in kept.tolist()], Standing(results[kept]).keys, size)
+
+
+def _ordered(trials: Sequence[Observation], keys: Matrix, size: int) -> Population:
+    """The first trials in the order of their keys (`n x 2`)."""
+    order = np.lexsort((keys[:, 1], keys[:, 0]))[:size]
+    steps = (keys[order][1:] != keys[order][:-1]).any(axis=1)
+    return Population(
+        tuple(trials[place] for place in order.tolist()), np.cumsum(np.append(False, steps))[: len(order)]
+    )
 
 
 class Standing:
-    """Who dominates whom among some results, as in NSGA-II (Deb et al. 2002) and, beyond three objectives, NSGA-III."""
+    """Who dominates whom among some results, and who has more room: NSGA-II (Deb et al. 2002).
+
+    Beyond three objectives, reference directions take the place of room, as in NSGA-III (Deb and Jain 2014); trials that are nearest to the
+    same direction compete by how far they have come along it, as in θ-DEA (Yuan et al. 2016), lest there be no pressure towards the front.
+    """
 
     def __init__(self, results: Results) -> None:
         self._losses, self._violations = results.losses, results.violations
@@ -135,15 +146,24 @@ class Standing:
         return fronts
 
     @cached_property
-    def apart(self) -> Vector:
-        """How far each is from its neighbours in its front (`n`); infinite at the ends. Zero throughout beyond three objectives."""
-        distances = np.zeros(len(self._losses))
-        if self._losses.shape[1] > FEW:
-            return distances
+    def keys(self) -> Matrix:
+        """What orders them, the smaller the better (`n x 2`): the front, and in it the lack of room."""
+        return np.stack([self.fronts, self._lack], axis=1)
+
+    @cached_property
+    def _lack(self) -> Vector:
+        """In each one's front, how near its neighbours are; or how many trials of its direction are ahead of it (`n`)."""
+        lack = np.zeros(len(self._losses))
         for front in range(int(self.fronts.max(initial=-1)) + 1):
             members = np.flatnonzero(self.fronts == front)
-            distances[members] = crowding(self._losses[members])
-        return distances
+            if self._losses.shape[1] <= FEW:
+                lack[members] = -crowding(self._losses[members])
+            else:
+                lack[members] = _places(*self._associated(members))
+        return lack
+
+    def _associated(self, members: Indices) -> tuple[Indices, Vector]:
+        return associate(self._losses[members], self._losses[self.fronts == 0])
 
     def best(self, size: int) -> Indices:
         """The best `size`, in the order of their indices: whole fronts, and of the last one those that keep the most room between them."""
@@ -156,22 +176,16 @@ class Standing:
         if self._losses.shape[1] > FEW:
             chosen = self._niched(whole, last, wanted)
         else:
-            chosen = last[np.argsort(-self.apart[last], kind="stable")[:wanted]]
+            chosen = last[np.argsort(self._lack[last], kind="stable")[:wanted]]
         return np.sort(np.concatenate([whole, chosen]))
 
     def _niched(self, whole: Indices, last: Indices, wanted: int) -> Indices:
-        """Of the last front those nearest to the reference directions that have the fewest (Deb and Jain 2014, section IV)."""
-        members = np.concatenate([whole, last])
-        niches, distances = associate(self._losses[members], self._losses[self.fronts == 0])
+        """Of the last front those of the reference directions that have the fewest, the farthest along each first."""
+        niches, penalties = self._associated(np.concatenate([whole, last]))
         counts = np.bincount(niches[: len(whole)], minlength=niches.max() + 1)
-        waiting = [len(whole) + place for place in np.argsort(distances[len(whole) :], kind="stable")]
-        chosen = []
-        for _ in range(wanted):
-            place = min(waiting, key=lambda candidate: counts[niches[candidate]])
-            waiting.remove(place)
-            counts[niches[place]] += 1
-            chosen.append(members[place])
-        return np.array(chosen, dtype=np.intp)
+        own, ahead = niches[len(whole) :], _places(niches[len(whole) :], penalties[len(whole) :])
+        # Every direction gives its best, then its second best, and so on, those with the fewest before the others.
+        return last[np.lexsort((penalties[len(whole) :], counts[own] + ahead))[:wanted]]
 
 
 def crowding(losses: Matrix) -> Vector:
@@ -186,8 +200,19 @@ def crowding(losses: Matrix) -> Vector:
     return distances
 
 
+def _places(niches: Indices, penalties: Vector) -> Vector:
+    """How many of the same niche have a smaller penalty (`n`)."""
+    order = np.lexsort((penalties, niches))
+    ranked = niches[order]
+    places = np.empty(len(niches))
+    places[order] = np.arange(len(niches)) - np.searchsorted(ranked, ranked)
+    return places
+
+
 def associate(losses: Matrix, front: Matrix) -> tuple[Indices, Vector]:
-    """The reference direction nearest to each of the losses (`n`), and the distance to it (`n`), in units of the front's range."""
+    """The reference direction nearest to each of the losses (`n`), and a penalty (`n`): the way from the ideal point along it and, times five,
+    off it, in units of the front's range (the penalty-based boundary intersection of Zhang and Li 2007).
+    """
     magnitude = np.abs(losses).max(axis=0)
     magnitude[magnitude == 0] = 1.0
     losses, front = losses / magnitude, front / magnitude
@@ -199,7 +224,8 @@ def associate(losses: Matrix, front: Matrix) -> tuple[Indices, Vector]:
     along = scaled @ directions.T
     squares = (scaled**2).sum(axis=1, keepdims=True) - along**2
     niches = squares.argmin(axis=1)
-    return niches, np.sqrt(np.maximum(squares[np.arange(len(losses)), niches], 0.0))
+    own = np.arange(len(losses)), niches
+    return niches, along[own] + _OFF * np.sqrt(np.maximum(squares[own], 0.0))
 
 
 def references(objectives: int) -> Matrix:
@@ -232,4 +258,4 @@ def _lattice(objectives: int, divisions: int) -> Matrix:
 def _compositions(parts: int, total: int) -> Iterator[tuple[int, ...]]:
     for bars in combinations(range(total + parts - 1), parts - 1):
         edges = (-1, *bars, total + parts - 1)
-        yield tuple(right - left - 1 for left, right in zip(edges, edges[1:], strict=False))
+        yield tuple(right - left - 1 for left, right in pairwise(edges))

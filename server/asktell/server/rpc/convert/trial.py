@@ -182,6 +182,7 @@ def _read_origin(message: pb.Origin) -> Origin:
         policy=message.policy,
         method=message.method,
         fallback=message.fallback,
+        reason=message.reason,
         predictions={
             metric: Prediction(prediction.mean, prediction.standard_deviation)
             for metric, prediction in message.predictions.items()
@@ -270,6 +271,7 @@ def _origin_message(origin: Origin) -> pb.Origin:
         policy=origin.policy,
         method=origin.method,
         fallback=origin.fallback,
+        reason=origin.reason,
         predictions={
             metric: pb.PredictedMetric(mean=prediction.mean, standard_deviation=prediction.standard_deviation)
             for metric, prediction in origin.predictions.items()

@@ -1,0 +1,65 @@
+"""Which policy fits a study, and why: what `auto` is. `docs/methods.md` has the measurements behind the limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from asktell.server.domain.policy import Decision, SuggestRequest
+from asktell.server.policies import evolution, gp
+from asktell.server.policies.initial_design import enumerable
+
+NAME = "auto"
+MAX_PARAMETERS = 100
+MAX_OBSERVATIONS = 10_000
+MAX_TRIALS = 5_000
+"""Of a budget: with more trials than this, what gp computes is worth less than more trials."""
+MAX_PENDING = 200
+"""So many pending trials are what a surrogate takes into account (`choosing.py`)."""
+MANY_OBJECTIVES = 5
+MANY_TRIALS = 1_000
+"""With many objectives, evolution is chosen for budgets from this on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A policy's name, and why it was chosen, for a person to read."""
+
+    policy: str
+    reason: str
+
+
+def choice(request: SuggestRequest) -> Choice:
+    """The policy that fits a request's study."""
+    if enumerable(request):
+        return Choice(gp.NAME, f"the budget of {request.max_trials:,} trials is enough for every configuration")
+    burden = _burden(request)
+    if burden:
+        return Choice(evolution.NAME, burden)
+    return Choice(gp.NAME, "what needs the fewest trials, in a study of a size that it bears")
+
+
+def suggest_by_choice(request: SuggestRequest) -> Decision:
+    """What the policy that fits decides; the reason is in each origin."""
+    chosen = choice(request)
+    decision = gp.suggest(request) if chosen.policy == gp.NAME else evolution.suggest(request)
+    candidates = (
+        replace(candidate, origin=replace(candidate.origin, reason=chosen.reason)) for candidate in decision.candidates
+    )
+    return replace(decision, candidates=tuple(candidates))
+
+
+def _burden(request: SuggestRequest) -> str:
+    """Why `gp` does not fit the study; empty if it does."""
+    parameters, observations, pending = len(request.space), len(request.observations), len(request.pending)
+    budget = request.max_trials or 0
+    if parameters > MAX_PARAMETERS:
+        return f"{parameters} parameters are more than the {MAX_PARAMETERS} that gp bears"
+    if observations > MAX_OBSERVATIONS:
+        return f"{observations:,} observations are more than the {MAX_OBSERVATIONS:,} that gp bears"
+    if budget > MAX_TRIALS:
+        return f"a budget of {budget:,} trials, of more than {MAX_TRIALS:,}, is better spent on trials than on a model"
+    if pending > MAX_PENDING:
+        return f"{pending} pending trials are more than the {MAX_PENDING} that gp takes into account"
+    if len(request.objectives) >= MANY_OBJECTIVES and budget >= MANY_TRIALS:
+        return f"{len(request.objectives)} objectives and a budget of {budget:,} trials"
+    return ""
