@@ -143,8 +143,9 @@ class Settings:
     policy: Annotated[
         str | None,
         _help(
-            "What chooses candidates: `auto` (`gp`, or `random` for a study too large for it), `gp`, `gp-botorch` (the same course on BoTorch,"
-            " on the server's torch device), `random`."
+            "What chooses candidates: `auto` (`gp`, or `evolution` for a study too large for it), `gp` (a Gaussian process: the fewest"
+            " trials), `gp-botorch` (the same course on BoTorch, on the server's torch device), `evolution` (thousands of trials), `cma-es`"
+            " (numbers, hundreds of trials), `grid` (every cell once), `sobol` (an even spread), `random`."
         ),
     ] = None
     lease_duration: Annotated[float | None, Positive, _help("Seconds that a worker's claim lasts without renewal.")] = (

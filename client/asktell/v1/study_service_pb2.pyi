@@ -179,8 +179,10 @@ class StudySpec(_message.Message):
     LATE_TELLS_FIELD_NUMBER: _builtins.int
     NOISY_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
-    """Optional. What chooses candidates: `auto` (the default: `gp`, or `random` for a study that is too large for it), `gp`, `gp-botorch` (the
-    same course on BoTorch, on the server's torch device), `random`.
+    """Optional. What chooses candidates; `auto` if empty. `auto`: `gp`, or `evolution` for a study too large for it, and each trial's origin says
+    why. `gp`: a Gaussian process, for the fewest trials. `gp-botorch`: the same course on BoTorch, on the server's torch device. `evolution`: a
+    genetic algorithm, for thousands of trials. `cma-es`: for numbers and hundreds of trials. `grid`: every cell once. `sobol`: an even spread.
+    `random`: independent draws.
     """
     seed: _builtins.int
     """Optional. Makes the choice of candidates repeatable; drawn by the server if absent, and then shown here."""

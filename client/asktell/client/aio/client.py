@@ -104,7 +104,8 @@ class Client:
         identifiers stand in backquotes. A trial is feasible if its metrics meet the `outcome_constraints`; only such a one is the best.
         `noisy`: the same parameters give another result each time, so that configurations may be tried again.
 
-        `policy` chooses candidates, repeatably for a `seed`. The `max_*` limits are the budget: trials in all, time since creation, failed
+        `policy` chooses candidates, repeatably for a `seed`: `auto` (`gp`, or `evolution` for a study too large for it), `gp`, `gp-botorch`,
+        `evolution`, `cma-es`, `grid`, `sobol` or `random`. The `max_*` limits are the budget: trials in all, time since creation, failed
         trials, trials active at one time. A worker's claim lasts `lease_duration` without renewal (60 s by default); a trial has
         `max_attempts` (3 by default); `late_tells` says what becomes of results whose lease was lost.
         """

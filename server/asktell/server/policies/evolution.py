@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from asktell.server.domain.policy import Decision, SuggestRequest
+from asktell.server.domain.space import ParameterValue
 from asktell.server.policies.draws import Designs, generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.proposing import Offers, Proposal, suggest_by
@@ -19,6 +20,7 @@ CHILD = "crossover"
 SMALLEST = 20
 LARGEST = 100
 _ATTEMPTS = 16
+_HALVINGS = 8
 _FEWEST = 4
 """So few parents have too little to pass on."""
 
@@ -51,15 +53,35 @@ class Evolution:
     def propose(self, number: int, offers: Offers) -> Proposal | None:
         """The trial's point of the design, or a child that no earlier trial is the same as; None if none was found."""
         if number <= SMALLEST or len(self._population) < _FEWEST:
-            parameters = self._draw.at(self._design.point(number - 1))
-            return Proposal(parameters, DESIGN) if offers.free(parameters) else None
+            return self._designed(number, offers)
         random = generator(self._request.seed, purpose=NAME, number=number)
         for _ in range(_ATTEMPTS):
-            child = self._family.child(random, self._parents(random))
-            parameters = self._encoder.decode(self._encoder.settle(child[None])[0])
+            parameters = self._child(random)
             if offers.free(parameters):
                 return Proposal(parameters, CHILD)
         return None
+
+    def _designed(self, number: int, offers: Offers) -> Proposal | None:
+        random = generator(self._request.seed, purpose=f"{NAME} design", number=number)
+        point = self._design.point(number - 1)
+        for _ in range(_ATTEMPTS):
+            parameters = self._draw.at(point)
+            if offers.free(parameters):
+                return Proposal(parameters, DESIGN)
+            point = random.random(point.shape)
+        return None
+
+    def _child(self, random: np.random.Generator) -> dict[str, ParameterValue]:
+        """A child, moved half the way to its first parent, which meets the constraints, as long as it does not meet them itself."""
+        parents = self._parents(random)
+        child = self._family.child(random, parents)
+        parameters: dict[str, ParameterValue] = {}
+        for _ in range(_HALVINGS):
+            parameters = self._encoder.decode(self._encoder.settle(child[None])[0])
+            if self._request.space.allows(parameters):
+                break
+            child = self._family.nearer(child, parents[0])
+        return parameters
 
     def _parents(self, random: np.random.Generator) -> tuple[int, int]:
         """Two different parents, each the better of two drawn."""
