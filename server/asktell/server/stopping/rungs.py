@@ -1,0 +1,80 @@
+"""Rules that let a share of the trials that came to a rung go on to the next: successive halving, and Hyperband's brackets of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from asktell.server.domain.curve import Curve
+from asktell.server.domain.stopping import Hyperband, StopRequest, SuccessiveHalving
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def successive_halving(kind: SuccessiveHalving, request: StopRequest) -> str | None:
+    """Why the trial is not among the best of those that came to its last rung; None if it is."""
+    return _halved(request, request.others(), first=kind.min_step, factor=kind.reduction_factor)
+
+
+def hyperband(kind: Hyperband, request: StopRequest) -> str | None:
+    """Why the trial is not among the best of its bracket that came to its last rung; None if it is."""
+    top = request.rule.max_step or kind.min_step
+    count = brackets(kind, top)
+    own = bracket(request.number, count=count, factor=kind.reduction_factor)
+    fellows = {
+        number: curve
+        for number, curve in request.others().items()
+        if bracket(number, count=count, factor=kind.reduction_factor) == own
+    }
+    first = kind.min_step * kind.reduction_factor**own
+    why = _halved(request, fellows, first=first, factor=kind.reduction_factor)
+    return why and f"{why} in bracket {own + 1} of {count}"
+
+
+def brackets(kind: Hyperband, max_step: int) -> int:
+    """How many brackets there are: one for each rung below the step at which a trial is complete, from which on it could begin."""
+    count, rung = 0, kind.min_step
+    while rung < max_step:
+        count, rung = count + 1, rung * kind.reduction_factor
+    return max(count, 1)
+
+
+def bracket(number: int, *, count: int, factor: int) -> int:
+    """The bracket of a trial: 0 begins at the first rung, the next one rung later.
+
+    Shares of the trials are those of Hyperband, ((s + 1) / (s' + 1)) * factor^s' with s' rungs left; multiples of the golden ratio spread
+    successive numbers evenly over them.
+    """
+    weights = [count / left * factor ** (left - 1) for left in range(count, 0, -1)]
+    place = number * _GOLDEN % 1.0 * sum(weights)
+    for index, weight in enumerate(weights):
+        if place < weight:
+            return index
+        place -= weight
+    return count - 1
+
+
+def _halved(request: StopRequest, others: Mapping[int, Curve], *, first: int, factor: int) -> str | None:
+    rung = _last_rung(request.step, first, factor)
+    own = None if rung is None else request.own.arrival(rung)
+    if rung is None or own is None:
+        return None
+    arrived = [loss for curve in others.values() if (loss := curve.arrival(rung)) is not None]
+    better = sum(loss < own for loss in arrived)
+    places = max((len(arrived) + 1) // factor, 1)
+    if better < places:
+        return None
+    return (
+        f"of {len(arrived) + 1} trials at rung {rung} the best {places} go on, and {better} are better than this trial,"
+        f" whose best there is {request.shown(own)}"
+    )
+
+
+def _last_rung(step: int, first: int, factor: int) -> int | None:
+    """The highest rung at or below a step."""
+    if step < first:
+        return None
+    rung = first
+    while rung * factor <= step:
+        rung *= factor
+    return rung
