@@ -12,6 +12,17 @@ from hypothesis import strategies as st
 
 from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace
+from asktell.server.domain.stopping import (
+    Extrapolation,
+    Folds,
+    Hyperband,
+    Median,
+    Patience,
+    Percentile,
+    StoppingRule,
+    SuccessiveHalving,
+    Threshold,
+)
 from asktell.server.domain.study import Budget, LateTells, StudySpec
 from asktell.server.domain.trial import Origin, Prediction
 from asktell.server.persistence import encoding
@@ -104,6 +115,26 @@ parameter_specs = st.one_of(
 )
 
 
+finite = st.floats(allow_nan=False, allow_infinity=False)
+stopping_rules = st.builds(
+    StoppingRule,
+    kind=st.one_of(
+        st.builds(Median, min_trials=limits.filter(bool), averages=st.booleans()),
+        st.builds(Percentile, percentile=finite),
+        st.builds(SuccessiveHalving, reduction_factor=st.integers(2, 9)),
+        st.builds(Hyperband, min_step=st.integers(1, 9)),
+        st.builds(Threshold, at_most=st.none() | finite, at_least=st.none() | finite),
+        st.builds(Patience, steps=st.integers(1, 9), min_delta=finite),
+        st.builds(Extrapolation, probability=finite),
+        st.builds(Folds, folds=st.integers(3, 9)),
+    ),
+    metric=names | st.just(""),
+    goal=st.none() | st.sampled_from(Goal),
+    warmup_steps=integers,
+    max_step=st.none() | integers,
+)
+
+
 @given(
     st.builds(
         StudySpec,
@@ -115,6 +146,7 @@ parameter_specs = st.one_of(
             st.builds(OutcomeConstraint, names, st.sampled_from(Relation), floats), max_size=3
         ).map(tuple),
         noisy=st.booleans(),
+        stopping_rule=st.none() | stopping_rules,
         policy=texts,
         seed=st.none() | integers,
         lease_duration=durations,

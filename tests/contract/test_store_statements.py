@@ -17,6 +17,7 @@ from asktell.server import bootstrap
 from asktell.server.settings import Settings
 from asktell.v1 import metric_pb2 as metric
 from asktell.v1 import search_space_pb2 as space
+from asktell.v1 import stopping_pb2 as stopping
 from asktell.v1 import study_service_pb2 as studies
 from asktell.v1 import trial_service_pb2 as pb
 from asktell.v1.study_service_pb2_grpc import StudyServiceStub
@@ -120,20 +121,23 @@ class Service:
                 async with grpc.aio.insecure_channel(running.target) as channel:
                     yield cls(StudyServiceStub(channel), TrialServiceStub(channel))
 
-    async def study(self, *, parameters: int, finished: int, name: str = "s") -> studies.Study:
-        """A study with so many parameters and finished trials."""
+    async def study(
+        self, *, parameters: int, finished: int, name: str = "s", rule: stopping.StoppingRule | None = None
+    ) -> studies.Study:
+        """A study with so many parameters and finished trials, of which something was measured."""
         specs = [
             space.ParameterSpec(name=f"x{index}", float_spec=space.FloatSpec(low=0, high=1))
             for index in range(parameters)
         ]
         objective = metric.Objective(metric="loss", goal=metric.Objective.GOAL_MINIMIZE)
-        spec = studies.StudySpec(parameters=specs, objectives=[objective], policy="random", seed=1)
+        spec = studies.StudySpec(parameters=specs, objectives=[objective], policy="random", seed=1, stopping_rule=rule)
         created: studies.Study = await self.studies.CreateStudy(
             studies.CreateStudyRequest(parent="projects/p", study_id=name, study=studies.Study(spec=spec))
         )
         values = {f"x{index}": real(0.5) for index in range(parameters)}
         result = {"loss": metric.MetricValue(value=1.0)}
-        done = pb.NewTrial(parameters=values, state=pb.Trial.STATE_SUCCEEDED, metrics=result)
+        measured = [metric.Measurement(step=1, metrics=result)]
+        done = pb.NewTrial(parameters=values, state=pb.Trial.STATE_SUCCEEDED, metrics=result, measurements=measured)
         await self.trials.AddTrials(pb.AddTrialsRequest(parent=created.name, trials=[done] * finished))
         return created
 
@@ -218,3 +222,24 @@ async def test_a_report_takes_at_most_four_statements_and_one_commit(
             cost = await book.of(service.trials.Report(report_request(trial, 1, 0.5)))
     assert len(cost.statements) <= MOST_OF_A_TELL, cost
     assert cost.commits == 1, cost
+
+
+@pytest.mark.parametrize("finished", HISTORIES)
+async def test_a_stopping_rule_adds_one_statement_to_a_report_and_no_commit(
+    address: str, monkeypatch: pytest.MonkeyPatch, finished: int
+) -> None:
+    rule = stopping.StoppingRule(median=stopping.StoppingRule.Median())
+    async with Service.on(address, monkeypatch) as service:
+        plain = await service.study(parameters=2, finished=finished)
+        ruled = await service.study(parameters=2, finished=finished, name="ruled", rule=rule)
+        costs = []
+        for study in (plain, ruled):
+            first, second = await service.ask(study, count=2)
+            # The first report of a replica may read what the next ones know.
+            await service.trials.Report(report_request(first, 1, 0.5))
+            with ledger() as book:
+                costs.append(await book.of(service.trials.Report(report_request(second, 1, 0.5))))
+    without, judged = costs
+    assert len(judged.statements) == len(without.statements) + 1, costs
+    assert (without.commits, judged.commits) == (1, 1)
+    assert not any("change_seq >" in statement for statement in without.statements)

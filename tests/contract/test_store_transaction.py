@@ -10,7 +10,16 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from sqlalchemy import Engine, event
 
-from asktell.server.application.ports import FIRST_METRIC, NewStudy, Replay, Request
+from asktell.server.application.ports import (
+    FIRST_METRIC,
+    FIRST_POINT,
+    Charted,
+    CurvePlace,
+    CurvePoint,
+    NewStudy,
+    Replay,
+    Request,
+)
 from asktell.server.domain.errors import Conflict, Unavailable
 from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
 from asktell.server.domain.space import Categorical, Condition, Float, SearchSpace
@@ -422,6 +431,41 @@ async def test_measurements_of_several_trials_stay_apart(store):
         assert stored == [replace(each, create_time=THEN) for each in reported.get(number, [])]
 
 
+async def test_points_of_curves_come_in_the_order_of_changes_and_again_where_they_were_replaced(store):
+    study_id = await create(store)
+    await insert(store, study_id, queued(1), queued(2))
+
+    def both(value: float) -> dict[str, MetricValue]:
+        return {"loss": MetricValue(value), "gain": MetricValue(-value)}
+
+    async def record(sequence: int, number: int, steps: dict[int, float]) -> None:
+        measured = {number: [Measurement(step, both(value)) for step, value in steps.items()]}
+        charted = Charted("loss", {number: sequence})
+        await store.write(lambda tx: tx.record_measurements(study_id, measured, now=THEN, charted=charted))
+
+    async def points(after: CurvePlace, limit: int = 10) -> list[CurvePoint]:
+        return await store.read(lambda tx: tx.curve_points(study_id, after, limit=limit))
+
+    await record(5, 2, {1: 0.1, 2: NAN})
+    await record(6, 1, {1: 0.3})
+    assert repr(await points(FIRST_POINT)) == repr(
+        [CurvePoint(5, 2, 1, 0.1), CurvePoint(5, 2, 2, NAN), CurvePoint(6, 1, 1, 0.3)]
+    )
+    assert await points(FIRST_POINT, limit=1) == [CurvePoint(5, 2, 1, 0.1)]
+    assert await points((5, 2, 2)) == [CurvePoint(6, 1, 1, 0.3)]
+    await record(7, 2, {1: 0.2})
+    assert await points((6, 1, 1)) == [CurvePoint(7, 2, 1, 0.2)]
+    assert [point.place for point in await points(FIRST_POINT)] == [(5, 2, 2), (6, 1, 1), (7, 2, 1)]
+
+
+async def test_what_no_stopping_rule_looks_at_is_no_point_of_a_curve(store):
+    study_id = await create(store)
+    await insert(store, study_id, queued(1))
+    reported = {1: [Measurement(1, {"loss": MetricValue(1.0)})]}
+    await store.write(lambda tx: tx.record_measurements(study_id, reported, now=THEN))
+    assert await store.read(lambda tx: tx.curve_points(study_id, FIRST_POINT, limit=10)) == []
+
+
 async def test_a_step_reported_again_is_replaced_metric_by_metric(store):
     study_id = await create(store)
     await insert(store, study_id, queued(1))
@@ -544,6 +588,7 @@ METHODS = {
     "insert_measurements": lambda tx, study, trials: tx.insert_measurements(
         study, 1, [Measurement(t.number, {"a": MetricValue(1.0)}, THEN) for t in trials]
     ),
+    "curve_points": lambda tx, study, trials: tx.curve_points(study, FIRST_POINT, limit=10),
     "keep_staged": lambda tx, study, trials: tx.keep_staged(study),
     "abandoned_studies": lambda tx, study, trials: tx.abandoned_studies(limit=10),
     "discard_trials": lambda tx, study, trials: tx.discard_trials(study, limit=10),

@@ -17,6 +17,7 @@ from asktell.cli.document import Draft
 from asktell.cli.failure import Refused
 from asktell.client import AtLeast, AtMost, Client, InvalidArgument, Maximize, Minimize, Study
 from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec
+from asktell.client.stopping import STOPPING_RULES, StoppingRule
 
 SPACE = Group("What is searched (each may be repeated)", sort_key=1)
 GOALS = Group("For what (each may be repeated)", sort_key=2)
@@ -154,6 +155,13 @@ class Settings:
     max_attempts: Annotated[
         int | None, AtLeastOne, _help("How many workers may break on a trial before it has failed.")
     ] = None
+    stopping: Annotated[
+        str | None,
+        _help(
+            f"What decides that a trial may stop early: {', '.join(STOPPING_RULES)}, with its options as"
+            " `percentile:percentile=25,warmup_steps=3`, `hyperband:max_step=81`, `median:metric=validation_loss,goal=minimize`."
+        ),
+    ] = None
     noisy: Annotated[bool, _help("The same parameters give another result each time.")] = False
     label: Labels = ()
 
@@ -166,6 +174,10 @@ class Settings:
             max_attempts=self.max_attempts,
             noisy=self.noisy or None,
         )
+
+    def stopping_rule(self) -> StoppingRule | None:
+        """The stopping rule, or Unreadable."""
+        return None if self.stopping is None else dials.read_stopping_rule(self.stopping)
 
     def labels(self) -> dict[str, str]:
         """The notes, or Unreadable."""
@@ -192,6 +204,7 @@ class Order:
                 constraints=(*draft.constraints, *self.dials.constraint),
                 objectives=(*draft.objectives, *self.goals.objectives()),
                 outcome_constraints=(*draft.outcome_constraints, *self.goals.constraints()),
+                stopping_rule=self.settings.stopping_rule() or draft.stopping_rule,
                 budget=replace(draft.budget, **self.limits.given()),
                 labels={**draft.labels, **self.settings.labels()},
                 settings={**draft.settings, **self.settings.given()},
@@ -209,6 +222,7 @@ def create(client: Client, draft: Draft, *, name: str) -> Study:
             constraints=draft.constraints,
             objectives=draft.objectives,
             outcome_constraints=draft.outcome_constraints,
+            stopping_rule=draft.stopping_rule,
             max_trials=budget.max_trials,
             max_duration=budget.max_duration,
             max_failures=budget.max_failures,

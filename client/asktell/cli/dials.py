@@ -1,4 +1,4 @@
-"""Parameters as they are typed in a command line, such as `learning_rate=1e-5:1e-1:log when optimizer=sgd,adam`."""
+"""Parameters and stopping rules as they are typed in a command line, such as `learning_rate=1e-5:1e-1:log when optimizer=sgd,adam`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from asktell.cli import document
 from asktell.client import Bool, Categorical, Float, Int, Ordinal
 from asktell.client.spec import ParameterSpec, ParameterValue, When
+from asktell.client.stopping import StoppingRule
 
 T = TypeVar("T", int, float)
 
@@ -44,6 +46,7 @@ class Dial:
         return Unreadable(f"{self.flag} {self.text!r}: {why}; expected {EXAMPLES[self.flag]}")
 
 
+STOPPING_EXAMPLE = "KIND or KIND:OPTION=VALUE,..., such as median or percentile:percentile=25,warmup_steps=3"
 EXAMPLES = {
     "--float": "NAME=LOW:HIGH, with :log or :STEP after it if wanted, such as learning_rate=1e-5:1e-1:log",
     "--int": "NAME=LOW:HIGH, with :log or :STEP after it if wanted, such as layers=1:4",
@@ -51,6 +54,17 @@ EXAMPLES = {
     "--categorical": "NAME=CHOICE,CHOICE,..., such as optimizer=sgd,adam",
     "--bool": "NAME, such as nesterov",
 }
+
+
+def read_stopping_rule(text: str) -> StoppingRule:
+    """Return the rule that `--stopping` describes, such as `percentile:percentile=25,warmup_steps=3`, or raise Unreadable."""
+    kind, _, options = text.partition(":")
+    pairs = [option.partition("=") for option in options.split(",") if option]
+    members = {name.strip(): value(text.strip()) for name, _, text in pairs}
+    try:
+        return document.stopping_rule({"kind": kind.strip().replace("-", "_"), **members})
+    except ValueError as error:
+        raise Unreadable(f"--stopping {text!r}: {error}; expected {STOPPING_EXAMPLE}") from error
 
 
 def read(flag: str, text: str) -> ParameterSpec:

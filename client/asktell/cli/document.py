@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
 from asktell.client import AtLeast, AtMost, Bool, Categorical, Float, Int, Maximize, Minimize, Ordinal
 from asktell.client.spec import NO_DEFAULT, Objective, OutcomeConstraint, ParameterSpec
+from asktell.client.stopping import STOPPING_RULES, StoppingRule
 from asktell.client.values import Budget, MetricValue, StudyRecord, TrialRecord
 
 Document = dict[str, Any]
@@ -41,6 +42,7 @@ class Draft:
     constraints: tuple[str, ...] = ()
     objectives: tuple[Objective, ...] = ()
     outcome_constraints: tuple[OutcomeConstraint, ...] = ()
+    stopping_rule: StoppingRule | None = None
     budget: Budget = field(default_factory=Budget)
     labels: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -58,6 +60,7 @@ def of_study(record: StudyRecord) -> Document:
         "objectives": [_of_objective(objective) for objective in record.objectives],
         "outcome_constraints": [_of_constraint(constraint) for constraint in record.outcome_constraints],
         "noisy": record.noisy,
+        "stopping_rule": None if record.stopping_rule is None else of_stopping_rule(record.stopping_rule),
         "policy": record.policy,
         "seed": record.seed,
         "lease_duration": _seconds(record.lease_duration),
@@ -78,6 +81,14 @@ def _of_objective(objective: Objective) -> Document:
 
 def _of_constraint(constraint: OutcomeConstraint) -> Document:
     return {"metric": constraint.metric, "at_most" if isinstance(constraint, AtMost) else "at_least": constraint.bound}
+
+
+def of_stopping_rule(rule: StoppingRule) -> Document:
+    """The document of a stopping rule: its kind, and what differs from the plain case."""
+    given = {
+        field.name: getattr(rule, field.name) for field in fields(rule) if getattr(rule, field.name) != field.default
+    }
+    return {"kind": rule.kind, **given}
 
 
 def of_parameter(parameter: ParameterSpec) -> Document:
@@ -169,6 +180,7 @@ def draft(document: Any) -> Draft:
         "constraints",
         "objectives",
         "outcome_constraints",
+        "stopping_rule",
         "budget",
         "labels",
         "counts",
@@ -179,6 +191,7 @@ def draft(document: Any) -> Draft:
     parameters = _list("parameters", members.get("parameters"))
     objectives = _list("objectives", members.get("objectives"))
     bounds = _list("outcome_constraints", members.get("outcome_constraints"))
+    rule = members.get("stopping_rule")
     return Draft(
         name=str(members.get("name", "")),
         parameters=tuple(_at(f"parameters[{place}]", parameter, each) for place, each in enumerate(parameters)),
@@ -190,6 +203,7 @@ def draft(document: Any) -> Draft:
         outcome_constraints=tuple(
             _at(f"outcome_constraints[{place}]", constraint, each) for place, each in enumerate(bounds)
         ),
+        stopping_rule=None if rule is None else _at("stopping_rule", stopping_rule, rule),
         budget=_at("budget", _budget, members.get("budget") or {}),
         labels=_members("labels", members.get("labels") or {}),
         settings={name: members[name] for name in _SETTINGS if members.get(name) is not None},
@@ -255,6 +269,18 @@ def _text(document: Any) -> str:
     if not isinstance(document, str):
         raise ValueError('a constraint between parameters is written as "a + b <= 1"')
     return document
+
+
+def stopping_rule(document: Any) -> StoppingRule:
+    """Return the stopping rule that a document describes, or raise ValueError."""
+    members = dict(_members("it", document))
+    kind_name = members.pop("kind", None)
+    if kind_name not in STOPPING_RULES:
+        raise ValueError(f"the kind is {kind_name!r}, not one of {', '.join(STOPPING_RULES)}")
+    try:
+        return STOPPING_RULES[kind_name](**members)
+    except TypeError as error:
+        raise ValueError(f"{kind_name}: {_plain(error)}") from error
 
 
 def _finite(name: str, value: Any) -> float:

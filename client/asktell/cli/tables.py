@@ -13,6 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from asktell.cli import document
 from asktell.client import (
     AtMost,
     Categorical,
@@ -28,6 +29,7 @@ from asktell.client import (
     TrialState,
 )
 from asktell.client.spec import NO_DEFAULT, Objective, OutcomeConstraint, ParameterSpec, ParameterValue
+from asktell.client.stopping import StoppingRule
 from asktell.client.values import TrialCounts
 
 STYLES = {
@@ -94,6 +96,14 @@ def constraint(constraint: OutcomeConstraint) -> str:
     return f"{constraint.metric} {'<=' if isinstance(constraint, AtMost) else '>='} {constraint.bound:.6g}"
 
 
+def stopping_rule(rule: StoppingRule) -> str:
+    """Such as `percentile: percentile 25, warmup_steps 3`."""
+    parts = document.of_stopping_rule(rule)
+    kind = parts.pop("kind")
+    given = ", ".join(f"{name} {part}" for name, part in parts.items())
+    return f"{kind}: {given}" if given else kind
+
+
 def heading(record: StudyRecord) -> Table:
     """What a study is, in pairs of word and value."""
     budget = record.budget
@@ -110,6 +120,7 @@ def heading(record: StudyRecord) -> Table:
         "constraints": ", ".join(record.constraints),
         "feasible if": ", ".join(map(constraint, record.outcome_constraints)),
         "results": "noisy" if record.noisy else "",
+        "stops": "" if record.stopping_rule is None else stopping_rule(record.stopping_rule),
         "policy": f"{record.policy}, seed {record.seed}",
         "budget": ", ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None) or "unlimited",
         "trials": counted(record.counts),

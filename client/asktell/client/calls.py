@@ -17,6 +17,7 @@ from asktell.client import outcomes, wire
 from asktell.client.archive import File
 from asktell.client.claim import Claim
 from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec, ParameterValue
+from asktell.client.stopping import StoppingRule
 from asktell.client.values import (
     Answer,
     Budget,
@@ -110,6 +111,7 @@ class NewStudy:
     objectives: Sequence[Objective]
     outcome_constraints: Sequence[OutcomeConstraint]
     noisy: bool
+    stopping_rule: StoppingRule | None
     policy: str
     seed: int | None
     budget: Budget
@@ -128,6 +130,7 @@ def create_study(project: str, study_id: str, new: NewStudy) -> Call[StudyRecord
         objectives=[wire.pack_objective(objective) for objective in new.objectives],
         outcome_constraints=[wire.pack_constraint(constraint) for constraint in new.outcome_constraints],
         noisy=new.noisy,
+        stopping_rule=None if new.stopping_rule is None else wire.pack_stopping_rule(new.stopping_rule),
         policy=new.policy,
         seed=new.seed,
         lease_duration=wire.pack_duration(new.lease_duration, field="lease_duration"),

@@ -18,6 +18,7 @@ from asktell.client.connection import Connection
 from asktell.client.errors import InvalidArgument
 from asktell.client.leases import LeaseKeeper
 from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec
+from asktell.client.stopping import StoppingRule
 from asktell.client.study import Study, every
 from asktell.client.values import LateTells, Seconds, StudyRecord, budget
 
@@ -90,6 +91,7 @@ class Client:
         constraints: Sequence[str] = (),
         outcome_constraints: Sequence[OutcomeConstraint] = (),
         noisy: bool = False,
+        stopping_rule: StoppingRule | None = None,
         policy: str = "auto",
         seed: int | None = None,
         max_trials: int | None = None,
@@ -107,6 +109,8 @@ class Client:
         identifiers stand in backquotes. A trial is feasible if its metrics meet the `outcome_constraints`; only such a one is the best.
         `noisy`: the same parameters give another result each time, so that configurations may be tried again.
 
+        The `stopping_rule` says which trials may end early, by what they report: `trial.report(...).should_stop`.
+
         `policy` chooses candidates, repeatably for a `seed`: `auto` (`gp`, or `evolution` for a study too large for it), `gp`, `gp-botorch`,
         `evolution`, `cma-es`, `grid`, `sobol` or `random`. The `max_*` limits are the budget: trials in all, time since creation, failed
         trials, trials active at one time. A worker's claim lasts `lease_duration` without renewal (60 s by default); a trial has
@@ -118,6 +122,7 @@ class Client:
             constraints=constraints,
             outcome_constraints=outcome_constraints,
             noisy=noisy,
+            stopping_rule=stopping_rule,
             policy=policy,
             seed=seed,
             budget=budget(max_trials, max_duration, max_failures, max_parallel),

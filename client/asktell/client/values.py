@@ -9,6 +9,7 @@ from enum import Enum, StrEnum
 from typing import Final, Generic, Literal, SupportsFloat, TypeAlias, TypeVar
 
 from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec, ParameterValue
+from asktell.client.stopping import StoppingRule
 
 TrialT = TypeVar("TrialT")
 
@@ -228,6 +229,7 @@ class StudyRecord:
     constraints: tuple[str, ...]
     outcome_constraints: tuple[OutcomeConstraint, ...]
     noisy: bool
+    stopping_rule: StoppingRule | None
     policy: str
     seed: int | None
     lease_duration: timedelta | None

@@ -10,6 +10,7 @@ from typing import Any, Final
 from asktell.client.claim import Claim
 from asktell.client.errors import FailedPrecondition, NotFound
 from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec, ParameterValue
+from asktell.client.stopping import StoppingRule
 from asktell.client.values import (
     KEEP,
     Budget,
@@ -81,6 +82,11 @@ class StudyView:
     def noisy(self) -> bool:
         """Whether the same parameters give another result each time."""
         return self._record.noisy
+
+    @property
+    def stopping_rule(self) -> StoppingRule | None:
+        """What decides that trials may end early; None if nothing does."""
+        return self._record.stopping_rule
 
     @property
     def policy(self) -> str:

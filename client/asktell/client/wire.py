@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
@@ -32,6 +33,7 @@ from asktell.client.spec import (
     ParameterValue,
     plain,
 )
+from asktell.client.stopping import STOPPING_RULES, Goal, StoppingRule
 from asktell.client.values import (
     Answer,
     Budget,
@@ -57,7 +59,14 @@ from asktell.client.values import (
     Verdict,
     seconds,
 )
-from asktell.v1 import metric_pb2, search_space_pb2, study_service_pb2, surrogate_service_pb2, trial_service_pb2
+from asktell.v1 import (
+    metric_pb2,
+    search_space_pb2,
+    stopping_pb2,
+    study_service_pb2,
+    surrogate_service_pb2,
+    trial_service_pb2,
+)
 
 P = ParamSpec("P")
 MessageT = TypeVar("MessageT", bound=Message)
@@ -95,6 +104,11 @@ _REASONS = {
     trial_service_pb2.AskResponse.REASON_MAX_PARALLEL: Reason.MAX_PARALLEL,
     trial_service_pb2.AskResponse.REASON_FINISHED: Reason.FINISHED,
 }
+_GOALS: Mapping[Goal, metric_pb2.Objective.Goal.ValueType] = {
+    "minimize": metric_pb2.Objective.GOAL_MINIMIZE,
+    "maximize": metric_pb2.Objective.GOAL_MAXIMIZE,
+}
+_GOALS_BACK = {number: goal for goal, number in _GOALS.items()}
 _STUDY_STATES_BACK = {number: state for state, number in _STUDY_STATES.items()}
 _TRIAL_STATES_BACK = {number: state for state, number in _TRIAL_STATES.items()}
 _LATE_TELLS_BACK = {number: late for late, number in _LATE_TELLS.items()}
@@ -279,6 +293,36 @@ def unpack_constraint(message: metric_pb2.OutcomeConstraint) -> OutcomeConstrain
     return (AtMost if above else AtLeast)(message.metric, message.bound)
 
 
+def pack_stopping_rule(rule: StoppingRule) -> stopping_pb2.StoppingRule:
+    """What decides that trials may end early. The contract has a message for each kind, with the fields of the rule's own."""
+    given = {field.name: getattr(rule, field.name) for field in fields(rule)}
+    common = {field.name: given.pop(field.name) for field in fields(StoppingRule)}
+    goal = common.pop("goal")
+    if goal is not None and goal not in _GOALS:
+        raise InvalidArgument.at("stopping_rule.goal", f"is {goal!r}, not minimize or maximize")
+    kind = type(getattr(stopping_pb2.StoppingRule(), rule.kind))
+    message: dict[str, Any] = {
+        rule.kind: build_at(f"stopping_rule.{rule.kind}", kind, **given),
+        "goal": None if goal is None else _GOALS[goal],
+    }
+    return build_at("stopping_rule", stopping_pb2.StoppingRule, **common, **message)
+
+
+def unpack_stopping_rule(message: stopping_pb2.StoppingRule) -> StoppingRule | None:
+    """What decides that trials may end early; None for a kind that this client does not know, as for no rule."""
+    kind: str | None = message.WhichOneof("kind")
+    if kind is None or kind not in STOPPING_RULES:
+        return None
+    own = {field.name: value for field, value in getattr(message, kind).ListFields()}
+    return STOPPING_RULES[kind](
+        metric=message.metric or None,
+        goal=_GOALS_BACK.get(message.goal),
+        warmup_steps=message.warmup_steps,
+        max_step=_optional(message, "max_step"),
+        **own,
+    )
+
+
 def pack_metrics(metrics: Mapping[str, MetricValue]) -> dict[str, metric_pb2.MetricValue]:
     """Values of metrics by name."""
     return {
@@ -368,6 +412,7 @@ def unpack_study(message: study_service_pb2.Study) -> StudyRecord:
         constraints=tuple(spec.input_constraints),
         outcome_constraints=tuple(unpack_constraint(constraint) for constraint in spec.outcome_constraints),
         noisy=spec.noisy,
+        stopping_rule=unpack_stopping_rule(spec.stopping_rule),
         policy=spec.policy,
         seed=_optional(spec, "seed"),
         lease_duration=_duration(spec, "lease_duration"),

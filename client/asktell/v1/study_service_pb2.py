@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 
 from asktell.v1 import metric_pb2 as asktell_dot_v1_dot_metric__pb2
 from asktell.v1 import search_space_pb2 as asktell_dot_v1_dot_search__space__pb2
+from asktell.v1 import stopping_pb2 as asktell_dot_v1_dot_stopping__pb2
 from asktell.v1 import trial_service_pb2 as asktell_dot_v1_dot_trial__service__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
@@ -32,7 +33,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61sktell/v1/study_service.proto\x12\nasktell.v1\x1a\x17\x61sktell/v1/metric.proto\x1a\x1d\x61sktell/v1/search_space.proto\x1a\x1e\x61sktell/v1/trial_service.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x03\n\x05Study\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04spec\x18\x02 \x01(\x0b\x32\x15.asktell.v1.StudySpec\x12\"\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x12.asktell.v1.Budget\x12-\n\x06labels\x18\x04 \x03(\x0b\x32\x1d.asktell.v1.Study.LabelsEntry\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.asktell.v1.Study.State\x12-\n\x0ctrial_counts\x18\x06 \x01(\x0b\x32\x17.asktell.v1.TrialCounts\x12\x10\n\x08sequence\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x10\n\x0cSTATE_PAUSED\x10\x02\x12\x12\n\x0eSTATE_FINISHED\x10\x03\"\xcc\x03\n\tStudySpec\x12-\n\nparameters\x18\x01 \x03(\x0b\x32\x19.asktell.v1.ParameterSpec\x12\x19\n\x11input_constraints\x18\x02 \x03(\t\x12)\n\nobjectives\x18\x03 \x03(\x0b\x32\x15.asktell.v1.Objective\x12:\n\x13outcome_constraints\x18\x04 \x03(\x0b\x32\x1d.asktell.v1.OutcomeConstraint\x12\x0e\n\x06policy\x18\x05 \x01(\t\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x31\n\x0elease_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_attempts\x18\x08 \x01(\x05\x12\x33\n\nlate_tells\x18\t \x01(\x0e\x32\x1f.asktell.v1.StudySpec.LateTells\x12\r\n\x05noisy\x18\n \x01(\x08\"U\n\tLateTells\x12\x1a\n\x16LATE_TELLS_UNSPECIFIED\x10\x00\x12\x15\n\x11LATE_TELLS_ACCEPT\x10\x01\x12\x15\n\x11LATE_TELLS_REFUSE\x10\x02\x42\x07\n\x05_seed\"\xb9\x01\n\x06\x42udget\x12\x17\n\nmax_trials\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12/\n\x0cmax_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0cmax_failures\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x0cmax_parallel\x18\x04 \x01(\x03H\x02\x88\x01\x01\x42\r\n\x0b_max_trialsB\x0f\n\r_max_failuresB\x0f\n\r_max_parallel\"\x88\x01\n\x0bTrialCounts\x12\x0e\n\x06queued\x18\x01 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x03\x12\x11\n\tsucceeded\x18\x03 \x01(\x03\x12\x0f\n\x07stopped\x18\x04 \x01(\x03\x12\x12\n\ninfeasible\x18\x05 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x03\x12\x11\n\tcancelled\x18\x07 \x01(\x03\"X\n\x12\x43reateStudyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08study_id\x18\x02 \x01(\t\x12 \n\x05study\x18\x03 \x01(\x0b\x32\x11.asktell.v1.Study\"\x1f\n\x0fGetStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x12ListStudiesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x13ListStudiesResponse\x12\"\n\x07studies\x18\x01 \x03(\x0b\x32\x11.asktell.v1.Study\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"g\n\x12UpdateStudyRequest\x12 \n\x05study\x18\x01 \x01(\x0b\x32\x11.asktell.v1.Study\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\"\n\x12\x44\x65leteStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x11WatchStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"K\n\x12WatchStudyResponse\x12#\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x12.asktell.v1.Change\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"l\n\x06\x43hange\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\"\n\x05study\x18\x02 \x01(\x0b\x32\x11.asktell.v1.StudyH\x00\x12\"\n\x05trial\x18\x03 \x01(\x0b\x32\x11.asktell.v1.TrialH\x00\x42\x08\n\x06\x63hange\"\"\n\x12\x45xportStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x13\x45xportStudyResponse\x12*\n\x07records\x18\x01 \x03(\x0b\x32\x19.asktell.v1.ArchiveRecord\"v\n\x12ImportStudyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08study_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12*\n\x07records\x18\x04 \x03(\x0b\x32\x19.asktell.v1.ArchiveRecord\"\xc7\x01\n\rArchiveRecord\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.asktell.v1.ArchiveHeaderH\x00\x12\"\n\x05trial\x18\x02 \x01(\x0b\x32\x11.asktell.v1.TrialH\x00\x12\x34\n\x08reported\x18\x03 \x01(\x0b\x32 .asktell.v1.ArchivedMeasurementsH\x00\x12%\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x16.asktell.v1.ArchiveEndH\x00\x42\x08\n\x06record\"t\n\rArchiveHeader\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\x05\x12 \n\x05study\x18\x02 \x01(\x0b\x32\x11.asktell.v1.Study\x12\x13\n\x0bnext_number\x18\x03 \x01(\x03\x12\x14\n\x0cown_sequence\x18\x04 \x01(\x03\"U\n\x14\x41rchivedMeasurements\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12-\n\x0cmeasurements\x18\x02 \x03(\x0b\x32\x17.asktell.v1.Measurement\"1\n\nArchiveEnd\x12\x13\n\x0btrial_count\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\t2\xca\x04\n\x0cStudyService\x12@\n\x0b\x43reateStudy\x12\x1e.asktell.v1.CreateStudyRequest\x1a\x11.asktell.v1.Study\x12:\n\x08GetStudy\x12\x1b.asktell.v1.GetStudyRequest\x1a\x11.asktell.v1.Study\x12N\n\x0bListStudies\x12\x1e.asktell.v1.ListStudiesRequest\x1a\x1f.asktell.v1.ListStudiesResponse\x12@\n\x0bUpdateStudy\x12\x1e.asktell.v1.UpdateStudyRequest\x1a\x11.asktell.v1.Study\x12\x45\n\x0b\x44\x65leteStudy\x12\x1e.asktell.v1.DeleteStudyRequest\x1a\x16.google.protobuf.Empty\x12P\n\x0b\x45xportStudy\x12\x1e.asktell.v1.ExportStudyRequest\x1a\x1f.asktell.v1.ExportStudyResponse0\x01\x12\x42\n\x0bImportStudy\x12\x1e.asktell.v1.ImportStudyRequest\x1a\x11.asktell.v1.Study(\x01\x12M\n\nWatchStudy\x12\x1d.asktell.v1.WatchStudyRequest\x1a\x1e.asktell.v1.WatchStudyResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61sktell/v1/study_service.proto\x12\nasktell.v1\x1a\x17\x61sktell/v1/metric.proto\x1a\x1d\x61sktell/v1/search_space.proto\x1a\x19\x61sktell/v1/stopping.proto\x1a\x1e\x61sktell/v1/trial_service.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x03\n\x05Study\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04spec\x18\x02 \x01(\x0b\x32\x15.asktell.v1.StudySpec\x12\"\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x12.asktell.v1.Budget\x12-\n\x06labels\x18\x04 \x03(\x0b\x32\x1d.asktell.v1.Study.LabelsEntry\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.asktell.v1.Study.State\x12-\n\x0ctrial_counts\x18\x06 \x01(\x0b\x32\x17.asktell.v1.TrialCounts\x12\x10\n\x08sequence\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x10\n\x0cSTATE_PAUSED\x10\x02\x12\x12\n\x0eSTATE_FINISHED\x10\x03\"\xfd\x03\n\tStudySpec\x12-\n\nparameters\x18\x01 \x03(\x0b\x32\x19.asktell.v1.ParameterSpec\x12\x19\n\x11input_constraints\x18\x02 \x03(\t\x12)\n\nobjectives\x18\x03 \x03(\x0b\x32\x15.asktell.v1.Objective\x12:\n\x13outcome_constraints\x18\x04 \x03(\x0b\x32\x1d.asktell.v1.OutcomeConstraint\x12\x0e\n\x06policy\x18\x05 \x01(\t\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x31\n\x0elease_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmax_attempts\x18\x08 \x01(\x05\x12\x33\n\nlate_tells\x18\t \x01(\x0e\x32\x1f.asktell.v1.StudySpec.LateTells\x12\r\n\x05noisy\x18\n \x01(\x08\x12/\n\rstopping_rule\x18\x0b \x01(\x0b\x32\x18.asktell.v1.StoppingRule\"U\n\tLateTells\x12\x1a\n\x16LATE_TELLS_UNSPECIFIED\x10\x00\x12\x15\n\x11LATE_TELLS_ACCEPT\x10\x01\x12\x15\n\x11LATE_TELLS_REFUSE\x10\x02\x42\x07\n\x05_seed\"\xb9\x01\n\x06\x42udget\x12\x17\n\nmax_trials\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12/\n\x0cmax_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0cmax_failures\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x0cmax_parallel\x18\x04 \x01(\x03H\x02\x88\x01\x01\x42\r\n\x0b_max_trialsB\x0f\n\r_max_failuresB\x0f\n\r_max_parallel\"\x88\x01\n\x0bTrialCounts\x12\x0e\n\x06queued\x18\x01 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x03\x12\x11\n\tsucceeded\x18\x03 \x01(\x03\x12\x0f\n\x07stopped\x18\x04 \x01(\x03\x12\x12\n\ninfeasible\x18\x05 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x03\x12\x11\n\tcancelled\x18\x07 \x01(\x03\"X\n\x12\x43reateStudyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08study_id\x18\x02 \x01(\t\x12 \n\x05study\x18\x03 \x01(\x0b\x32\x11.asktell.v1.Study\"\x1f\n\x0fGetStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x12ListStudiesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x13ListStudiesResponse\x12\"\n\x07studies\x18\x01 \x03(\x0b\x32\x11.asktell.v1.Study\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"g\n\x12UpdateStudyRequest\x12 \n\x05study\x18\x01 \x01(\x0b\x32\x11.asktell.v1.Study\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\"\n\x12\x44\x65leteStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x11WatchStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"K\n\x12WatchStudyResponse\x12#\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x12.asktell.v1.Change\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"l\n\x06\x43hange\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\"\n\x05study\x18\x02 \x01(\x0b\x32\x11.asktell.v1.StudyH\x00\x12\"\n\x05trial\x18\x03 \x01(\x0b\x32\x11.asktell.v1.TrialH\x00\x42\x08\n\x06\x63hange\"\"\n\x12\x45xportStudyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x13\x45xportStudyResponse\x12*\n\x07records\x18\x01 \x03(\x0b\x32\x19.asktell.v1.ArchiveRecord\"v\n\x12ImportStudyRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08study_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12*\n\x07records\x18\x04 \x03(\x0b\x32\x19.asktell.v1.ArchiveRecord\"\xc7\x01\n\rArchiveRecord\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.asktell.v1.ArchiveHeaderH\x00\x12\"\n\x05trial\x18\x02 \x01(\x0b\x32\x11.asktell.v1.TrialH\x00\x12\x34\n\x08reported\x18\x03 \x01(\x0b\x32 .asktell.v1.ArchivedMeasurementsH\x00\x12%\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x16.asktell.v1.ArchiveEndH\x00\x42\x08\n\x06record\"t\n\rArchiveHeader\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\x05\x12 \n\x05study\x18\x02 \x01(\x0b\x32\x11.asktell.v1.Study\x12\x13\n\x0bnext_number\x18\x03 \x01(\x03\x12\x14\n\x0cown_sequence\x18\x04 \x01(\x03\"U\n\x14\x41rchivedMeasurements\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12-\n\x0cmeasurements\x18\x02 \x03(\x0b\x32\x17.asktell.v1.Measurement\"1\n\nArchiveEnd\x12\x13\n\x0btrial_count\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\t2\xca\x04\n\x0cStudyService\x12@\n\x0b\x43reateStudy\x12\x1e.asktell.v1.CreateStudyRequest\x1a\x11.asktell.v1.Study\x12:\n\x08GetStudy\x12\x1b.asktell.v1.GetStudyRequest\x1a\x11.asktell.v1.Study\x12N\n\x0bListStudies\x12\x1e.asktell.v1.ListStudiesRequest\x1a\x1f.asktell.v1.ListStudiesResponse\x12@\n\x0bUpdateStudy\x12\x1e.asktell.v1.UpdateStudyRequest\x1a\x11.asktell.v1.Study\x12\x45\n\x0b\x44\x65leteStudy\x12\x1e.asktell.v1.DeleteStudyRequest\x1a\x16.google.protobuf.Empty\x12P\n\x0b\x45xportStudy\x12\x1e.asktell.v1.ExportStudyRequest\x1a\x1f.asktell.v1.ExportStudyResponse0\x01\x12\x42\n\x0bImportStudy\x12\x1e.asktell.v1.ImportStudyRequest\x1a\x11.asktell.v1.Study(\x01\x12M\n\nWatchStudy\x12\x1d.asktell.v1.WatchStudyRequest\x1a\x1e.asktell.v1.WatchStudyResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,52 +42,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STUDY_LABELSENTRY']._loaded_options = None
   _globals['_STUDY_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_STUDY']._serialized_start=263
-  _globals['_STUDY']._serialized_end=742
-  _globals['_STUDY_LABELSENTRY']._serialized_start=609
-  _globals['_STUDY_LABELSENTRY']._serialized_end=654
-  _globals['_STUDY_STATE']._serialized_start=656
-  _globals['_STUDY_STATE']._serialized_end=742
-  _globals['_STUDYSPEC']._serialized_start=745
-  _globals['_STUDYSPEC']._serialized_end=1205
-  _globals['_STUDYSPEC_LATETELLS']._serialized_start=1111
-  _globals['_STUDYSPEC_LATETELLS']._serialized_end=1196
-  _globals['_BUDGET']._serialized_start=1208
-  _globals['_BUDGET']._serialized_end=1393
-  _globals['_TRIALCOUNTS']._serialized_start=1396
-  _globals['_TRIALCOUNTS']._serialized_end=1532
-  _globals['_CREATESTUDYREQUEST']._serialized_start=1534
-  _globals['_CREATESTUDYREQUEST']._serialized_end=1622
-  _globals['_GETSTUDYREQUEST']._serialized_start=1624
-  _globals['_GETSTUDYREQUEST']._serialized_end=1655
-  _globals['_LISTSTUDIESREQUEST']._serialized_start=1657
-  _globals['_LISTSTUDIESREQUEST']._serialized_end=1732
-  _globals['_LISTSTUDIESRESPONSE']._serialized_start=1734
-  _globals['_LISTSTUDIESRESPONSE']._serialized_end=1816
-  _globals['_UPDATESTUDYREQUEST']._serialized_start=1818
-  _globals['_UPDATESTUDYREQUEST']._serialized_end=1921
-  _globals['_DELETESTUDYREQUEST']._serialized_start=1923
-  _globals['_DELETESTUDYREQUEST']._serialized_end=1957
-  _globals['_WATCHSTUDYREQUEST']._serialized_start=1959
-  _globals['_WATCHSTUDYREQUEST']._serialized_end=2016
-  _globals['_WATCHSTUDYRESPONSE']._serialized_start=2018
-  _globals['_WATCHSTUDYRESPONSE']._serialized_end=2093
-  _globals['_CHANGE']._serialized_start=2095
-  _globals['_CHANGE']._serialized_end=2203
-  _globals['_EXPORTSTUDYREQUEST']._serialized_start=2205
-  _globals['_EXPORTSTUDYREQUEST']._serialized_end=2239
-  _globals['_EXPORTSTUDYRESPONSE']._serialized_start=2241
-  _globals['_EXPORTSTUDYRESPONSE']._serialized_end=2306
-  _globals['_IMPORTSTUDYREQUEST']._serialized_start=2308
-  _globals['_IMPORTSTUDYREQUEST']._serialized_end=2426
-  _globals['_ARCHIVERECORD']._serialized_start=2429
-  _globals['_ARCHIVERECORD']._serialized_end=2628
-  _globals['_ARCHIVEHEADER']._serialized_start=2630
-  _globals['_ARCHIVEHEADER']._serialized_end=2746
-  _globals['_ARCHIVEDMEASUREMENTS']._serialized_start=2748
-  _globals['_ARCHIVEDMEASUREMENTS']._serialized_end=2833
-  _globals['_ARCHIVEEND']._serialized_start=2835
-  _globals['_ARCHIVEEND']._serialized_end=2884
-  _globals['_STUDYSERVICE']._serialized_start=2887
-  _globals['_STUDYSERVICE']._serialized_end=3473
+  _globals['_STUDY']._serialized_start=290
+  _globals['_STUDY']._serialized_end=769
+  _globals['_STUDY_LABELSENTRY']._serialized_start=636
+  _globals['_STUDY_LABELSENTRY']._serialized_end=681
+  _globals['_STUDY_STATE']._serialized_start=683
+  _globals['_STUDY_STATE']._serialized_end=769
+  _globals['_STUDYSPEC']._serialized_start=772
+  _globals['_STUDYSPEC']._serialized_end=1281
+  _globals['_STUDYSPEC_LATETELLS']._serialized_start=1187
+  _globals['_STUDYSPEC_LATETELLS']._serialized_end=1272
+  _globals['_BUDGET']._serialized_start=1284
+  _globals['_BUDGET']._serialized_end=1469
+  _globals['_TRIALCOUNTS']._serialized_start=1472
+  _globals['_TRIALCOUNTS']._serialized_end=1608
+  _globals['_CREATESTUDYREQUEST']._serialized_start=1610
+  _globals['_CREATESTUDYREQUEST']._serialized_end=1698
+  _globals['_GETSTUDYREQUEST']._serialized_start=1700
+  _globals['_GETSTUDYREQUEST']._serialized_end=1731
+  _globals['_LISTSTUDIESREQUEST']._serialized_start=1733
+  _globals['_LISTSTUDIESREQUEST']._serialized_end=1808
+  _globals['_LISTSTUDIESRESPONSE']._serialized_start=1810
+  _globals['_LISTSTUDIESRESPONSE']._serialized_end=1892
+  _globals['_UPDATESTUDYREQUEST']._serialized_start=1894
+  _globals['_UPDATESTUDYREQUEST']._serialized_end=1997
+  _globals['_DELETESTUDYREQUEST']._serialized_start=1999
+  _globals['_DELETESTUDYREQUEST']._serialized_end=2033
+  _globals['_WATCHSTUDYREQUEST']._serialized_start=2035
+  _globals['_WATCHSTUDYREQUEST']._serialized_end=2092
+  _globals['_WATCHSTUDYRESPONSE']._serialized_start=2094
+  _globals['_WATCHSTUDYRESPONSE']._serialized_end=2169
+  _globals['_CHANGE']._serialized_start=2171
+  _globals['_CHANGE']._serialized_end=2279
+  _globals['_EXPORTSTUDYREQUEST']._serialized_start=2281
+  _globals['_EXPORTSTUDYREQUEST']._serialized_end=2315
+  _globals['_EXPORTSTUDYRESPONSE']._serialized_start=2317
+  _globals['_EXPORTSTUDYRESPONSE']._serialized_end=2382
+  _globals['_IMPORTSTUDYREQUEST']._serialized_start=2384
+  _globals['_IMPORTSTUDYREQUEST']._serialized_end=2502
+  _globals['_ARCHIVERECORD']._serialized_start=2505
+  _globals['_ARCHIVERECORD']._serialized_end=2704
+  _globals['_ARCHIVEHEADER']._serialized_start=2706
+  _globals['_ARCHIVEHEADER']._serialized_end=2822
+  _globals['_ARCHIVEDMEASUREMENTS']._serialized_start=2824
+  _globals['_ARCHIVEDMEASUREMENTS']._serialized_end=2909
+  _globals['_ARCHIVEEND']._serialized_start=2911
+  _globals['_ARCHIVEEND']._serialized_end=2960
+  _globals['_STUDYSERVICE']._serialized_start=2963
+  _globals['_STUDYSERVICE']._serialized_end=3549
 # @@protoc_insertion_point(module_scope)

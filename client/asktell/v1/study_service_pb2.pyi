@@ -6,6 +6,7 @@ Studies: one optimisation problem with its history each."""
 
 from asktell.v1 import metric_pb2 as _metric_pb2
 from asktell.v1 import search_space_pb2 as _search_space_pb2
+from asktell.v1 import stopping_pb2 as _stopping_pb2
 from asktell.v1 import trial_service_pb2 as _trial_service_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -178,6 +179,7 @@ class StudySpec(_message.Message):
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     LATE_TELLS_FIELD_NUMBER: _builtins.int
     NOISY_FIELD_NUMBER: _builtins.int
+    STOPPING_RULE_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Optional. What chooses candidates; `auto` if empty. `auto`: `gp`, or `evolution` for a study too large for it, and each trial's origin says
     why. `gp`: a Gaussian process, for the fewest trials. `gp-botorch`: the same course on BoTorch, on the server's torch device. `evolution`: a
@@ -216,6 +218,10 @@ class StudySpec(_message.Message):
     def lease_duration(self) -> _duration_pb2.Duration:
         """Optional. How long a worker's claim on a trial lasts without renewal: 1 s to 7 days; 60 s if absent."""
 
+    @_builtins.property
+    def stopping_rule(self) -> _stopping_pb2.StoppingRule:
+        """Optional. What decides that a trial may stop early; without it the service stops none."""
+
     def __init__(
         self,
         *,
@@ -229,10 +235,11 @@ class StudySpec(_message.Message):
         max_attempts: _builtins.int = ...,
         late_tells: Global___StudySpec.LateTells.ValueType = ...,
         noisy: _builtins.bool = ...,
+        stopping_rule: _stopping_pb2.StoppingRule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "lease_duration", b"lease_duration", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "lease_duration", b"lease_duration", "seed", b"seed", "stopping_rule", b"stopping_rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "input_constraints", b"input_constraints", "late_tells", b"late_tells", "lease_duration", b"lease_duration", "max_attempts", b"max_attempts", "noisy", b"noisy", "objectives", b"objectives", "outcome_constraints", b"outcome_constraints", "parameters", b"parameters", "policy", b"policy", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "input_constraints", b"input_constraints", "late_tells", b"late_tells", "lease_duration", b"lease_duration", "max_attempts", b"max_attempts", "noisy", b"noisy", "objectives", b"objectives", "outcome_constraints", b"outcome_constraints", "parameters", b"parameters", "policy", b"policy", "seed", b"seed", "stopping_rule", b"stopping_rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015

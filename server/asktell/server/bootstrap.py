@@ -16,10 +16,12 @@ import structlog
 from asktell.server.application import failpoints
 from asktell.server.application.beliefs import Oracle
 from asktell.server.application.clerk import Clerk
+from asktell.server.application.curves import Curves
 from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
 from asktell.server.application.imports import discard_abandoned
 from asktell.server.application.leases import expire_leases
+from asktell.server.application.reports import Reports
 from asktell.server.application.watch import Feeds
 from asktell.server.domain.errors import Unavailable
 from asktell.server.persistence.address import UnusableDatabase
@@ -33,6 +35,7 @@ from asktell.server.policies.torch_device import UnusableDevice
 from asktell.server.rpc.convert.study import pack_changes
 from asktell.server.rpc.server import RpcServer, build_server
 from asktell.server.settings import Settings
+from asktell.server.stopping.judge import judge
 
 log = structlog.get_logger("asktell.server")
 
@@ -82,11 +85,13 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             speculate=settings.speculate,
         )
         stack.push_async_callback(desk.close)
+        clerk = Clerk(store)
         feeds = Feeds(store, pack=pack_changes)
         with _start_errors():
             rpc = build_server(
                 desk,
-                Clerk(store),
+                clerk,
+                Reports(clerk, Curves(store), judge),
                 feeds,
                 Oracle(desk.history, engine, longest=settings.ask_time_limit),
                 listen=settings.listen,

@@ -14,6 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from asktell.server.application.curves import chart
 from asktell.server.application.failpoints import reach
 from asktell.server.application.ports import Locked, Replay, Request, Store, Transaction
 from asktell.server.application.requests import Unchanged, replay_of, write_once
@@ -162,7 +163,8 @@ class _Batch:
         if not ledger.amended and not replies:
             raise Unchanged(outcomes)
         tx.update_trials(locked.study.id, list(ledger.amended.values()))
-        tx.record_measurements(locked.study.id, ledger.measurements, now=locked.now)
+        charted = chart(locked.study.spec, {number: trial.sequence for number, trial in ledger.amended.items()})
+        tx.record_measurements(locked.study.id, ledger.measurements, now=locked.now, charted=charted)
         tx.save_replies(locked.study.id, replies, now=locked.now)
         reach("tell.updated")
         return outcomes

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from asktell.server.application.archive import Header, Inspection, Record, Reported
+from asktell.server.application.curves import chart
 from asktell.server.application.exports import digest_of
 from asktell.server.application.ports import Request, Store, Transaction
 from asktell.server.application.requests import replay_of
 from asktell.server.application.studies import CountedStudy, counted
 from asktell.server.domain.errors import AlreadyExists, Conflict, Unavailable
-from asktell.server.domain.study import StudyName
+from asktell.server.domain.study import StudyName, StudySpec
 from asktell.server.domain.text import check_identifier
 from asktell.server.domain.trial import Trial
 
@@ -61,7 +62,7 @@ class Importer:
                 records = await asyncio.to_thread(inspection.take_all, batch)
                 if staged == NOTHING and records:
                     staged = await self._stage(command, inspection.header)
-                await self._store(staged, records)
+                await self._store(staged, records, inspection.header)
             inspection.require_end()
             return await self._publish(command, inspection, staged)
         finally:
@@ -74,10 +75,10 @@ class Importer:
         key = self.new_nonce()
         return await self.store.write(lambda tx: tx.stage_study(header.study, key=key))
 
-    async def _store(self, staged: int, records: Sequence[Record]) -> None:
+    async def _store(self, staged: int, records: Sequence[Record], header: Header) -> None:
         for part in _portions(records):
             named = [replace(each, nonce=self.new_nonce()) if isinstance(each, Trial) else each for each in part]
-            await self.store.write(partial(_insert, staged=staged, records=named))
+            await self.store.write(partial(_insert, staged=staged, spec=header.study.spec, records=named))
 
     async def _publish(self, command: ImportStudy, inspection: Inspection, staged: int) -> bytes:
         study = replace(inspection.header.study, id=staged, name=command.target(inspection.header))
@@ -141,13 +142,15 @@ def _given_up() -> Unavailable:
     return Unavailable("the import stood still for too long and was given up; try again", reason="IMPORT_GIVEN_UP")
 
 
-def _insert(tx: Transaction, *, staged: int, records: Sequence[Record]) -> None:
+def _insert(tx: Transaction, *, staged: int, spec: StudySpec, records: Sequence[Record]) -> None:
     if not tx.keep_staged(staged):
         raise _given_up()
     tx.insert_trials(staged, [record for record in records if isinstance(record, Trial)])
     for record in records:
         if isinstance(record, Reported):
-            tx.insert_measurements(staged, record.number, record.measurements)
+            # Their trials' changes are of the exported study; the new one's own all come after its first.
+            charted = chart(spec, {record.number: 1})
+            tx.insert_measurements(staged, record.number, record.measurements, charted=charted)
 
 
 def _portions(records: Sequence[Record]) -> Iterator[list[Record]]:

@@ -16,7 +16,7 @@ from asktell.server.application.ports import Store, Transaction
 from asktell.server.application.studies import locked_study, missing_study
 from asktell.server.domain.errors import STUDY_BUSY, InvalidArgument, Unavailable
 from asktell.server.domain.metric import Measurement, check_measurements
-from asktell.server.domain.study import StudyName
+from asktell.server.domain.study import Study, StudyName
 from asktell.server.domain.text import check_checkpoint_uri, check_lease_token
 from asktell.server.domain.trial import Lease, Trial, TrialName, TrialState
 
@@ -233,21 +233,28 @@ def _going_on(trial: Trial) -> Verdict:
     return Verdict(trial.number, Directive.CONTINUE, lease=trial.lease)
 
 
-def report(command: Report) -> Change[Verdict]:
-    """The change that keeps the measurements and renews the lease; its reply says whether to go on. A lost lease keeps nothing and is an
-    answer, not an error.
-    """
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a report, whatever a stopping rule may say of it, and the study as it stands."""
+
+    verdict: Verdict
+    study: Study
+
+
+def report(command: Report) -> Change[Taken]:
+    """The change that keeps the measurements and renews the lease. A lost lease keeps nothing and is an answer, not an error."""
     command.validate()
     number = command.trial.number
 
-    def amend(draft: Draft) -> Verdict:
+    def amend(draft: Draft) -> Taken:
         trial = draft.trial(number)
         if trial.resumable(command.lease_token) and draft.may_resume():
             trial = trial.resumed(now=draft.now)
         if not trial.holds(command.lease_token):
-            return _verdict(trial, Renewal(number, command.lease_token))
+            return Taken(_verdict(trial, Renewal(number, command.lease_token)), draft.study)
         draft.record(number, command.measurements)
-        return _going_on(draft.change(trial.renewed(now=draft.now).noted(checkpoint_uri=command.checkpoint_uri)))
+        kept = draft.change(trial.renewed(now=draft.now).noted(checkpoint_uri=command.checkpoint_uri))
+        return Taken(_going_on(kept), draft.study)
 
     return Change(study=command.trial.study, numbers=[number], amend=amend)
 

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from asktell.server.domain.beliefs import Question
 from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.policy import Decision, SuggestRequest
+from asktell.server.domain.stopping import StopRequest
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, TrialCounts
 from asktell.server.domain.trial import Lease, Trial, TrialState
 
@@ -101,6 +102,40 @@ class StoredMetric:
         return self.number, self.step, self.metric
 
 
+@dataclass(frozen=True, slots=True)
+class Charted:
+    """The metric that a study's stopping rule looks at, and the sequence number of each trial's change, by the trial's number."""
+
+    metric: str
+    sequences: Mapping[int, int]
+
+
+CurvePlace = tuple[int, int, int]
+"""A sequence number, a trial's number and a step."""
+
+FIRST_POINT: CurvePlace = (0, 0, -1)
+"""Before all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """The value of the metric that a stopping rule looks at, at a step of a trial, and the sequence number of the change it came with."""
+
+    sequence: int
+    number: int
+    step: int
+    value: float
+
+    @property
+    def place(self) -> CurvePlace:
+        """Its place in the order of changes."""
+        return self.sequence, self.number, self.step
+
+
+Judge = Callable[[StopRequest], str | None]
+"""Why a trial shall stop, for a person to read; None if it shall go on."""
+
+
 class Transaction(Protocol):
     """One database transaction. Each method is one statement at most; one that has nothing to do is none.
 
@@ -173,9 +208,16 @@ class Transaction(Protocol):
         """
 
     def record_measurements(
-        self, study_id: int, measurements: Mapping[int, Sequence[Measurement]], *, now: datetime
+        self,
+        study_id: int,
+        measurements: Mapping[int, Sequence[Measurement]],
+        *,
+        now: datetime,
+        charted: Charted | None = None,
     ) -> None:
-        """Store measurements of trials, by the trials' numbers; a step that is there is replaced, metric by metric."""
+        """Store measurements of trials, by the trials' numbers; a step that is there is replaced, metric by metric. With `charted` those
+        of its metric are points of the trials' curves.
+        """
 
     def list_measurements(self, study_id: int, number: int) -> list[Measurement]:
         """The measurements of a trial, in the order of steps."""
@@ -183,8 +225,13 @@ class Transaction(Protocol):
     def metrics_after(self, study_id: int, after: MetricKey, *, limit: int) -> list[StoredMetric]:
         """What was measured in the study's trials after a place, in the order of places."""
 
-    def insert_measurements(self, study_id: int, number: int, measurements: Sequence[Measurement]) -> None:
-        """Store measurements of a trial that has none of these steps, each with its own time."""
+    def insert_measurements(
+        self, study_id: int, number: int, measurements: Sequence[Measurement], *, charted: Charted | None = None
+    ) -> None:
+        """Store measurements of a trial that has none of these steps, each with its own time; `charted` as in `record_measurements`."""
+
+    def curve_points(self, study_id: int, after: CurvePlace, *, limit: int) -> list[CurvePoint]:
+        """Points of the curves of the study's trials after a place, in the order of places. One that was replaced has its new place."""
 
     def stage_study(self, study: Study, *, key: str) -> int:
         """Create a study that no name reaches, with all its columns but the name; `key` is unique; its id."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from asktell.server.application.clerk import Change, Draft, missing_trial
+from asktell.server.application.curves import chart
 from asktell.server.application.history import History
 from asktell.server.application.ports import Locked, Request, Transaction
 from asktell.server.application.requests import keep_reply, refuse_replay
@@ -89,7 +90,9 @@ def add_trials(tx: Transaction, command: AddTrials, *, pack: Callable[[Sequence[
     checked = _check(command, locked.study.spec)
     trials = [_trial(command, locked, new, index) for index, new in enumerate(checked)]
     tx.insert_trials(locked.study.id, trials)
-    tx.record_measurements(locked.study.id, {trial.number: trial.measurements for trial in trials}, now=locked.now)
+    measurements = {trial.number: trial.measurements for trial in trials}
+    charted = chart(locked.study.spec, {trial.number: trial.sequence for trial in trials})
+    tx.record_measurements(locked.study.id, measurements, now=locked.now, charted=charted)
     return keep_reply(tx, locked, command.request, pack(trials))
 
 

@@ -180,6 +180,13 @@ class StoppingRule:
     warmup_steps: int = 0
     max_step: int | None = None
 
+    def __str__(self) -> str:
+        """The rule as its user wrote it."""
+        parts = [(field.name, getattr(self.kind, field.name), field.default) for field in fields(self.kind)]
+        parts += [("warmup_steps", self.warmup_steps, 0), ("max_step", self.max_step, None)]
+        of = f" of {self.metric}" if self.metric else ""
+        return ", ".join([f"{self.name}{of}", *(f"{name} {part}" for name, part, default in parts if part != default)])
+
     @property
     def name(self) -> str:
         """The kind's name in the contract."""

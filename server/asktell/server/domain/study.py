@@ -10,6 +10,7 @@ from enum import Enum
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.metric import Objective, OutcomeConstraint, check_constraints, check_objectives
 from asktell.server.domain.space import SearchSpace
+from asktell.server.domain.stopping import StoppingRule
 from asktell.server.domain.text import check_identifier, excerpt
 
 MIN_LEASE = timedelta(seconds=1)
@@ -87,6 +88,7 @@ class StudySpec:
     max_attempts: int = DEFAULT_ATTEMPTS
     late_tells: LateTells = LateTells.ACCEPT
     noisy: bool = False
+    stopping_rule: StoppingRule | None = None
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the spec if a part makes no sense. The policy's name is the engine's to judge."""
@@ -96,6 +98,8 @@ class StudySpec:
         if self.seed is not None and self.seed not in INT64:
             raise InvalidArgument("seed", f"{self.seed} is not a 64-bit integer")
         check_lease_duration("lease_duration", self.lease_duration)
+        if self.stopping_rule is not None:
+            self.stopping_rule.validate(self.objectives)
         if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
             raise InvalidArgument("max_attempts", f"must be from 1 to {MAX_ATTEMPTS}, not {self.max_attempts}")
 
@@ -153,10 +157,11 @@ class Study:
             "max_attempts",
             "late_tells",
             "noisy",
+            "stopping_rule",
         ):
             kept, given = getattr(self.spec, name), getattr(spec, name)
             if kept != given:
-                return f"{name} {_shown(kept)}, not {_shown(given)}"
+                return f"{name} {_shown(kept, absent='none')}, not {_shown(given, absent='none')}"
         if spec.seed is not None and spec.seed != self.seed:
             return f"seed {self.seed}, not {spec.seed}"
         for name in ("max_trials", "max_duration", "max_failures", "max_parallel"):
@@ -195,11 +200,11 @@ def _described(part: Objective | OutcomeConstraint) -> str:
     return f"{part.goal.value} {part.metric}{reference}"
 
 
-def _shown(part: object) -> str:
+def _shown(part: object, *, absent: str = "unlimited") -> str:
     """A part of a study as its user wrote it."""
     match part:
         case None:
-            return "unlimited"
+            return absent
         case timedelta():
             return f"{part.total_seconds():g} s"
         case LateTells():

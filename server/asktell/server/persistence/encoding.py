@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -28,6 +29,7 @@ from asktell.server.domain.space import (
     ParameterValue,
     SearchSpace,
 )
+from asktell.server.domain.stopping import StoppingRule, make_kind
 from asktell.server.domain.study import Budget, LateTells, StudySpec
 from asktell.server.domain.trial import Origin, Prediction
 
@@ -159,6 +161,7 @@ def pack_spec(spec: StudySpec) -> str:
             "max_attempts": spec.max_attempts,
             "late_tells": spec.late_tells.value,
             "noisy": spec.noisy,
+            "stopping_rule": None if spec.stopping_rule is None else _stopping_rule(spec.stopping_rule),
         }
     )
 
@@ -185,6 +188,31 @@ def unpack_spec(text: str) -> StudySpec:
         max_attempts=content["max_attempts"],
         late_tells=LateTells(content["late_tells"]),
         noisy=content["noisy"],
+        stopping_rule=_read_stopping_rule(content.get("stopping_rule")),
+    )
+
+
+def _stopping_rule(rule: StoppingRule) -> dict[str, Any]:
+    return {
+        "kind": rule.name,
+        "fields": asdict(rule.kind),
+        "metric": rule.metric,
+        "goal": None if rule.goal is None else rule.goal.value,
+        "warmup_steps": rule.warmup_steps,
+        "max_step": rule.max_step,
+    }
+
+
+def _read_stopping_rule(content: dict[str, Any] | None) -> StoppingRule | None:
+    if content is None:
+        return None
+    goal = content["goal"]
+    return StoppingRule(
+        kind=make_kind(content["kind"], content["fields"]),
+        metric=content["metric"],
+        goal=None if goal is None else Goal(goal),
+        warmup_steps=content["warmup_steps"],
+        max_step=content["max_step"],
     )
 
 

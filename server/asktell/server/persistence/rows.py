@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from asktell.server.application.ports import NewStudy, Replay, Request, StoredMetric
+from asktell.server.application.ports import Charted, CurvePoint, NewStudy, Replay, Request, StoredMetric
 from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.study import Study, StudyName, StudyState, TrialCounts
 from asktell.server.domain.trial import Lease, Trial, TrialState
@@ -158,7 +158,7 @@ def trial_counts(rows: Iterable[Row[Any]]) -> dict[int, TrialCounts]:
 
 
 def measurement_values(
-    study_id: int, measurements: Mapping[int, Sequence[Measurement]], now: datetime | None
+    study_id: int, measurements: Mapping[int, Sequence[Measurement]], now: datetime | None, charted: Charted | None
 ) -> Iterator[Values]:
     """One row for each metric of each measurement of each trial, by its number; `now` is the time of those that have none."""
     for number, measurement in _numbered(measurements):
@@ -171,6 +171,7 @@ def measurement_values(
                 "value": value.value,
                 "standard_error": value.standard_error,
                 "create_time": measurement.create_time or now,
+                "change_seq": charted.sequences[number] if charted and charted.metric == metric else None,
             }
 
 
@@ -191,6 +192,11 @@ def measurements(rows: Iterable[Row[Any]]) -> list[Measurement]:
 def stored_metric(row: Row[Any]) -> StoredMetric:
     """The metric in a row of `measurements`."""
     return StoredMetric(row.number, row.step, row.metric, MetricValue(row.value, row.standard_error), row.create_time)
+
+
+def curve_point(row: Row[Any]) -> CurvePoint:
+    """The point of a curve in a row of `measurements`."""
+    return CurvePoint(row.change_seq, row.number, row.step, row.value)
 
 
 def measurement_by_number(rows: Iterable[Row[Any]]) -> dict[int, Measurement]:

@@ -178,7 +178,7 @@ RENEW_LEASES = (
 RECORD_MEASUREMENTS = {
     dialect: (statement := insert_into(measurements)).on_conflict_do_update(
         index_elements=list(measurements.primary_key),
-        set_={name: statement.excluded[name] for name in ("value", "standard_error", "create_time")},
+        set_={name: statement.excluded[name] for name in ("value", "standard_error", "create_time", "change_seq")},
     )
     for dialect, insert_into in _ON_CONFLICT.items()
 }
@@ -201,6 +201,18 @@ METRICS_AFTER = (
 )
 
 INSERT_MEASUREMENTS = insert(measurements)
+
+CURVE_POINTS = (
+    select(measurements.c.change_seq, measurements.c.number, measurements.c.step, measurements.c.value)
+    .where(
+        measurements.c.study_id == bindparam("of_study"),
+        measurements.c.change_seq.is_not(None),
+        tuple_(measurements.c.change_seq, measurements.c.number, measurements.c.step)
+        > tuple_(bindparam("after_sequence"), bindparam("after_number"), bindparam("after_step")),
+    )
+    .order_by(measurements.c.change_seq, measurements.c.number, measurements.c.step)
+    .limit(bindparam("limit"))
+)
 
 STAGED = "#staged"
 """The project of studies that are being imported: no id of a project begins so."""

@@ -99,7 +99,18 @@ measurements = Table(
     Column("value", ExactFloat, nullable=False),
     Column("standard_error", ExactFloat),
     Column("create_time", Instant, nullable=False),
+    # Of what a stopping rule looks at: the sequence number of the trial's change that came with it.
+    Column("change_seq", BigInteger),
     ForeignKeyConstraint(["study_id", "number"], ["trials.study_id", "trials.number"], ondelete="CASCADE"),
+)
+Index(
+    "ix_measurements_curves",
+    measurements.c.study_id,
+    measurements.c.change_seq,
+    measurements.c.number,
+    measurements.c.step,
+    postgresql_where=measurements.c.change_seq.is_not(None),
+    sqlite_where=measurements.c.change_seq.is_not(None),
 )
 
 policy_hints = Table(

@@ -9,7 +9,18 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, Row
 from sqlalchemy.exc import IntegrityError
 
-from asktell.server.application.ports import Found, Locked, MetricKey, NewStudy, Replay, Request, StoredMetric
+from asktell.server.application.ports import (
+    Charted,
+    CurvePlace,
+    CurvePoint,
+    Found,
+    Locked,
+    MetricKey,
+    NewStudy,
+    Replay,
+    Request,
+    StoredMetric,
+)
 from asktell.server.domain.errors import Conflict
 from asktell.server.domain.metric import Measurement
 from asktell.server.domain.study import Study, StudyName, TrialCounts
@@ -152,9 +163,14 @@ class SqlTransaction:
         return {(row.study_id, row.number): rows.lease(row) for row in renewed}
 
     def record_measurements(
-        self, study_id: int, measurements: Mapping[int, Sequence[Measurement]], *, now: datetime
+        self,
+        study_id: int,
+        measurements: Mapping[int, Sequence[Measurement]],
+        *,
+        now: datetime,
+        charted: Charted | None = None,
     ) -> None:
-        values = list(rows.measurement_values(study_id, measurements, now))
+        values = list(rows.measurement_values(study_id, measurements, now, charted))
         if values:
             self._execute(statements.RECORD_MEASUREMENTS[self._dialect], values)
 
@@ -162,14 +178,22 @@ class SqlTransaction:
         parameters = {"of_study": study_id, "of_number": number}
         return rows.measurements(self._execute(statements.LIST_MEASUREMENTS, parameters))
 
+    def curve_points(self, study_id: int, after: CurvePlace, *, limit: int) -> list[CurvePoint]:
+        sequence, number, step = after
+        place = {"after_sequence": sequence, "after_number": number, "after_step": step}
+        found = self._execute(statements.CURVE_POINTS, {"of_study": study_id, "limit": limit, **place})
+        return [rows.curve_point(row) for row in found]
+
     def metrics_after(self, study_id: int, after: MetricKey, *, limit: int) -> list[StoredMetric]:
         number, step, metric = after
         place = {"after_number": number, "after_step": step, "after_metric": metric}
         found = self._execute(statements.METRICS_AFTER, {"of_study": study_id, "limit": limit, **place})
         return [rows.stored_metric(row) for row in found]
 
-    def insert_measurements(self, study_id: int, number: int, measurements: Sequence[Measurement]) -> None:
-        values = list(rows.measurement_values(study_id, {number: measurements}, None))
+    def insert_measurements(
+        self, study_id: int, number: int, measurements: Sequence[Measurement], *, charted: Charted | None = None
+    ) -> None:
+        values = list(rows.measurement_values(study_id, {number: measurements}, None, charted))
         if values:
             self._execute(statements.INSERT_MEASUREMENTS, values)
 

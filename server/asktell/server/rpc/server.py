@@ -13,6 +13,7 @@ from asktell.server.application.beliefs import Oracle
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.leases import Renewals
+from asktell.server.application.reports import Reports
 from asktell.server.application.watch import Feeds
 from asktell.server.rpc.interceptor import Boundary
 from asktell.server.rpc.study_servicer import StudyServicer
@@ -67,7 +68,7 @@ class RpcServer:
 
 
 def build_server(
-    desk: Desk, clerk: Clerk, feeds: Feeds, oracle: Oracle, *, listen: str, max_connection_age: float
+    desk: Desk, clerk: Clerk, reports: Reports, feeds: Feeds, oracle: Oracle, *, listen: str, max_connection_age: float
 ) -> RpcServer:
     """A server on `listen` (HOST:PORT, port 0 for any). Raises OSError if the address cannot be had.
 
@@ -76,7 +77,7 @@ def build_server(
     options = [*_OPTIONS, ("grpc.max_connection_age_ms", int(max_connection_age * 1000))]
     server = grpc.aio.server(interceptors=[Boundary()], options=options)
     add_StudyServiceServicer_to_server(StudyServicer(desk.store, clerk, desk.engine, desk.history, feeds), server)
-    add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, Renewals(desk.store, clerk)), server)
+    add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, Renewals(desk.store, clerk), reports), server)
     add_SurrogateServiceServicer_to_server(SurrogateServicer(oracle), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

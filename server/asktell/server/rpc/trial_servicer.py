@@ -12,6 +12,7 @@ from asktell.server.application.ask import Answer
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.failpoints import reach
+from asktell.server.application.reports import Reports
 from asktell.server.application.tell import tell
 from asktell.server.domain.study import StudyName
 from asktell.server.domain.trial import Trial, TrialName
@@ -31,6 +32,7 @@ class TrialServicer(TrialServiceServicer):
     desk: Desk
     clerk: Clerk
     renewals: leases.Renewals
+    reports: Reports
 
     async def Ask(self, request: pb.AskRequest, context: Any) -> Any:
         remaining = context.time_remaining()
@@ -53,7 +55,7 @@ class TrialServicer(TrialServiceServicer):
         return reply
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
-        verdict = await self.clerk.make(leases.report(convert.read_report(request)))
+        verdict = await self.reports.report(convert.read_report(request))
         reach("report.committed")
         return convert.report_message(verdict)
 

@@ -24,15 +24,25 @@ def read_objectives(objectives: Iterable[pb.Objective]) -> tuple[Objective, ...]
 
 
 def _read_objective(index: int, message: pb.Objective) -> Objective:
-    if message.goal not in _GOALS_READ:
-        raise InvalidArgument(f"objectives[{index}].goal", "must be GOAL_MINIMIZE or GOAL_MAXIMIZE")
     reference = message.reference if message.HasField("reference") else None
-    return Objective(message.metric, _GOALS_READ[message.goal], reference)
+    return Objective(message.metric, read_goal(f"objectives[{index}].goal", message.goal), reference)
+
+
+def read_goal(path: str, goal: pb.Objective.Goal.ValueType) -> Goal:
+    """The goal, or InvalidArgument that names `path`."""
+    if goal not in _GOALS_READ:
+        raise InvalidArgument(path, "must be GOAL_MINIMIZE or GOAL_MAXIMIZE")
+    return _GOALS_READ[goal]
+
+
+def goal_message(goal: Goal) -> pb.Objective.Goal.ValueType:
+    """The message's value for a goal."""
+    return _GOALS[goal]
 
 
 def objective_message(objective: Objective) -> pb.Objective:
     """The message for an objective."""
-    return pb.Objective(metric=objective.metric, goal=_GOALS[objective.goal], reference=objective.reference)
+    return pb.Objective(metric=objective.metric, goal=goal_message(objective.goal), reference=objective.reference)
 
 
 def read_constraints(constraints: Iterable[pb.OutcomeConstraint]) -> tuple[OutcomeConstraint, ...]:

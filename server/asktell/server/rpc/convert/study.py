@@ -22,6 +22,7 @@ from asktell.server.domain.study import (
 from asktell.server.domain.text import check_identifier, excerpt
 from asktell.server.rpc.convert.metric import constraint_message, objective_message, read_constraints, read_objectives
 from asktell.server.rpc.convert.space import read_space, spec_message
+from asktell.server.rpc.convert.stopping import read_stopping_rule, stopping_message
 from asktell.server.rpc.convert.time import duration, read_duration, read_time, timestamp
 from asktell.server.rpc.convert.trial import trial_message
 from asktell.v1 import study_service_pb2 as pb
@@ -80,6 +81,7 @@ def _read_spec(message: pb.StudySpec) -> StudySpec:
         max_attempts=message.max_attempts or DEFAULT_ATTEMPTS,
         late_tells=_LATE_TELLS_READ[message.late_tells],
         noisy=message.noisy,
+        stopping_rule=read_stopping_rule(message.stopping_rule) if message.HasField("stopping_rule") else None,
     )
 
 
@@ -193,6 +195,7 @@ def _spec_message(spec: StudySpec, *, seed: int) -> pb.StudySpec:
         max_attempts=spec.max_attempts,
         late_tells=_LATE_TELLS[spec.late_tells],
         noisy=spec.noisy,
+        stopping_rule=None if spec.stopping_rule is None else stopping_message(spec.stopping_rule),
     )
 
 

@@ -1,0 +1,96 @@
+"""What this replica knows of the curves that stopping rules look at: a cache that is brought up to date by each read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from asktell.server.application.ports import FIRST_POINT, Charted, CurvePlace, CurvePoint, Store, Transaction
+from asktell.server.domain.curve import Curve
+from asktell.server.domain.metric import Objective
+from asktell.server.domain.study import Study, StudySpec
+
+PAGE = 10_000
+"""Points in one read."""
+
+
+def chart(spec: StudySpec, sequences: Mapping[int, int]) -> Charted | None:
+    """What the study's stopping rule looks at in trials, whose changes' sequence numbers are given by their numbers; None without a rule."""
+    if spec.stopping_rule is None:
+        return None
+    metric = spec.stopping_rule.looked_at(spec.objectives).metric
+    return Charted(metric, sequences)
+
+
+@dataclass(slots=True)
+class _Known:
+    place: CurvePlace = FIRST_POINT
+    curves: dict[int, Curve] = field(default_factory=dict)
+    points: int = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def learn(self, points: Sequence[CurvePoint], metric: Objective) -> None:
+        """Take in points that follow the place."""
+        changed: dict[int, dict[int, float]] = {}
+        for point in points:
+            changed.setdefault(point.number, {})[point.step] = metric.loss(point.value)
+            self.place = point.place
+        for number, losses in changed.items():
+            before = self.curves.get(number, Curve())
+            self.curves[number] = before.merged(losses)
+            self.points += len(self.curves[number].steps) - len(before.steps)
+
+
+class Curves:
+    """Reads the curves of studies that have a stopping rule, fetching only what is new. Used from the event loop alone.
+
+    The studies read last are remembered: at most `max_studies`, and of more than one at most `max_points` points in all (a million take
+    about 80 MB).
+    """
+
+    def __init__(self, store: Store, *, max_studies: int = 256, max_points: int = 1_000_000) -> None:
+        self._store = store
+        self._max_studies, self._max_points = max_studies, max_points
+        self._known: OrderedDict[int, _Known] = OrderedDict()
+        self._next: dict[int, asyncio.Task[Mapping[int, Curve]]] = {}
+
+    async def read(self, study: Study, metric: Objective) -> Mapping[int, Curve]:
+        """The curves by the trials' numbers, as of some time after the call. Those who wait for a study's next read share it."""
+        task = self._next.get(study.id)
+        if task is None:
+            task = self._next[study.id] = asyncio.create_task(self._read(study, metric))
+            task.add_done_callback(_retrieved)
+        return await asyncio.shield(task)
+
+    async def _read(self, study: Study, metric: Objective) -> Mapping[int, Curve]:
+        known = self._known.setdefault(study.id, _Known())
+        self._known.move_to_end(study.id)
+        async with known.turn:
+            # Who comes from now on may have written what this read does not see.
+            del self._next[study.id]
+            more = True
+            while more:
+                found = await self._store.read(partial(_next_page, study_id=study.id, after=known.place))
+                known.learn(found, metric)
+                more = len(found) == PAGE
+            self._shrink()
+            return dict(known.curves)
+
+    def _shrink(self) -> None:
+        points = sum(known.points for known in self._known.values())
+        while len(self._known) > 1 and (len(self._known) > self._max_studies or points > self._max_points):
+            _, dropped = self._known.popitem(last=False)
+            points -= dropped.points
+
+
+def _next_page(tx: Transaction, *, study_id: int, after: CurvePlace) -> list[CurvePoint]:
+    return tx.curve_points(study_id, after, limit=PAGE)
+
+
+def _retrieved(task: asyncio.Task[Mapping[int, Curve]]) -> None:
+    # Nobody may be left to hear of an error.
+    if not task.cancelled():
+        task.exception()

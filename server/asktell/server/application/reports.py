@@ -1,0 +1,43 @@
+"""Take reports, and say whether trials shall go on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from asktell.server.application.clerk import Clerk
+from asktell.server.application.curves import Curves
+from asktell.server.application.leases import Directive, Report, Verdict, report
+from asktell.server.application.ports import Judge
+from asktell.server.domain.stopping import StopRequest
+from asktell.server.domain.study import Study
+
+
+class Reports:
+    """Keeps what workers report, and has the study's stopping rule judge the trial. Used from the event loop alone.
+
+    The rule judges by what is durable: any replica comes to the same answer, and a report that is repeated, as after a lost reply, hears it
+    again unless more was measured meanwhile. Without a rule nothing is read.
+    """
+
+    def __init__(self, clerk: Clerk, curves: Curves, judge: Judge) -> None:
+        self._clerk, self._curves, self._judge = clerk, curves, judge
+
+    async def report(self, command: Report) -> Verdict:
+        """Keep the measurements and renew the lease; the verdict says whether to go on. A lost lease keeps nothing and is an answer."""
+        taken = await self._clerk.make(report(command))
+        if taken.verdict.directive is not Directive.CONTINUE:
+            return taken.verdict
+        why = await self._why_stop(command, taken.study)
+        return taken.verdict if why is None else replace(taken.verdict, directive=Directive.STOP, message=why)
+
+    async def _why_stop(self, command: Report, study: Study) -> str | None:
+        rule = study.spec.stopping_rule
+        if rule is None:
+            return None
+        metric = rule.looked_at(study.spec.objectives)
+        steps = [measurement.step for measurement in command.measurements if metric.metric in measurement.metrics]
+        if not steps or not rule.judges(max(steps)):
+            return None
+        curves = await self._curves.read(study, metric)
+        number = command.trial.number
+        return self._judge(StopRequest(rule=rule, metric=metric, curves=curves, number=number, step=max(steps)))
