@@ -29,7 +29,7 @@ class InProcess:
     """The policy `gp`, as the server calls it, of a recipe."""
 
     def __init__(self, problem: Problem, seed: int, recipe: Recipe) -> None:
-        self._space = SearchSpace(tuple(_spec(param) for param in problem.params))
+        self._space = SearchSpace(tuple(parameter_spec(param) for param in problem.params))
         self._seed, self._recipe = seed, recipe
         self._number = 0
         self._observations: list[Observation] = []
@@ -63,7 +63,8 @@ class InProcess:
         )
 
 
-def _spec(param: Param) -> ParameterSpec:
+def parameter_spec(param: Param) -> ParameterSpec:
+    """The parameter as the server has it."""
     when = Condition(param.when.parent, param.when.values) if param.when else None
     match param:
         case Choice():

@@ -28,7 +28,7 @@ class _Optuna:
         trial, configuration = self._study.ask(), dict[str, Any]()
         for param in self._problem.params:
             if param.when is None or param.when.holds(configuration):
-                configuration[param.name] = _suggested(trial, param)
+                configuration[param.name] = suggested(trial, param)
         return trial, configuration
 
     def tell(self, token: Any, configuration: Configuration, outcome: Outcome) -> None:  # noqa: ARG002
@@ -74,7 +74,8 @@ class Nsga2(_Optuna):
         super().__init__(problem, sampler)
 
 
-def _suggested(trial: Any, param: Param) -> Any:
+def suggested(trial: Any, param: Param) -> Any:
+    """The value that a trial gets for a parameter."""
     match param:
         case Choice():
             return trial.suggest_categorical(param.name, list(param.values))

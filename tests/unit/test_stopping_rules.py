@@ -120,6 +120,12 @@ def test_nobody_is_judged_below_the_first_rung() -> None:
     assert judge(request(SuccessiveHalving(min_step=2), curves, 4)) is not None
 
 
+def test_a_trial_is_judged_at_a_rung_once_when_it_comes_there() -> None:
+    curves = {**flat(0.1, 0.1, 0.1, steps=9), 4: [0.9] * 9}
+    stops = [judge(request(SuccessiveHalving(), curves, 4, step=step)) is not None for step in range(1, 10)]
+    assert [step for step, stop in enumerate(stops, start=1) if stop] == [1, 3, 9]
+
+
 def test_a_trial_that_passes_a_rung_between_two_reports_is_judged_by_the_first_beyond_it() -> None:
     curves = {number: Curve.of({5: 0.1}) for number in range(1, 4)} | {4: Curve.of({5: 0.9})}
     rule = StoppingRule(kind=SuccessiveHalving())
@@ -141,7 +147,7 @@ def test_only_trials_of_a_bracket_are_compared() -> None:
     early = [number for number in range(1, 50) if bracket(number, count=4, factor=3) == 0]
     curves = {late: [0.9] * 40, **{number: [0.1] * 40 for number in early}}
     assert judge(request(Hyperband(), curves, late, max_step=81)) is None
-    curves[early[0]] = [0.9] * 40
+    curves[early[0]] = [0.9] * 3
     assert "in bracket 1 of 4" in (judge(request(Hyperband(), curves, early[0], max_step=81)) or "")
 
 

@@ -1,0 +1,87 @@
+"""asktell's default policy and its stopping rules inside this process, called as the server calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from asktell.server.domain.curve import Curve
+from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.policy import Observation, SuggestRequest
+from asktell.server.domain.space import Parameters, SearchSpace
+from asktell.server.domain.stopping import (
+    Extrapolation,
+    Hyperband,
+    Median,
+    Patience,
+    Percentile,
+    StoppingKind,
+    StoppingRule,
+    StopRequest,
+    SuccessiveHalving,
+    Threshold,
+)
+from asktell.server.domain.trial import TrialState
+from asktell.server.policies import registry
+from asktell.server.stopping.judge import judge
+from benchmarks.peers.in_process import parameter_spec
+from benchmarks.problem import Problem
+from benchmarks.trainings import EPOCHS, WORST
+
+LOSS = Objective("loss", Goal.MINIMIZE)
+NO_RULE = "none"
+RULES: Mapping[str, StoppingKind] = {
+    "asha": SuccessiveHalving(),
+    "hyperband": Hyperband(),
+    "median": Median(),
+    "percentile": Percentile(percentile=25.0),
+    "extrapolation": Extrapolation(),
+    "patience": Patience(steps=9, min_delta=0.01),
+    "threshold": Threshold(at_most=WORST),
+}
+
+
+class Asktell:
+    """The default policy with a rule of a name."""
+
+    def __init__(self, problem: Problem, seed: int, rule: str) -> None:
+        self._space = SearchSpace(tuple(parameter_spec(param) for param in problem.params))
+        self._seed, self._rule = seed, _rule(rule)
+        self._observations: dict[int, Observation] = {}
+        self._pending: dict[int, Parameters] = {}
+        self._curves: dict[int, Curve] = {}
+
+    def ask(self) -> tuple[int, dict[str, Any]]:
+        """The next trial's number, and its parameters."""
+        number = len(self._observations) + len(self._pending) + 1
+        request = SuggestRequest(
+            space=self._space,
+            objectives=(LOSS,),
+            policy=registry.AUTO,
+            seed=self._seed,
+            count=1,
+            next_number=number,
+            observations=tuple(self._observations[number] for number in sorted(self._observations)),
+            pending=tuple(self._pending[number] for number in sorted(self._pending)),
+        )
+        parameters = registry.suggest(request).candidates[0].parameters
+        self._pending[number] = parameters
+        return number, dict(parameters)
+
+    def report(self, token: int, epoch: int, loss: float) -> bool:
+        """Whether the rule stops the trial."""
+        self._curves[token] = self._curves.get(token, Curve()).merged({epoch: loss})
+        if self._rule is None or not self._rule.judges(epoch):
+            return False
+        return (
+            judge(StopRequest(rule=self._rule, metric=LOSS, curves=self._curves, number=token, step=epoch)) is not None
+        )
+
+    def tell(self, token: int, loss: float, *, stopped: bool) -> None:
+        """Observe the loss."""
+        state = TrialState.STOPPED if stopped else TrialState.SUCCEEDED
+        self._observations[token] = Observation(token, state, self._pending.pop(token), {"loss": MetricValue(loss)})
+
+
+def _rule(name: str) -> StoppingRule | None:
+    return None if name == NO_RULE else StoppingRule(kind=RULES[name], max_step=EPOCHS)
