@@ -223,3 +223,14 @@ def test_imports_tell_the_model_and_are_tried_by_nobody(client: Client, study) -
     (left,) = found.ask(4)
     assert left.parameters == {"a": 4}
     assert found.list_trials([TrialState.ACTIVE])[0].number == 4
+
+
+def test_slices_of_a_constrained_study_stay_where_trials_may_be(client: Client, study, tmp_path: Path) -> None:
+    study("create", "new", "--float", "a=0:1", "--float", "b=0:1", "--minimize", "loss", "--constraint", "a + b <= 1")
+    found = client.get_study("new")
+    found.import_trials(
+        [FinishedTrial(parameters={"a": a, "b": 0.5 - a}, metrics={"loss": a}) for a in (0.1, 0.2, 0.4)]
+    )
+    study("predict", "new", "a=0.5", "b=0.25", "--output", str(tmp_path / "slices.png"))
+    assert (tmp_path / "slices.png").read_bytes().startswith(PNG)
+    assert "points[0].values" in study("predict", "new", "a=0.5", "b=0.75", status=1)

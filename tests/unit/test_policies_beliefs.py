@@ -227,7 +227,12 @@ def test_cross_validation_of_many_trials_is_of_those_that_the_model_has():
 
 
 def test_astronomical_results_leave_all_answers_finite():
-    request = asked(MIXED, lambda p: 1e300 if p["optimizer"] == "rmsprop" else mixed_cost(p), count=40)
+    cliff = asked(MIXED, lambda p: 1e300 if p["optimizer"] == "rmsprop" else mixed_cost(p), count=40)
+    for request in (cliff, asked(MIXED, lambda p: 1e300 * mixed_cost(p), count=40)):
+        assert_finite(request)
+
+
+def assert_finite(request):
     assert all(math.isfinite(share) for question in (SOBOL, PED_ANOVA) for share in shares(request, question).values())
     for left in answer(request, CrossValidate()):
         assert math.isfinite(left.predicted.mean)
@@ -263,3 +268,25 @@ def test_wide_spaces_and_long_histories_get_fewer_points():
     assert points_for(5, cost=50) == 4_096
     assert points_for(100, cost=500) == 512
     assert points_for(1_000, cost=1_000) == 128
+
+
+def test_indices_of_a_wide_space_take_little_memory():
+    wide = SearchSpace(tuple(Float(name=f"x{index}", low=0.0, high=1.0) for index in range(300)))
+    largest = []
+
+    def function(rows):
+        largest.append(len(rows))
+        return rows[:, 0] + 0.5 * rows[:, 1]
+
+    found = total_indices(Encoder.of(wide), function, cost=1_000, seed=np.random.default_rng(0))
+    assert max(largest) == points_for(300, cost=1_000)
+    assert found[:2] == pytest.approx([0.8, 0.2], abs=0.05)
+    assert not found[2:].any()
+
+
+def test_the_only_parameter_has_all_the_importance():
+    request = asked(
+        SearchSpace((Float(name="x", low=0.0, high=1.0),)), lambda parameters: parameters["x"] ** 2, count=15
+    )
+    assert shares(request, SOBOL) == {"x": pytest.approx(1.0, abs=0.01)}
+    assert shares(request, PED_ANOVA) == {"x": pytest.approx(1.0)}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -16,8 +16,11 @@ from asktell.cli.configurations import Reader
 from asktell.cli.dials import Unreadable
 from asktell.cli.failure import Refused
 from asktell.cli.service import ANYWHERE, Json, Service
-from asktell.client import Float, Int, LeaveOneOut, Ordinal, Prediction, Study, Trial
+from asktell.client import Float, Int, InvalidArgument, LeaveOneOut, Ordinal, Prediction, Study, Trial
 from asktell.client.spec import Bool, ParameterSpec, ParameterValue
+
+if TYPE_CHECKING:
+    from asktell.cli.plots import Slice
 
 STEPS = 61
 """Points along a range."""
@@ -222,14 +225,30 @@ def _draw_slices(study: Study, points: Mapping[str, Point], *, along: Sequence[s
     specs = [spec for spec in _sliced(study, along) if spec.name in point]
     if not specs:
         raise Refused(f"there is nothing to draw along: {words} has none of these parameters")
-    grids = [_grid(spec) for spec in specs]
-    moved = [{**point, spec.name: option} for spec, grid in zip(specs, grids, strict=True) for option in grid]
-    found = iter([each for batch in _batches(moved) for each in study.predict(batch)])
-    slices = [
-        plots.Slice(spec, grid, [next(found) for _ in grid], point[spec.name])
-        for spec, grid in zip(specs, grids, strict=True)
-    ]
+    slices = [_slice(study, point, spec) for spec in specs]
     plots.slices(slices, study=study.id, around=words, path=output)
+
+
+def _slice(study: Study, point: Point, spec: ParameterSpec) -> Slice:
+    """What is expected along a parameter, where the study's constraints allow it."""
+    from asktell.cli import plots
+
+    grid = _grid(spec)
+    moved = [{**point, spec.name: option} for option in grid]
+    # The service checks the constraints, and refuses all if one point breaks one.
+    if study.constraints:
+        found = [each for one in moved for each in _if_allowed(study, one)]
+        grid = [option for option, each in zip(grid, found, strict=True) if each]
+    else:
+        found = study.predict(moved)
+    return plots.Slice(spec, grid, [each for each in found if each], point[spec.name])
+
+
+def _if_allowed(study: Study, point: Point) -> list[dict[str, Prediction]]:
+    try:
+        return study.predict([point])
+    except InvalidArgument:
+        return [{}]
 
 
 def _sliced(study: Study, along: Sequence[str]) -> list[ParameterSpec]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,8 +43,13 @@ class Oracle:
         if not 1 <= len(points) <= MAX_POINTS:
             raise InvalidArgument("points", f"has {len(points):,} points; 1 to {MAX_POINTS:,} are allowed")
         space = (await self.history.read(name)).study.spec.space
-        checked = tuple(_checked(space, point, index) for index, point in enumerate(points))
+        # A thousand points of a thousand parameters take as long as other callers must not wait.
+        checked = await asyncio.to_thread(_check_all, space, points)
         return await self.ask(name, Predict(checked), patience=patience)
+
+
+def _check_all(space: SearchSpace, points: Sequence[Parameters]) -> tuple[Parameters, ...]:
+    return tuple(_checked(space, point, index) for index, point in enumerate(points))
 
 
 def _checked(space: SearchSpace, point: Parameters, index: int) -> Parameters:
