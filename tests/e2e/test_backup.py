@@ -111,3 +111,11 @@ def test_what_cannot_be_backed_up_says_so_and_leaves_nothing(tmp_path: Path) -> 
         assert done.returncode == 1
         assert why in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["odd.db"]
+
+
+def test_a_backup_to_where_nothing_can_be_written_blames_that_place(processes: Processes, tmp_path: Path) -> None:
+    database, target = tmp_path / "asktell.db", tmp_path / "nowhere" / "copy.db"
+    processes.serve(str(database))
+    done = backup("--database", str(database), str(target))
+    assert done.returncode == 1
+    assert done.stderr == f"asktell backup: [Errno 2] No such file or directory: '{target}'\n"

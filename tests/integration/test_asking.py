@@ -313,6 +313,7 @@ async def test_asks_beyond_those_that_may_wait_are_told_when_to_come_again(tmp_p
         error = refused.exception()
         assert isinstance(error, Overloaded)
         assert 1.0 <= error.retry_after <= 30.0
+        assert "which lets 2 and 16 wait" in str(error)
         home.engine.gate.set()
         await asyncio.gather(*(task for task in asks if task is not refused))
         assert len(home.answers) == 3, "those that wait are met"

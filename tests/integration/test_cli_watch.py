@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asktell.client import Client, Float, Minimize, Study
-from tests.processes import ASKTELL, Process, Processes, Server
+from tests.processes import ASKTELL, Process, Processes, Server, until
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +94,20 @@ def test_a_watch_of_a_study_that_is_deleted_says_so(study: Study, watch) -> None
     study.delete()
     assert process.wait() == 1
     assert "there is no study" in process.errors()
+
+
+def test_a_watch_says_that_the_service_is_gone_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
+    database = str(tmp_path / "asktell.db")
+    with Processes(tmp_path) as processes:
+        server = processes.serve(database)
+        with Client(server.target) as client:
+            client.create_study("lasting", parameters=[Float("x", 0, 1)], objectives=[Minimize("y")])
+        command = [ASKTELL, "study", "watch", "lasting", "--target", server.target, "--after", "0"]
+        watch = processes.start(command, environment={"COLUMNS": "200"})
+        assert "active" in watch.line()
+        server.kill()
+        until(lambda: "trying again for up to 300 s" in watch.log.read_text())
+        processes.serve(database, listen=server.target)
+        with Client(server.target) as client:
+            client.get_study("lasting").finish()
+        assert "finished" in watch.line()
