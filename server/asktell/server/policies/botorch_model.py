@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
@@ -11,11 +12,16 @@ import gpytorch
 import torch
 from botorch.acquisition.acquisition import AcquisitionFunction
 from botorch.acquisition.analytic import LogExpectedImprovement
+from botorch.acquisition.multi_objective import logei
+from botorch.acquisition.multi_objective.objective import WeightedMCMultiOutputObjective
 from botorch.exceptions.errors import ModelFittingError
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
+from botorch.models.model import Model
+from botorch.models.model_list_gp_regression import ModelListGP
 from botorch.models.transforms.input import InputTransform
 from botorch.posteriors.gpytorch import GPyTorchPosterior
+from botorch.sampling.normal import SobolQMCNormalSampler
 from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import GaussianLikelihood
@@ -32,6 +38,8 @@ from asktell.server.policies.likelihood import NOISE_PRIOR, LogNormal, lengthsca
 from asktell.server.policies.search import OutOfTimeError
 
 STEPS = 60
+SAMPLES = {2: 64, 3: 32, 4: 16}
+"""How many joint samples of a front are drawn for so many objectives: each has boxes of its own."""
 _NEAREST = 1e-30
 """Squared distances count as this at least: the square root has no derivative at 0."""
 _JITTER = 1e-9
@@ -185,24 +193,19 @@ def imagining(model: SingleTaskGP, rows: Tensor, normals: Tensor) -> SingleTaskG
         return cast("SingleTaskGP", model.condition_on_observations(X=rows, Y=labels.T.unsqueeze(-1)))
 
 
-class Improvement(AcquisitionFunction):
-    """BoTorch's LogEI of labels below the incumbents (`s`, or one), averaged over the ways in which pending trials may end, if there are any.
+class Settling(AcquisitionFunction):
+    """An acquisition that is a function of latent rows (`b x 1 x d`): what is inactive in them is settled to constants.
 
-    It is a function of latent rows (`b x 1 x d`): what is inactive in them is settled to constants. At the deadline it raises OutOfTimeError,
-    because a time limit of BoTorch's own optimisers would change what they find.
+    At the deadline it raises OutOfTimeError, because a time limit of BoTorch's own optimisers would change what they find. `leaders` are
+    rows that BoTorch starts around; `cells` is how many numbers a value takes.
     """
 
     X_baseline: Tensor
     _absent: Tensor
 
-    def __init__(
-        self, model: SingleTaskGP, incumbents: Tensor, encoder: Encoder, *, deadline: Deadline, leaders: Tensor
-    ) -> None:
+    def __init__(self, model: Model, encoder: Encoder, *, deadline: Deadline, leaders: Tensor, cells: int) -> None:
         super().__init__(model)
-        self._ways = incumbents.numel()
-        self._log_ei = LogExpectedImprovement(model, best_f=incumbents.unsqueeze(-1), maximize=False)
-        self.cells = model.train_targets.shape[-1] * self._ways
-        self._encoder, self.deadline = encoder, deadline
+        self._encoder, self.deadline, self.cells = encoder, deadline, cells
         self.register_buffer("X_baseline", leaders)
         self.register_buffer("_absent", torch.tensor([codes.inactive for codes in encoder.columns]).to(leaders))
 
@@ -212,17 +215,66 @@ class Improvement(AcquisitionFunction):
             raise OutOfTimeError("the time limit ended the search")
         return self.value(self._settled(X))
 
+    @abstractmethod
     def value(self, settled: Tensor) -> Tensor:
         """The values (`b`) at rows (`b x 1 x d`) that are settled, whatever the time is."""
-        if self._ways == 1:
-            return self._log_ei(settled)
-        return torch.logsumexp(self._log_ei(settled.unsqueeze(-3)), dim=-1) - math.log(self._ways)
 
     def _settled(self, latent: Tensor) -> Tensor:
         # L-BFGS runs on the CPU, so that one more visit there costs little.
         rows = latent.detach().reshape(-1, latent.shape[-1]).cpu().numpy()
         active = torch.as_tensor(self._encoder.activity(self._encoder.snap(rows))).to(latent.device)
         return torch.where(active.reshape(latent.shape), latent, self._absent)
+
+
+class Improvement(Settling):
+    """BoTorch's LogEI of labels below the incumbents (`s`, or one), averaged over the ways in which pending trials may end."""
+
+    def __init__(
+        self, model: SingleTaskGP, incumbents: Tensor, encoder: Encoder, *, deadline: Deadline, leaders: Tensor
+    ) -> None:
+        self._ways = incumbents.numel()
+        cells = model.train_targets.shape[-1] * self._ways
+        super().__init__(model, encoder, deadline=deadline, leaders=leaders, cells=cells)
+        self._log_ei = LogExpectedImprovement(model, best_f=incumbents.unsqueeze(-1), maximize=False)
+
+    def value(self, settled: Tensor) -> Tensor:
+        """The values (`b`) at rows (`b x 1 x d`) that are settled, whatever the time is."""
+        if self._ways == 1:
+            return self._log_ei(settled)
+        return torch.logsumexp(self._log_ei(settled.unsqueeze(-3)), dim=-1) - math.log(self._ways)
+
+
+class FrontImprovement(Settling):
+    """BoTorch's qLogNEHVI of labels, one model for each objective, over a reference (`m`); pending trials (settled rows) are its own matter."""
+
+    def __init__(
+        self,
+        models: Sequence[SingleTaskGP],
+        reference: Tensor,
+        encoder: Encoder,
+        *,
+        deadline: Deadline,
+        places: Tensor,
+        pending: Tensor | None,
+    ) -> None:
+        samples, joint = SAMPLES[len(models)], ModelListGP(*models)
+        super().__init__(joint, encoder, deadline=deadline, leaders=places[:1], cells=len(places) * samples)
+        # Else BoTorch compiles a kernel when it is first used, for this very processor and under a lock: with no time limit, and for ever
+        # where a process was killed meanwhile.
+        logei._load_attempted = True  # noqa: SLF001
+        self._improvement = logei.qLogNoisyExpectedHypervolumeImprovement(
+            joint,
+            -reference,
+            places,
+            sampler=SobolQMCNormalSampler(torch.Size([samples]), seed=0),
+            objective=WeightedMCMultiOutputObjective(-torch.ones_like(reference)),
+            X_pending=pending,
+            prune_baseline=True,
+        )
+
+    def value(self, settled: Tensor) -> Tensor:
+        """The values (`b`) at rows (`b x 1 x d`) that are settled, whatever the time is."""
+        return self._improvement(settled)
 
 
 def tensor(array: Matrix | Vector | Sequence[float], device: torch.device) -> Tensor:

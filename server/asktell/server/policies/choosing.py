@@ -31,7 +31,7 @@ _STAGNANT = -3.5
 """The search is stagnant when no point promises more than this log expected improvement, of standardised labels."""
 _AMBITION = 0.5
 """How much more than the incumbent, in standard deviations of the labels, a stagnant search asks for: it then explores."""
-EXPLORATION = "exploration"
+ACQUISITION, EXPLORATION = "acquisition", "exploration"
 
 Known = TypeVar("Known")
 
@@ -87,7 +87,7 @@ class ModelChooser(ABC, Generic[Known]):
         if explores:
             optima = self._search(number, known, imagined, ambition=_AMBITION)
         choice = self._first_new(optima, known, pending=pending, seen=seen)
-        return replace(choice, method=EXPLORATION) if choice and explores else choice
+        return replace(choice, method=self._named(EXPLORATION)) if choice and explores else choice
 
     def hint(self) -> bytes:
         """What makes the next request's choices faster; here nothing does."""
@@ -148,7 +148,12 @@ class ModelChooser(ABC, Generic[Known]):
         self, parameters: dict[str, ParameterValue], value: float, known: Known, *, fallback: str = ""
     ) -> Choice:
         predictions = self._expect(known, self._whole.encode([parameters]))
-        return Choice(parameters, predictions, value, self._incumbent(known), fallback=fallback)
+        incumbent, method = self._incumbent(known), self._named(ACQUISITION)
+        return Choice(parameters, predictions, value, incumbent, method=method, fallback=fallback)
+
+    def _named(self, method: str) -> str:
+        """A method's name, with how several objectives were brought to one."""
+        return f"{method} (ParEGO)" if len(self._request.objectives) > 1 else method
 
 
 def _weights(request: SuggestRequest, number: int) -> Vector | None:

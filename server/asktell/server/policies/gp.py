@@ -32,6 +32,8 @@ from asktell.server.policies.threads import one_thread
 
 NAME = "gp"
 MIN_LEARNED = 2
+MAX_FRONT = 4
+"""So many objectives at most have a hypervolume: beyond, the boxes that it is made of are too many."""
 
 _TOO_FEW = f"fewer than {MIN_LEARNED} observations have finite objectives, too few for a model"
 _REPEATS = "every promising point was a near-duplicate of an earlier trial"
@@ -45,7 +47,7 @@ class Choice:
     predictions: dict[str, Prediction]
     acquisition: float
     incumbent: float | None
-    method: str = "acquisition"
+    method: str
     fallback: str = ""
 
 
@@ -74,9 +76,11 @@ def suggest(request: SuggestRequest, *, recipe: Recipe = STANDARD) -> Decision:
 
     def chooser(deadline: Deadline) -> Chooser:
         # SciPy's optimisers take time and memory, which a server that only hands requests on can do without.
+        from asktell.server.policies.front_based import FrontChooser  # noqa: PLC0415
         from asktell.server.policies.model_based import AnalyticChooser  # noqa: PLC0415
 
-        return AnalyticChooser(request, deadline, recipe)
+        several = recipe.hypervolume and 1 < len(request.objectives) <= MAX_FRONT
+        return FrontChooser(request, deadline, recipe) if several else AnalyticChooser(request, deadline, recipe)
 
     return suggest_with(chooser, request, name=NAME)
 
@@ -183,10 +187,9 @@ class _Course:
         return Candidate(parameters, Origin(policy=self._name, method=method, fallback=fallback))
 
     def _origin(self, choice: Choice) -> Origin:
-        several = len(self._request.objectives) > 1
         return Origin(
             policy=self._name,
-            method=f"{choice.method} (ParEGO)" if several else choice.method,
+            method=choice.method,
             fallback=choice.fallback,
             predictions=choice.predictions,
             acquisition=choice.acquisition,

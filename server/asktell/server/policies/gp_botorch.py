@@ -6,7 +6,8 @@ import random
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ from asktell.server.domain.space import Parameters
 from asktell.server.domain.trial import Prediction
 from asktell.server.policies import torch_device
 from asktell.server.policies.botorch_model import (
+    FrontImprovement,
     Improvement,
+    Settling,
     exact,
     fit,
     imagining,
@@ -29,17 +32,19 @@ from asktell.server.policies.botorch_model import (
     point_of,
     tensor,
 )
+from asktell.server.policies.boxes import non_dominated
 from asktell.server.policies.choosing import ModelChooser
 from asktell.server.policies.columns import Column, Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import fantasy_normals, generator
 from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.front import infer_reference, references
 from asktell.server.policies.gp import Choice
 from asktell.server.policies.kernel import Matrix
-from asktell.server.policies.labels import Labels, make_labels
+from asktell.server.policies.labels import Labels, dominance, make_labels, measured
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.scope import Key
-from asktell.server.policies.search import Optima, OutOfTimeError, distinct
+from asktell.server.policies.search import Optima, OutOfTimeError, distinct, raw_points
 from asktell.server.policies.subset import MAX_FITTED, spaced, subset
 
 RESTARTS = 4
@@ -65,8 +70,11 @@ class Known:
             return self.model.posterior(self.places).mean.squeeze(-1)
 
 
-class BotorchChooser(ModelChooser[Known]):
-    """Chooses candidates for one request by BoTorch. Failures are imputed, however many they are; pending trials are fantasised."""
+Belief = TypeVar("Belief")
+
+
+class TorchChooser(ModelChooser[Belief]):
+    """Chooses candidates for one request by torch on its device. Failures are imputed, however many they are."""
 
     def __init__(self, request: SuggestRequest, deadline: Deadline, recipe: Recipe) -> None:
         super().__init__(request, deadline, recipe)
@@ -77,6 +85,13 @@ class BotorchChooser(ModelChooser[Known]):
         seed = int(generator(self._request.seed, purpose="botorch", number=number).integers(2**63))
         with _calm(), _seeded(seed, self._device):
             return super().choose(number, pending=pending, seen=seen)
+
+    def _tensor(self, array: Matrix | Vector) -> Tensor:
+        return tensor(array, self._device)
+
+
+class BotorchChooser(TorchChooser[Known]):
+    """By BoTorch's models and LogEI, of one objective or of a scalarisation; pending trials are fantasised."""
 
     def _fit(self, weights: Vector | None) -> Known:
         shape, objectives = self._recipe.members[0].shape, self._request.objectives
@@ -120,8 +135,84 @@ class BotorchChooser(ModelChooser[Known]):
         incumbents = imagined.means().min(dim=-1).values - ambition
         return Improvement(imagined.model, incumbents, self._whole, deadline=self._deadline, leaders=leaders)
 
-    def _tensor(self, array: Matrix | Vector) -> Tensor:
-        return tensor(array, self._device)
+
+@dataclass(frozen=True, slots=True)
+class KnownFront:
+    """A fitted model of each objective's labels, the settled rows that were measured in all, the reference (`m`), and pending settled rows."""
+
+    labels: tuple[Labels, ...]
+    models: tuple[SingleTaskGP, ...]
+    places: Tensor
+    reference: Vector
+    pending: Tensor | None = None
+
+    def means(self) -> Matrix:
+        """Posterior means at the places (`n x m`)."""
+        with torch.no_grad():
+            columns = [model.posterior(self.places).mean.squeeze(-1) for model in self.models]
+            return torch.stack(columns, dim=-1).cpu().numpy()
+
+
+class BotorchFrontChooser(TorchChooser[KnownFront]):
+    """By BoTorch's models and qLogNEHVI, of two to four objectives."""
+
+    def _learn(self, number: int) -> KnownFront:  # noqa: ARG002 - the models serve every trial
+        if self._known is None:
+            self._known = self._fit(None)
+        return self._known
+
+    def _fit(self, weights: Vector | None) -> KnownFront:  # noqa: ARG002 - there is nothing to weigh
+        objectives, settled = self._request.objectives, self._tried[: len(self._ordered)]
+        useful = measured(self._ordered, objectives)
+        kept = subset(self._whole.features(settled), dominance(self._ordered, objectives, useful))
+        some, rows = [self._ordered[index] for index in kept], self._tensor(settled[kept])
+        labels = tuple(make_labels(some, (each,), shape=self._recipe.front_members[0].shape) for each in objectives)
+        models = tuple(learn(rows, self._tensor(each.values), self._whole, self._deadline) for each in labels)
+        known = KnownFront(labels, models, rows[torch.as_tensor(useful[kept])], np.empty(0))
+        return replace(known, reference=infer_reference(known.means(), references(labels)))
+
+    def _imagine(self, known: KnownFront, pending: Matrix) -> KnownFront:
+        return replace(known, pending=self._tensor(pending))
+
+    def _score(self, known: KnownFront, settled: Matrix) -> Vector:
+        return score(self._improvement(known), settled)
+
+    def _search(self, number: int, known: KnownFront, imagined: KnownFront, *, ambition: float = 0.0) -> Optima:  # noqa: ARG002
+        means = known.means()
+        raw = raw_points(
+            self._encoder,
+            leaders=known.places.cpu().numpy()[non_dominated(means)],
+            lengthscales=np.exp(np.min([point_of(model)[:-2] for model in known.models], axis=0)),
+            seed=self._request.seed,
+            number=number,
+        )
+        return BotorchSearch(self._encoder, self._improvement(imagined), self._deadline).run(raw)
+
+    def _improvement(self, known: KnownFront) -> FrontImprovement:
+        return FrontImprovement(
+            known.models,
+            self._tensor(known.reference),
+            self._whole,
+            deadline=self._deadline,
+            places=known.places,
+            pending=known.pending,
+        )
+
+    def _expect(self, known: KnownFront, settled: Matrix) -> dict[str, Prediction]:
+        found = {}
+        for labels, model in zip(known.labels, known.models, strict=True):
+            with torch.no_grad():
+                posterior = model.posterior(self._tensor(settled))
+                found[labels.objective.metric] = labels.prediction(
+                    float(posterior.mean), float(posterior.variance.sqrt())
+                )
+        return {metric: prediction for metric, prediction in found.items() if prediction is not None}
+
+    def _incumbent(self, known: KnownFront) -> float | None:  # noqa: ARG002 - a front has none
+        return None
+
+    def _named(self, method: str) -> str:
+        return f"{method} (qLogNEHVI)"
 
 
 def learn(rows: Tensor, labels: Tensor, encoder: Encoder, deadline: Deadline) -> SingleTaskGP:
@@ -136,7 +227,7 @@ def learn(rows: Tensor, labels: Tensor, encoder: Encoder, deadline: Deadline) ->
     return model.eval()
 
 
-def score(improvement: Improvement, settled: Matrix) -> Vector:
+def score(improvement: Settling, settled: Matrix) -> Vector:
     """The acquisition (`m`) at settled rows (`m x d`), part by part if they are many; minus infinity where time did not suffice."""
     with torch.no_grad():
         rows = torch.as_tensor(settled).to(improvement.X_baseline).unsqueeze(-2)
@@ -153,7 +244,7 @@ def score(improvement: Improvement, settled: Matrix) -> Vector:
 class BotorchSearch:
     """Maximises an acquisition by BoTorch's optimisers within a scope, whose encoder says what may be chosen."""
 
-    def __init__(self, encoder: Encoder, improvement: Improvement, deadline: Deadline) -> None:
+    def __init__(self, encoder: Encoder, improvement: Settling, deadline: Deadline) -> None:
         self._encoder, self._improvement, self._deadline = encoder, improvement, deadline
         self._continuous = np.array([_codes(column) is None for column in encoder.columns])
         low, high = zip(*map(_range, encoder.columns), strict=True)

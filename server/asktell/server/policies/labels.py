@@ -13,6 +13,7 @@ from asktell.server.domain.metric import Objective, OutcomeConstraint
 from asktell.server.domain.policy import Observation
 from asktell.server.domain.ranking import feasible
 from asktell.server.domain.trial import Prediction, TrialState, finite
+from asktell.server.policies.boxes import non_dominated
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Mask, Matrix
 
@@ -56,11 +57,13 @@ class Warp:
         scaled = losses / magnitude
         fence, width = _fence(scaled, shape, least / magnitude)
         width = width or 1e-3 * float(np.ptp(scaled)) or 1.0
-        with np.errstate(over="ignore"):
-            beyond = np.log1p(np.maximum(scaled - fence, 0.0) / width)
-        fenced = np.where(scaled > fence, fence + width * np.minimum(beyond, _TALLEST), scaled)
+        fenced = _fenced(scaled, fence, width)
         best, span = float(fenced.min()), float(np.ptp(fenced)) or 1.0
         return cls(magnitude, fence, width, best, span), (fenced - best) / span
+
+    def warped(self, loss: float) -> float:
+        """The warped value of a finite loss."""
+        return float(_fenced(np.array(loss / self.magnitude), self.fence, self.width) - self.best) / self.span
 
     def loss(self, warped: float) -> float:
         """The loss that has this warped value."""
@@ -105,6 +108,14 @@ class Labels:
     def unit(self) -> float:
         """What a label of 1 is worth, in units of the warped loss: the same for all warps of some losses, where these are themselves."""
         return self.scale * (self.warp.span if self.warp else 1.0)
+
+    @property
+    def reference(self) -> float | None:
+        """The label of the objective's reference, if it has one; None for several objectives."""
+        given = self.objective.reference
+        if self.warp is None or given is None:
+            return None
+        return (self.warp.warped(self.objective.loss(given)) - self.centre) / self.scale
 
     def value(self, label: float) -> float | None:
         """The objective's value, in its unit, that has this label; None for several objectives."""
@@ -154,11 +165,33 @@ def make_labels(
     return Labels((labels - centre) / scale, useful, centre, scale, warp, objectives[0])
 
 
+def dominance(observations: Sequence[Observation], objectives: Sequence[Objective], eligible: Mask) -> Vector:
+    """Labels by which observations (`n`) may be ranked: 0 on the eligible ones' Pareto front, else the mean rank over the objectives.
+
+    Those that are not eligible come last.
+    """
+    losses = np.full((len(observations), len(objectives)), np.inf)
+    for place in np.flatnonzero(eligible).tolist():
+        metrics = observations[place].metrics
+        losses[place] = [objective.loss(metrics[objective.metric].value) for objective in objectives]
+    ranks = 1.0 + losses.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable").mean(axis=1)
+    ranks[non_dominated(losses)] = 0.0
+    ranked: Vector = np.where(eligible, ranks, 1.0 + len(observations))
+    return ranked
+
+
 def scalarise(units: Matrix, weights: Vector) -> Vector:
     """Augmented Chebyshev scalarisation (ParEGO, Knowles 2006) of losses in [0, 1] (`n x m`), scaled to [0, 1] again."""
     weighted = units * weights
     values = weighted.max(axis=1) + _AUGMENTATION * weighted.sum(axis=1)
     return (values - values.min()) / (float(np.ptp(values)) or 1.0)
+
+
+def _fenced(scaled: Vector, fence: float, width: float) -> Vector:
+    """Losses as they are up to the fence and logarithmic beyond."""
+    with np.errstate(over="ignore"):
+        beyond = np.log1p(np.maximum(scaled - fence, 0.0) / width)
+    return np.where(scaled > fence, fence + width * np.minimum(beyond, _TALLEST), scaled)
 
 
 def _fence(losses: Vector, shape: Shape, least: float) -> tuple[float, float]:

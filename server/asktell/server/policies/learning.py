@@ -16,7 +16,7 @@ from asktell.server.policies.excess import known, make_excesses, met_by
 from asktell.server.policies.gp import MIN_LEARNED
 from asktell.server.policies.hints import Fits, digest_of
 from asktell.server.policies.kernel import Hyperparameters, Layout, Mask, Matrix
-from asktell.server.policies.labels import Labels, make_labels, measured
+from asktell.server.policies.labels import Labels, dominance, make_labels, measured
 from asktell.server.policies.likelihood import fit, unpack
 from asktell.server.policies.models import Learned, Limit, Model, weigh
 from asktell.server.policies.posterior import Posterior
@@ -27,6 +27,16 @@ _ALWAYS = 16
 """Up to so many observations every new one is a reason for a new fit;"""
 _GROWTH = 1.1
 """beyond, so much growth is. A fit costs as much as all the rest of an ask, and a few observations seldom change it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Works:
+    """Which observations were measured, which of these are feasible (`n` each), and what is learned of whether trials will be."""
+
+    useful: Mask
+    eligible: Mask
+    limits: tuple[Limit, ...]
+    feasibility: Feasibility | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,31 +61,43 @@ class Lesson:
 
     def learn(self) -> Learned:
         """Fit the recipe's models."""
+        works = self._works()
+        models = tuple(self.models(works.useful, works.eligible))
+        return Learned(models, weigh(models, temper=self.recipe.temper), works.feasibility, works.limits)
+
+    def learn_each(self) -> Iterator[Learned]:
+        """Fit the recipe's models to each objective, all at the same inputs."""
+        works = self._works()
+        kept = subset(self.rows, dominance(self.observations, self.objectives, works.eligible))
+        for objective in self.objectives:
+            own = replace(self, objectives=(objective,))
+            models = tuple(own.models(measured(self.observations, own.objectives), works.eligible, kept=kept))
+            yield Learned(models, weigh(models, temper=self.recipe.temper), works.feasibility, works.limits)
+
+    def _works(self) -> _Works:
         useful = measured(self.observations, self.objectives)
         limits = tuple(self._limits())
-        eligible = useful & self._feasible(limits)
-        models = tuple(self._models(useful, eligible))
-        log_weights = weigh(models, temper=self.recipe.temper)
         failures = int((~useful).sum())
-        works = self._feasibility(useful) if failures > self.recipe.few_failures else None
-        return Learned(models, log_weights, works, limits)
+        feasibility = self._feasibility(useful) if failures > self.recipe.few_failures else None
+        return _Works(useful, useful & self._feasible(limits), limits, feasibility)
 
-    def _models(self, useful: Mask, eligible: Mask) -> Iterator[Model]:
-        """The members' models: the first, and the others if there is time."""
+    def models(self, useful: Mask, eligible: Mask, *, kept: list[int] | None = None) -> Iterator[Model]:
+        """The members' models of a single label, the first, and the others if there is time: of the observations kept, if that is decided."""
         for member in self.recipe.members:
-            yield self._model(member, useful, eligible)
+            yield self._model(member, useful, eligible, kept)
             if self.deadline.passed:
                 return
 
-    def _model(self, member: Member, useful: Mask, eligible: Mask) -> Model:
+    def _model(self, member: Member, useful: Mask, eligible: Mask, kept: list[int] | None) -> Model:
         def label(some: Sequence[Observation]) -> Labels:
             return make_labels(
                 some, self.objectives, weights=self.weights, shape=member.shape, constraints=self.constraints
             )
 
         labels = label(self.observations)
-        # The best are the best feasible ones.
-        kept = subset(self.rows, labels.values + np.where(eligible, 0.0, np.ptp(labels.values)))
+        if kept is None:
+            # The best are the best feasible ones.
+            kept = subset(self.rows, labels.values + np.where(eligible, 0.0, np.ptp(labels.values)))
         if len(kept) < len(self.rows):
             labels = label(self._those(kept))
         hyper = self._hyper(lambda some: label(some).values, useful=useful, trend=member.trend)

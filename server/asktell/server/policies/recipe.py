@@ -25,10 +25,12 @@ class Recipe:
     """
 
     members: tuple[Member, ...] = (Member(Shape.HALF), Member(Shape.FENCE, trend=True))
+    front_members: tuple[Member, ...] = (Member(Shape.FENCE), Member(Shape.FENCE, trend=True))
     temper: float = 0.3
     explores: bool = True
     fantasies: int = 16
     few_failures: int = 2
+    hypervolume: bool = True
     limit_trend: bool = True
 
 

@@ -30,9 +30,10 @@ def suggest_botorch(request: SuggestRequest) -> Decision:
 
     def chooser(deadline: Deadline) -> gp.Chooser:
         # torch takes seconds and hundreds of megabytes, for which only studies that name this policy shall pay.
-        from asktell.server.policies.gp_botorch import BotorchChooser  # noqa: PLC0415
+        from asktell.server.policies.gp_botorch import BotorchChooser, BotorchFrontChooser  # noqa: PLC0415
 
-        return BotorchChooser(request, deadline, STANDARD)
+        several = 1 < len(request.objectives) <= gp.MAX_FRONT
+        return (BotorchFrontChooser if several else BotorchChooser)(request, deadline, STANDARD)
 
     return gp.suggest_with(chooser, request, name=BOTORCH)
 

@@ -1,0 +1,82 @@
+"""Choices for two to four objectives: a model of each, and the expected hypervolume that a candidate adds to the Pareto front."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from asktell.server.domain.policy import SuggestRequest
+from asktell.server.domain.trial import Prediction
+from asktell.server.policies.choosing import ModelChooser
+from asktell.server.policies.columns import Vector
+from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.front import Front
+from asktell.server.policies.hints import Fits
+from asktell.server.policies.kernel import Matrix
+from asktell.server.policies.learning import Lesson
+from asktell.server.policies.recipe import Recipe
+from asktell.server.policies.search import Optima, Search, raw_points
+
+_LEADERS = 20
+
+
+class FrontChooser(ModelChooser[Front]):
+    """Chooses candidates for one request with two to four objectives, by models that this project computes itself."""
+
+    def __init__(self, request: SuggestRequest, deadline: Deadline, recipe: Recipe) -> None:
+        super().__init__(request, deadline, replace(recipe, members=recipe.front_members, explores=False))
+        self._fits = Fits(request.hint)
+
+    def hint(self) -> bytes:
+        """The fits that were used, for the next request."""
+        return self._fits.hint()
+
+    def _learn(self, number: int) -> Front:  # noqa: ARG002 - the models serve every trial
+        if self._known is None:
+            self._known = self._fit(None)
+        return self._known
+
+    def _fit(self, weights: Vector | None) -> Front:
+        lesson = Lesson(
+            self._ordered,
+            self._whole.features(self._tried[: len(self._ordered)]),
+            self._whole.layout,
+            self._request.objectives,
+            len(self._request.pending),
+            self._recipe,
+            weights,
+            self._fits,
+            self._deadline,
+            constraints=self._request.outcome_constraints,
+            noisy=self._request.noisy,
+        )
+        return Front.of(list(lesson.learn_each()))
+
+    def _imagine(self, known: Front, pending: Matrix) -> Front:
+        rows = self._whole.features(pending)
+        return known.imagining(rows, fantasies=self._recipe.fantasies, seed=self._request.seed)
+
+    def _score(self, known: Front, settled: Matrix) -> Vector:
+        return known.acquisition()(self._whole.features(settled))
+
+    def _search(self, number: int, known: Front, imagined: Front, *, ambition: float = 0.0) -> Optima:  # noqa: ARG002
+        posteriors = [mixture.posteriors[0] for mixture in known.objectives]
+        leaders = posteriors[0].inputs[np.argsort(known.ranks(), kind="stable")[:_LEADERS]]
+        raw = raw_points(
+            self._encoder,
+            leaders=self._whole.settled(leaders),
+            lengthscales=np.min([posterior.hyper.lengthscales for posterior in posteriors], axis=0),
+            seed=self._request.seed,
+            number=number,
+        )
+        return Search(self._encoder, self._whole, imagined.acquisition(), self._deadline).run(raw)
+
+    def _expect(self, known: Front, settled: Matrix) -> dict[str, Prediction]:
+        return known.predictions(self._whole.features(settled))
+
+    def _incumbent(self, known: Front) -> float | None:  # noqa: ARG002 - a front has none
+        return None
+
+    def _named(self, method: str) -> str:
+        return f"{method} (EHVI)"
