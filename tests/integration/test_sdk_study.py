@@ -210,6 +210,33 @@ def test_several_objectives_have_a_front(client):
     assert [trial.number for trial in study.optimal_trials()] == [1, 2]
 
 
+def test_a_front_has_a_hypervolume_and_a_history_of_it(client):
+    study = new_study(client, objectives=[at.Minimize("y", reference=4), at.Maximize("z", reference=0)], max_trials=4)
+    assert study.hypervolume() is None
+    trials = study.ask(4)
+    for index, told in [(2, (3, 1)), (0, (1, 1)), (3, (2, 1)), (1, (2, 2))]:
+        trials[index].tell(y=told[0], z=told[1])
+    found = study.hypervolume()
+    assert found.reference == {"y": 4, "z": 0}
+    assert list(found.history) == [(3, pytest.approx(1.0)), (1, pytest.approx(3.0)), (2, pytest.approx(5.0))]
+    assert found.value == found.history[-1][1]
+
+
+def test_an_inferred_reference_follows_the_front(client):
+    study = new_study(client, objectives=[at.Minimize("y"), at.Maximize("z")], max_trials=3)
+    for trial, told in zip(study.ask(3), [(1, 1), (3, 2), (4, 1)], strict=True):
+        trial.tell(y=told[0], z=told[1])
+    found = study.hypervolume()
+    assert found.reference == {"y": pytest.approx(3.2), "z": pytest.approx(0.9)}
+    assert found.value == pytest.approx(2.2 * 0.1 + 0.2 * 1.0)
+
+
+def test_one_objective_has_no_hypervolume(client):
+    study = new_study(client)
+    study.ask()[0].tell(1.0)
+    assert study.hypervolume() is None
+
+
 def test_the_best_trial_is_feasible_and_a_missing_constrained_metric_is_tolerated(client):
     constraints = [at.AtMost("latency", 50), at.AtLeast("recall", 0.5)]
     study = new_study(client, outcome_constraints=constraints, noisy=True, max_trials=4)
@@ -273,6 +300,7 @@ async def test_asyncio_has_the_same(client):
 
         await study.optimize(objective)
         assert (await study.best_trial()).number == 1
+        assert await study.hypervolume() is None
         assert len(await study.list_trials([at.TrialState.SUCCEEDED])) == 5
         with pytest.raises(at.NotFound):
             await asynchronous.get_study("nowhere")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,9 +34,12 @@ def succeeded(number: int, *, x: float = 0.5, **metrics: float) -> Trial:
     )
 
 
-def optimal(trials: Sequence[Trial], objectives: Sequence[Objective], **options: object) -> list[Trial]:
-    space = SearchSpace((Float(name="x", low=0.0, high=1.0),))
-    return ranking.optimal(trials, StudySpec(space=space, objectives=tuple(objectives), **options))
+def spec_of(objectives: Sequence[Objective], **options: Any) -> StudySpec:
+    return StudySpec(space=SearchSpace((Float(name="x", low=0.0, high=1.0),)), objectives=tuple(objectives), **options)
+
+
+def optimal(trials: Sequence[Trial], objectives: Sequence[Objective], **options: Any) -> list[Trial]:
+    return ranking.optimal(trials, spec_of(objectives, **options))
 
 
 def test_the_best_trial_is_the_earliest_of_the_best_and_never_nan() -> None:
@@ -91,3 +97,52 @@ def test_in_a_noisy_study_the_mean_of_the_constrained_metric_counts() -> None:
     assert [trial.number for trial in optimal(trials, [LOW], **options)] == [3]
     trials[1] = succeeded(2, x=0.1, a=1, latency=60)
     assert [trial.number for trial in optimal(trials, [LOW], **options)] == [1]
+
+
+BOTH = [LOW, Objective("b", Goal.MAXIMIZE)]
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def ended(trials: Sequence[Trial], order: Sequence[int]) -> list[Trial]:
+    """The trials with ends in the order of these numbers."""
+    return [replace(trial, end_time=START + timedelta(seconds=order.index(trial.number))) for trial in trials]
+
+
+def test_a_front_comes_about_in_the_order_in_which_trials_end() -> None:
+    trials = [succeeded(1, a=1, b=1), succeeded(2, a=2, b=2), succeeded(3, a=3, b=1), succeeded(4, a=1, b=3)]
+    found = ranking.stages(ended(trials, [3, 2, 1, 4]), spec_of(BOTH), most=9)
+    assert [(stage.number, set(stage.losses)) for stage in found] == [
+        (3, {(3, -1)}),
+        (2, {(2, -2)}),
+        (1, {(2, -2), (1, -1)}),
+        (4, {(1, -3)}),
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=30))
+def test_the_last_stage_has_the_losses_of_the_front(points: list[tuple[int, int, int]]) -> None:
+    objectives = [*BOTH, Objective("c", Goal.MINIMIZE)]
+    trials = [succeeded(number, a=a, b=b, c=c) for number, (a, b, c) in enumerate(points, 1)]
+    front = {ranking.losses(trial, objectives) for trial in optimal(trials, objectives)}
+    stages = ranking.stages(ended(trials, range(1, 31)), spec_of(objectives), most=4)
+    assert set(stages[-1].losses) == front
+    assert len(stages) <= 4
+
+
+def test_in_a_noisy_study_a_front_may_get_worse() -> None:
+    trials = [succeeded(1, x=0.1, a=1, b=1), succeeded(2, x=0.2, a=2, b=1), succeeded(3, x=0.1, a=5, b=1)]
+    found = ranking.stages(ended(trials, [1, 2, 3]), spec_of(BOTH, noisy=True), most=9)
+    assert [stage.losses for stage in found] == [((1, -1),), ((1, -1),), ((2, -1),)]
+    assert len(ranking.stages(ended(trials, [1, 2, 3]), spec_of(BOTH, noisy=True), most=2)) == 2
+
+
+def test_what_is_infeasible_or_not_finite_has_no_part_in_a_front() -> None:
+    trials = [succeeded(1, a=1, b=1, latency=99), succeeded(2, a=float("inf"), b=1, latency=9)]
+    assert ranking.stages(trials, spec_of(BOTH, outcome_constraints=(FAST,)), most=9) == []
+
+
+def test_a_reference_is_what_was_given_else_a_tenth_of_the_fronts_extent_beyond_its_worst() -> None:
+    given = [Objective("a", Goal.MINIMIZE), Objective("b", Goal.MAXIMIZE, reference=-2.0)]
+    assert ranking.reference([(1.0, -1.0), (3.0, -2.0)], spec_of(given)) == (3.2, 2.0)
+    assert ranking.reference([(4.0, -1.0)], spec_of(given)) == (4.4, 2.0)
+    assert ranking.reference([(1.7e308, 0.0), (-1.7e308, 1.0)], spec_of(BOTH))[0] == sys.float_info.max

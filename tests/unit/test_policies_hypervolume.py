@@ -22,6 +22,7 @@ from asktell.server.policies.front import infer_reference
 from asktell.server.policies.hypervolume import Boxes, HypervolumeImprovement, Mixture
 from asktell.server.policies.likelihood import unpack
 from asktell.server.policies.posterior import Posterior
+from asktell.server.policies.volumes import hypervolumes
 
 ENCODER = Encoder.of(
     SearchSpace(
@@ -68,6 +69,15 @@ def test_boxes_leave_out_the_hypervolume_that_botorch_finds(front):
     won = DominatedPartitioning(ref_point=-torch.ones(front.shape[1]).double(), Y=torch.tensor(-front))
     hypervolume = float(won.compute_hypervolume()) if len(front) else 0.0
     assert left + hypervolume == pytest.approx((1.0 - floor) ** front.shape[1], rel=1e-9)
+
+
+def test_hypervolumes_are_exact_whatever_the_losses_are():
+    assert hypervolumes([[(1.0, 1.0), (0.0, 2.0), (9.0, 9.0)], [], [(5.0, 5.0)]], (3.0, 3.0)) == pytest.approx(
+        [5, 0, 0]
+    )
+    assert hypervolumes([[(-1e308, 0.0)]], (1e308, 1e-3)) == pytest.approx([2e305])
+    assert hypervolumes([[(-1e308, -1e308)]], (1e308, 1e308)) == [np.finfo(np.float64).max]
+    assert hypervolumes([[(1.0, 2.0, 3.0, 4.0)]], (2.0, 4.0, 6.0, 8.0)) == pytest.approx([24])
 
 
 def test_of_equal_points_the_first_is_not_dominated():

@@ -22,6 +22,7 @@ from asktell.client.values import (
     Answer,
     Budget,
     FinishedTrial,
+    Hypervolume,
     LateTells,
     LeaveOneOut,
     MetricValue,
@@ -401,6 +402,12 @@ def list_optimal_trials(study: str) -> Call[list[TrialRecord]]:
     """Read the best feasible trial, or the Pareto front."""
     request = wire.build(trial_service_pb2.ListOptimalTrialsRequest, parent=study)
     return Call("TrialService", "ListOptimalTrials", request, lambda reply: wire.unpack_trials(reply.trials))
+
+
+def read_hypervolume(study: str) -> Call[Hypervolume | None]:
+    """Read the Pareto front's hypervolume."""
+    request = wire.build(trial_service_pb2.ListOptimalTrialsRequest, parent=study)
+    return Call("TrialService", "ListOptimalTrials", request, wire.unpack_hypervolume)
 
 
 def predict(study: str, points: Sequence[Mapping[str, ParameterValue]]) -> Call[list[dict[str, Prediction]]]:

@@ -22,6 +22,7 @@ from asktell.client.values import (
     Answer,
     Change,
     FinishedTrial,
+    Hypervolume,
     Keep,
     LeaveOneOut,
     OnError,
@@ -191,6 +192,10 @@ class Study(StudyView):
     def optimal_trials(self) -> list[Trial]:
         """The best feasible trial, or, with several objectives, the Pareto front, by number."""
         return [self._trial(record) for record in self._connection.run(calls.list_optimal_trials(self.name))]
+
+    def hypervolume(self) -> Hypervolume | None:
+        """How much the Pareto front dominates, and how that came about; None but with two to four objectives and a front."""
+        return self._connection.run(calls.read_hypervolume(self.name))
 
     def to_dataframe(self) -> pd.DataFrame:
         """All trials as a pandas table, one row each. MissingExtra without `asktell[dataframe]`."""

@@ -109,6 +109,19 @@ class Prediction:
     standard_deviation: float
 
 
+@dataclass(frozen=True, slots=True)
+class Hypervolume:
+    """How much of the space of two to four objectives the Pareto front dominates, up to `reference` (by metric, in its unit).
+
+    It is a product of the objectives' units, and more is better. `history` has the numbers of trials that changed the front, in the order
+    in which they ended, each with the hypervolume then, all from the present reference; of more than 500 it has 500.
+    """
+
+    value: float
+    reference: Mapping[str, float]
+    history: Sequence[tuple[int, float]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """How a trial's parameters were chosen.

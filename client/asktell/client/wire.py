@@ -39,6 +39,7 @@ from asktell.client.values import (
     Budget,
     Change,
     Directive,
+    Hypervolume,
     LateTells,
     Lease,
     LeaveOneOut,
@@ -454,6 +455,15 @@ def unpack_trial(message: trial_service_pb2.Trial) -> TrialRecord:
 def unpack_trials(messages: Iterable[trial_service_pb2.Trial]) -> list[TrialRecord]:
     """Trials, in their order."""
     return [unpack_trial(message) for message in messages]
+
+
+def unpack_hypervolume(message: trial_service_pb2.ListOptimalTrialsResponse) -> Hypervolume | None:
+    """The hypervolume of the front, if it has one."""
+    if not message.HasField("hypervolume"):
+        return None
+    found = message.hypervolume
+    history = tuple((step.number, step.value) for step in found.history)
+    return Hypervolume(found.value, dict(found.reference), history)
 
 
 def _unpack_lease(

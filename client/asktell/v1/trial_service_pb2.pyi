@@ -1357,22 +1357,112 @@ class ListOptimalTrialsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TRIALS_FIELD_NUMBER: _builtins.int
+    HYPERVOLUME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___Trial]:
-        """None while no trial has succeeded."""
+        """None while no trial has succeeded, and is feasible."""
+
+    @_builtins.property
+    def hypervolume(self) -> Global___Hypervolume:
+        """There for two to four objectives, once there are trials."""
 
     def __init__(
         self,
         *,
         trials: _abc.Iterable[Global___Trial] | None = ...,
+        hypervolume: Global___Hypervolume | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hypervolume", b"hypervolume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["trials", b"trials"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hypervolume", b"hypervolume", "trials", b"trials"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListOptimalTrialsResponse: _TypeAlias = ListOptimalTrialsResponse  # noqa: Y015
+
+@_typing.final
+class Hypervolume(_message.Message):
+    """How much of the space of objectives the Pareto front dominates, up to a reference: the progress of a study with several objectives as one
+    number, of which more is better. In the product of the objectives' units.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ReferenceEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Step(_message.Message):
+        """The hypervolume after a trial."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NUMBER_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        number: _builtins.int
+        """The trial."""
+        value: _builtins.float
+        """The hypervolume of all trials that had ended by then."""
+        def __init__(
+            self,
+            *,
+            number: _builtins.int = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """The hypervolume of the present front."""
+    @_builtins.property
+    def reference(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What it is measured from: a value of each objective, by its name. As given with the objective; else a tenth of the front's extent beyond
+        the front's worst value, which moves while the study goes on.
+        """
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hypervolume.Step]:
+        """In the order in which trials ended, what each that changed the front made of it, all measured from the present reference. At most 500
+        entries: of more, 500 at even distances. It only rises, but in a noisy study.
+        """
+
+    def __init__(
+        self,
+        *,
+        value: _builtins.float = ...,
+        reference: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        history: _abc.Iterable[Global___Hypervolume.Step] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "reference", b"reference", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hypervolume: _TypeAlias = Hypervolume  # noqa: Y015
 
 @_typing.final
 class CancelTrialRequest(_message.Message):

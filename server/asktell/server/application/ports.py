@@ -11,6 +11,7 @@ from asktell.server.domain.beliefs import Question
 from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.domain.stopping import StopRequest
+from asktell.server.domain.ranking import Losses
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, TrialCounts
 from asktell.server.domain.trial import Lease, Trial, TrialState
 
@@ -310,3 +311,6 @@ class Engine(Protocol):
 
         Raises FailedPrecondition for too few observations, OutOfTime after the request's time limit, Overloaded if too many wait for answers.
         """
+
+    async def hypervolumes(self, fronts: Sequence[Sequence[Losses]], reference: Losses) -> list[float]:
+        """How much of the space below the reference, all smaller losses, each front dominates."""

@@ -9,18 +9,20 @@ from dataclasses import dataclass, field, replace
 from asktell.server.application.clerk import Change, Draft, missing_trial
 from asktell.server.application.curves import chart
 from asktell.server.application.history import History
-from asktell.server.application.ports import Locked, Request, Transaction
+from asktell.server.application.ports import Engine, Locked, Request, Transaction
 from asktell.server.application.requests import keep_reply, refuse_replay
 from asktell.server.application.studies import locked_study, require_study
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.metric import Measurement, Metrics, check_measurements, check_metrics
-from asktell.server.domain.ranking import optimal
+from asktell.server.domain.ranking import MAX_FRONT, optimal, reference, stages
 from asktell.server.domain.space import Parameters
 from asktell.server.domain.study import StudyName, StudySpec
 from asktell.server.domain.text import check_message, check_notes
 from asktell.server.domain.trial import Origin, Trial, TrialName, TrialState
 
 MAX_TRIALS = 1_000
+MAX_STAGES = 500
+"""So many entries at most has a hypervolume's history."""
 _ADDABLE = (
     TrialState.QUEUED,
     TrialState.SUCCEEDED,
@@ -152,11 +154,53 @@ def list_trials(tx: Transaction, command: ListTrials) -> list[Trial]:
     )
 
 
-async def list_optimal_trials(history: History, name: StudyName) -> list[Trial]:
-    """The best feasible trial, or, with several objectives, the Pareto front."""
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """The hypervolume of the front that a trial's end brought about."""
+
+    number: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hypervolume:
+    """How much the Pareto front dominates up to a reference (by metric, in its unit), and how that came about as trials ended."""
+
+    reference: Mapping[str, float]
+    history: Sequence[Volume]
+
+    @property
+    def value(self) -> float:
+        """The hypervolume now."""
+        return self.history[-1].value if self.history else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Optimal:
+    """The best feasible trial, or, with several objectives, the Pareto front, and if these are few its hypervolume."""
+
+    trials: Sequence[Trial]
+    hypervolume: Hypervolume | None = None
+
+
+async def list_optimal_trials(history: History, engine: Engine, name: StudyName) -> Optimal:
+    """What is optimal of a study's trials."""
     snapshot = await history.read(name)
+    trials, spec = list(snapshot.roster.trials.values()), snapshot.study.spec
     # With many objectives and trials this takes seconds, which other callers must not wait for.
-    return await asyncio.to_thread(optimal, list(snapshot.roster.trials.values()), snapshot.study.spec)
+    front = await asyncio.to_thread(optimal, trials, spec)
+    if not 1 < len(spec.objectives) <= MAX_FRONT or not front:
+        return Optimal(front)
+    return Optimal(front, await _hypervolume(engine, trials, spec))
+
+
+async def _hypervolume(engine: Engine, trials: Sequence[Trial], spec: StudySpec) -> Hypervolume:
+    fronts = await asyncio.to_thread(stages, trials, spec, most=MAX_STAGES)
+    corner = reference(fronts[-1].losses, spec)
+    values = await engine.hypervolumes([stage.losses for stage in fronts], corner)
+    history = [Volume(stage.number, value) for stage, value in zip(fronts, values, strict=True)]
+    ends = zip(spec.objectives, corner, strict=True)
+    return Hypervolume({objective.metric: objective.loss(loss) for objective, loss in ends}, history)
 
 
 def cancel_trial(name: TrialName) -> Change[Trial]:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from asktell.server.domain.metric import Metrics, MetricValue, Objective, OutcomeConstraint
 from asktell.server.domain.space import key
 from asktell.server.domain.study import StudySpec
 from asktell.server.domain.trial import Trial, TrialState, finite
 
+T = TypeVar("T")
+
 Losses = tuple[float, ...]
+
+MAX_FRONT = 4
+"""Of so many objectives at most hypervolume is computed: beyond, it takes too long."""
+_MARGIN = 0.1
 
 
 def losses(trial: Trial, objectives: Sequence[Objective]) -> Losses:
@@ -29,13 +38,81 @@ def optimal(trials: Iterable[Trial], spec: StudySpec) -> list[Trial]:
     Only succeeded trials with finite objectives count. In a noisy study trials of equal parameters count as one, the earliest, with the mean
     of their losses, and feasible if the means of their constrained metrics are.
     """
-    names = [objective.metric for objective in spec.objectives]
-    usable = [trial for trial in trials if trial.state is TrialState.SUCCEEDED and finite(trial.metrics, names)]
-    ranked = sorted(_ranked(usable, spec), key=lambda pair: (pair[0], pair[1].number))
-    if len(names) == 1:
+    ranked = sorted(_ranked(_usable(trials, spec), spec), key=lambda pair: (pair[0], pair[1].number))
+    if len(spec.objectives) == 1:
         return [trial for _, trial in ranked[:1]]
-    front = _front_of_two(ranked) if len(names) == 2 else _front_of_many(ranked)
-    return sorted((trial for _, trial in front), key=lambda trial: trial.number)
+    return sorted((trial for _, trial in _front(ranked)), key=lambda trial: trial.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A Pareto front on the way: the trial by whose end it came about, and its losses."""
+
+    number: int
+    losses: tuple[Losses, ...]
+
+
+def stages(trials: Iterable[Trial], spec: StudySpec, *, most: int) -> list[Stage]:
+    """How the Pareto front of several objectives came about as trials ended: its changes, of more than `most` an even choice."""
+    ended = sorted(_usable(trials, spec), key=_by_end)
+    return _stages_of_means(ended, spec, most) if spec.noisy else _evenly(list(_changes(ended, spec)), most)
+
+
+def reference(front: Sequence[Losses], spec: StudySpec) -> Losses:
+    """The losses that hypervolume is measured from: those given with the objectives, else a tenth of the front's extent beyond its worst.
+
+    Where the front has no extent, a tenth of its value's magnitude (Ishibuchi et al. 2011 for the tenth).
+    """
+    columns = zip(*front, strict=True) if front else [(0.0,)] * len(spec.objectives)
+    return tuple(
+        _beyond(max(column), max(column) - min(column))
+        if objective.reference is None
+        else objective.loss(objective.reference)
+        for objective, column in zip(spec.objectives, columns, strict=True)
+    )
+
+
+def _beyond(worst: float, extent: float) -> float:
+    margin = _MARGIN * (extent or abs(worst) or 1.0)
+    return min(worst + margin, sys.float_info.max)
+
+
+def _by_end(trial: Trial) -> tuple[float, int]:
+    return (trial.end_time.timestamp() if trial.end_time else 0.0, trial.number)
+
+
+def _changes(ended: Sequence[Trial], spec: StudySpec) -> Iterator[Stage]:
+    front: list[Losses] = []
+    for own, trial in _ranked(ended, spec):
+        if not any(other == own or dominates(other, own) for other in front):
+            front = [*(other for other in front if not dominates(own, other)), own]
+            yield Stage(trial.number, tuple(front))
+
+
+def _stages_of_means(ended: Sequence[Trial], spec: StudySpec, most: int) -> list[Stage]:
+    """Every result may change what repeats of it have on average, and so the front, for the worse as well."""
+    counts = _evenly(range(1, len(ended) + 1), most)
+    return [Stage(ended[count - 1].number, _means_front(ended[:count], spec)) for count in counts]
+
+
+def _means_front(trials: Sequence[Trial], spec: StudySpec) -> tuple[Losses, ...]:
+    ranked = sorted(_ranked(trials, spec), key=lambda pair: (pair[0], pair[1].number))
+    return tuple(own for own, _ in _front(ranked))
+
+
+def _evenly(items: Sequence[T], most: int) -> list[T]:
+    """All items, or `most` of them at even distances with the last."""
+    count = len(items)
+    return list(items) if count <= most else [items[(place + 1) * count // most - 1] for place in range(most)]
+
+
+def _usable(trials: Iterable[Trial], spec: StudySpec) -> list[Trial]:
+    names = [objective.metric for objective in spec.objectives]
+    return [trial for trial in trials if trial.state is TrialState.SUCCEEDED and finite(trial.metrics, names)]
+
+
+def _front(ordered: Sequence[tuple[Losses, Trial]]) -> list[tuple[Losses, Trial]]:
+    return _front_of_two(ordered) if ordered and len(ordered[0][0]) == 2 else _front_of_many(ordered)
 
 
 def _ranked(trials: Sequence[Trial], spec: StudySpec) -> list[tuple[Losses, Trial]]:

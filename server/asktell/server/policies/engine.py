@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 from asktell.server.domain.beliefs import Question
 from asktell.server.domain.errors import OutOfTime, Overloaded
 from asktell.server.domain.policy import Decision, SuggestRequest
+from asktell.server.domain.ranking import Losses
 from asktell.server.policies import gp, questions, registry, safety, torch_device
+from asktell.server.policies.volumes import hypervolumes
 from asktell.server.policies.worker import Compute, Worker, WorkerDied
 
 ATTEMPTS = 2
@@ -94,6 +96,10 @@ class ProcessPoolEngine:
         self._questions += 1
         # One that goes away leaves the computation to its end, because its process cannot be interrupted.
         return await asyncio.shield(self._keep(self._answered(request, question)))
+
+    async def hypervolumes(self, fronts: Sequence[Sequence[Losses]], reference: Losses) -> list[float]:
+        """How much of the space below the reference each front dominates."""
+        return await self._in_thread(hypervolumes, fronts, reference)
 
     async def warm_up(self) -> None:
         """Start a process and import what decisions of `gp` need. Whatever goes wrong shows when the process is used."""

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
+from asktell.server.domain.ranking import MAX_FRONT
 from asktell.server.domain.space import Parameters, ParameterValue, key
 from asktell.server.domain.trial import Origin, Prediction
 from asktell.server.policies.deadline import Deadline
@@ -32,8 +33,6 @@ from asktell.server.policies.threads import one_thread
 
 NAME = "gp"
 MIN_LEARNED = 2
-MAX_FRONT = 4
-"""So many objectives at most have a hypervolume: beyond, the boxes that it is made of are too many."""
 
 _TOO_FEW = f"fewer than {MIN_LEARNED} observations have finite objectives, too few for a model"
 _REPEATS = "every promising point was a near-duplicate of an earlier trial"

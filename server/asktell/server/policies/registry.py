@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from asktell.server.domain.policy import Decision, SuggestRequest
+from asktell.server.domain.ranking import MAX_FRONT
 from asktell.server.policies import auto, cma_es, evolution, gp, grid, random_search, sobol
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.initial_design import enumerable
@@ -32,7 +33,7 @@ def suggest_botorch(request: SuggestRequest) -> Decision:
         # torch takes seconds and hundreds of megabytes, for which only studies that name this policy shall pay.
         from asktell.server.policies.gp_botorch import BotorchChooser, BotorchFrontChooser  # noqa: PLC0415
 
-        several = 1 < len(request.objectives) <= gp.MAX_FRONT
+        several = 1 < len(request.objectives) <= MAX_FRONT
         return (BotorchFrontChooser if several else BotorchChooser)(request, deadline, STANDARD)
 
     return gp.suggest_with(chooser, request, name=BOTORCH)

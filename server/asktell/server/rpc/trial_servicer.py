@@ -92,8 +92,8 @@ class TrialServicer(TrialServiceServicer):
         self, request: pb.ListOptimalTrialsRequest, context: Any
     ) -> pb.ListOptimalTrialsResponse:
         name = StudyName.parse(request.parent, path="parent")
-        found = await trials.list_optimal_trials(self.desk.history, name)
-        return pb.ListOptimalTrialsResponse(trials=convert.trial_messages(name, found))
+        found = await trials.list_optimal_trials(self.desk.history, self.desk.engine, name)
+        return convert.optimal_message(name, found)
 
     async def CancelTrial(self, request: pb.CancelTrialRequest, context: Any) -> pb.Trial:
         name = TrialName.parse(request.name, path="name")

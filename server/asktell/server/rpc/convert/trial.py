@@ -10,7 +10,7 @@ from asktell.server.application.ask import Answer, Ask, Reason
 from asktell.server.application.leases import Directive, Release, Renew, Renewal, Report, Verdict
 from asktell.server.application.ports import Request
 from asktell.server.application.tell import Failed, Infeasible, Outcome, Result, Stopped, Succeeded, Tell
-from asktell.server.application.trials import AddTrials, ListTrials, NewTrial
+from asktell.server.application.trials import AddTrials, Hypervolume, ListTrials, NewTrial, Optimal
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.study import StudyName
 from asktell.server.domain.text import check_request_id, check_worker_id
@@ -286,3 +286,14 @@ def _origin_message(origin: Origin) -> pb.Origin:
 def trial_messages(study: StudyName, trials: Sequence[Trial]) -> list[pb.Trial]:
     """The messages for trials."""
     return [trial_message(study, trial) for trial in trials]
+
+
+def optimal_message(study: StudyName, found: Optimal) -> pb.ListOptimalTrialsResponse:
+    """The message for what is optimal."""
+    hypervolume = None if found.hypervolume is None else _hypervolume_message(found.hypervolume)
+    return pb.ListOptimalTrialsResponse(trials=trial_messages(study, found.trials), hypervolume=hypervolume)
+
+
+def _hypervolume_message(hypervolume: Hypervolume) -> pb.Hypervolume:
+    history = [pb.Hypervolume.Step(number=volume.number, value=volume.value) for volume in hypervolume.history]
+    return pb.Hypervolume(value=hypervolume.value, reference=hypervolume.reference, history=history)
