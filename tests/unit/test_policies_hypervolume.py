@@ -18,7 +18,7 @@ from asktell.server.domain.space import Categorical, Float, SearchSpace
 from asktell.server.policies.botorch_model import exact, make_model, place
 from asktell.server.policies.boxes import boxes, non_dominated
 from asktell.server.policies.encoding import Encoder
-from asktell.server.policies.front import infer_reference
+from asktell.server.policies.front import infer_reference, thinned
 from asktell.server.policies.hypervolume import Boxes, HypervolumeImprovement, Mixture
 from asktell.server.policies.likelihood import unpack
 from asktell.server.policies.posterior import Posterior
@@ -196,10 +196,17 @@ def test_far_from_the_front_the_logarithm_neither_underflows_nor_is_flat():
     assert (np.abs(gradients).max(axis=1) > 1e-3).all()
 
 
-def test_an_inferred_reference_is_a_tenth_of_the_fronts_range_beyond_its_nadir():
-    points = np.array([[0.0, 2.0], [1.0, 0.0], [9.0, 9.0]])
-    nothing = np.full(2, np.nan)
-    np.testing.assert_allclose(infer_reference(points, nothing), [1.1, 2.2])
-    np.testing.assert_allclose(
-        infer_reference(points, np.array([np.nan, 1.0])), [1.1 + 0.1 * points[:, 0].std() - 0.1, 1.0]
-    )
+def test_an_inferred_reference_is_the_worst_measured_where_none_is_given():
+    points = np.array([[0.0, 2.0], [1.0, 0.0], [9.0, 5.0]])
+    assert infer_reference(points, np.array([np.nan, np.nan])).tolist() == [9.0, 5.0]
+    assert infer_reference(points, np.array([np.nan, 1.0])).tolist() == [9.0, 1.0]
+
+
+def test_a_large_front_is_thinned_to_its_ends_and_what_is_far_apart():
+    front = np.stack([np.linspace(0, 1, 101) ** 2, 1 - np.linspace(0, 1, 101)], axis=1)
+    kept = thinned(front, 5)
+    assert kept.tolist() == sorted(kept.tolist())
+    assert kept[[0, -1]].tolist() == front[[0, -1]].tolist()
+    assert len(kept) == 5
+    assert np.linalg.norm(np.diff(kept, axis=0), axis=1).min() > 0.2
+    assert thinned(front[:5], 5).tolist() == front[:5].tolist()

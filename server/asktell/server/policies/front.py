@@ -21,8 +21,6 @@ _MOST = {2: 100, 3: 60, 4: 30}
 """How many points of a front count, for so many objectives,"""
 _FANTASIES = {2: 16, 3: 8, 4: 4}
 """and in how many ways pending trials are imagined to end at most: boxes are made for each of them."""
-_MARGIN = 0.1
-"""How far beyond the front's nadir an inferred reference lies, in units of the front's extent (Ishibuchi et al. 2011)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +114,11 @@ def references(labels: Sequence[Labels]) -> Vector:
 
 
 def infer_reference(points: Matrix, given: Vector) -> Vector:
-    """A reference for at least one point (`n x m`): as given (`m`), and where nothing is (NaN), a little beyond the nadir of the front.
+    """A reference for at least one point (`n x m`): as given (`m`), and where nothing is (NaN), the worst of the points.
 
-    That of points better than what is given, if there are any. Where the front has no extent, the points' standard deviation is one.
+    A reference near the present front's ends would leave nothing to be won beyond them, where the front is yet to be found.
     """
-    free = np.isnan(given)
-    inside = points[(points < np.where(free, np.inf, given)).all(axis=1)]
-    candidates = inside if len(inside) else points
-    front = candidates[non_dominated(candidates)]
-    nadir, extent = front.max(axis=0), np.ptp(front, axis=0)
-    extent = np.where(extent > 0.0, extent, np.maximum(points.std(axis=0), 1e-3))
-    reference: Vector = np.where(free, nadir + _MARGIN * extent, given)
+    reference: Vector = np.where(np.isnan(given), points.max(axis=0), given)
     return reference
 
 

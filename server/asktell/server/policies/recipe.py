@@ -19,13 +19,14 @@ class Member:
 class Recipe:
     """The ingredients of the default policy.
 
-    `temper`: to which power a member's evidence is its weight, 0 for equal weights. `explores`: every other trial of a stagnant search asks
-    for more than the incumbent. `fantasies`: in how many ways pending trials are imagined to end. `few_failures`: failures are imputed;
-    more than so many also get a model of their own. `limit_trend`: models of outcome constraints have a trend.
+    `front_members` model each of two to four objectives: they have one shape, and so one unit; without `hypervolume` so few are scalarised,
+    as more are. `temper`: to which power a member's evidence is its weight, 0 for equal weights. `explores`: every other trial of a stagnant
+    search asks for more than the incumbent. `fantasies`: in how many ways pending trials are imagined to end. `few_failures`: failures are
+    imputed; more than so many also get a model of their own. `limit_trend`: models of outcome constraints have a trend.
     """
 
     members: tuple[Member, ...] = (Member(Shape.HALF), Member(Shape.FENCE, trend=True))
-    front_members: tuple[Member, ...] = (Member(Shape.FENCE), Member(Shape.FENCE, trend=True))
+    front_members: tuple[Member, ...] = (Member(Shape.HALF), Member(Shape.HALF, trend=True))
     temper: float = 0.3
     explores: bool = True
     fantasies: int = 16
