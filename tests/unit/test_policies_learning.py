@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -77,14 +78,46 @@ def test_a_thousand_names_cost_no_more_than_the_time_there_is():
     assert candidate.parameters["name"] == "n112"
 
 
-def test_a_scalarisation_leaves_no_hint():
-    objectives = (COST, Objective("gain", Goal.MAXIMIZE))
+def several(count):
+    """A request with so many objectives."""
+    objectives = tuple(Objective(f"m{place}", Goal.MINIMIZE) for place in range(count))
     points = np.random.default_rng(3).random((20, 2))
     observations = [
         Observation(
-            number, TrialState.SUCCEEDED, {"x": x, "y": y}, {"cost": MetricValue(x), "gain": MetricValue(x * y)}
+            number,
+            TrialState.SUCCEEDED,
+            {"x": x, "y": y},
+            {f"m{place}": MetricValue((x - place / count) ** 2 + y) for place in range(count)},
         )
         for number, (x, y) in enumerate(points.tolist(), 1)
     ]
-    assert registry.suggest(request(observations, objectives=objectives)).hint == b""
-    assert registry.suggest(request(observations)).hint
+    return request(observations, objectives=objectives)
+
+
+def test_a_scalarisation_leaves_no_hint():
+    assert registry.suggest(several(5)).hint == b""
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_model_of_each_objective_leaves_a_hint_that_changes_nothing(count):
+    asked = several(count)
+    first = registry.suggest(asked)
+    again = registry.suggest(replace(asked, hint=first.hint))
+    assert first.hint
+    assert again.hint == first.hint
+    assert parameters(again) == parameters(first)
+    assert [c.origin.acquisition for c in again.candidates] == [c.origin.acquisition for c in first.candidates]
+
+
+def parameters(decision):
+    return [candidate.parameters for candidate in decision.candidates]
+
+
+@pytest.mark.parametrize(
+    ("count", "method"), [(2, "acquisition (EHVI)"), (4, "acquisition (EHVI)"), (5, "acquisition (ParEGO)")]
+)
+def test_up_to_four_objectives_have_a_hypervolume_and_more_are_scalarised(count, method):
+    (candidate,) = registry.suggest(several(count)).candidates
+    assert candidate.origin.method == method
+    assert candidate.origin.fallback == ""
+    assert len(candidate.origin.predictions) == (count if count <= 4 else 0)

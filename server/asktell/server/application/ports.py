@@ -10,8 +10,8 @@ from typing import Protocol, TypeVar
 from asktell.server.domain.beliefs import Question
 from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.policy import Decision, SuggestRequest
-from asktell.server.domain.stopping import StopRequest
 from asktell.server.domain.ranking import Losses
+from asktell.server.domain.stopping import StopRequest
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, TrialCounts
 from asktell.server.domain.trial import Lease, Trial, TrialState
 
