@@ -88,14 +88,13 @@ def test_equal_trials_have_equal_ranks_and_a_goal_turns_them_round():
 
 
 @pytest.mark.parametrize("objectives", [2, 3, 5, 16])
-def test_the_best_of_many_blocks_are_not_dominated_while_there_are_enough_of_such(objectives):
+def test_the_best_of_many_blocks_are_the_front_of_all_while_there_is_room(objectives):
     random = np.random.default_rng(objectives)
     values = random.random((3 * BLOCK, objectives)) + random.random((3 * BLOCK, 1))
     best = population(request(values.tolist()), 30)
-    rows = [values[number - 1] for number in numbers(best.trials)]
-    assert len(rows) == 30
-    whole = Standing(results(values)).fronts
-    assert max(whole[number - 1] for number in numbers(best.trials)) <= np.sort(whole)[29]
+    front = {place + 1 for place in np.flatnonzero(Standing(results(values)).fronts == 0).tolist()}
+    assert len(best) == 30
+    assert len(front & set(numbers(best.trials))) >= 0.9 * min(len(front), 30)
     assert best.ranks.tolist() == sorted(best.ranks)
 
 

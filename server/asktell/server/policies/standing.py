@@ -13,7 +13,7 @@ import numpy as np
 from asktell.server.domain.metric import OutcomeConstraint
 from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.policies.columns import Vector
-from asktell.server.policies.kernel import Indices, Matrix
+from asktell.server.policies.kernel import Indices, Mask, Matrix
 from asktell.server.policies.labels import measured
 
 BLOCK = 200
@@ -49,12 +49,14 @@ class Results:
     @classmethod
     def of(cls, trials: Sequence[Observation], request: SuggestRequest) -> Results:
         """The results of trials whose objectives are finite."""
-        objectives = [(objective.metric, objective) for objective in request.objectives]
-        losses = [[each.loss(trial.metrics[name].value) for name, each in objectives] for trial in trials]
+        losses = [
+            objective.loss(1.0) * np.array([trial.metrics[objective.metric].value for trial in trials])
+            for objective in request.objectives
+        ]
         violations = np.zeros(len(trials))
         for constraint in request.outcome_constraints:
             violations += _violations(trials, constraint)
-        return cls(np.array(losses, dtype=np.float64).reshape(len(trials), len(objectives)), violations)
+        return cls(np.stack(losses, axis=1), violations)
 
     @property
     def keys(self) -> Matrix:
@@ -95,7 +97,8 @@ def ranks(trials: Sequence[Observation], request: SuggestRequest) -> Vector:
 def population(request: SuggestRequest, size: int) -> Population:
     """The best trials of a study, at most `size`. Only trials with finite objectives are among them.
 
-    Those that meet the constraints on metrics come first, then those that miss them least (Deb 2000).
+    Those that meet the constraints on metrics come first, then those that miss them least (Deb 2000). With several objectives, blocks of
+    trials compete with the survivors of those before; where there are enough survivors, what one of them dominates does not.
     """
     useful = np.flatnonzero(measured(request.observations, request.objectives)).tolist()
     trials = sorted((request.observations[place] for place in useful), key=lambda trial: trial.number)
@@ -104,7 +107,10 @@ def population(request: SuggestRequest, size: int) -> Population:
         return _ordered(trials, results.keys, size)
     kept = np.arange(0)
     for start in range(0, len(trials), BLOCK):
-        rivals = np.concatenate([kept, np.arange(start, min(start + BLOCK, len(trials)))])
+        new = np.arange(start, min(start + BLOCK, len(trials)))
+        if len(kept) == size:
+            new = new[~dominating(results[kept], results[new]).any(axis=0)]
+        rivals = np.concatenate([kept, new])
         kept = rivals[Standing(results[rivals]).best(size)]
     return _ordered([trials[place] for place in kept.tolist()], Standing(results[kept]).keys, size)
 
@@ -126,17 +132,14 @@ class Standing:
     """
 
     def __init__(self, results: Results) -> None:
-        self._losses, self._violations = results.losses, results.violations
+        self._results, self._losses = results, results.losses
 
     @cached_property
     def fronts(self) -> Vector:
         """The front of each: 0 for those that none dominates, 1 for those that only front 0 dominates, and so on (`n`)."""
-        losses, violations = self._losses, self._violations
-        no_worse = (losses[:, None] <= losses[None]).all(axis=2)
-        equal, less = violations[:, None] == violations, violations[:, None] < violations
-        dominates = less | (equal & no_worse & ~no_worse.T)
+        dominates = dominating(self._results, self._results)
         above = dominates.sum(axis=0)
-        fronts = np.full(len(losses), -1.0)
+        fronts = np.full(len(dominates), -1.0)
         front = 0
         while (waiting := fronts < 0).any():
             now = waiting & (above == 0)
@@ -186,6 +189,19 @@ class Standing:
         own, ahead = niches[len(whole) :], _places(niches[len(whole) :], penalties[len(whole) :])
         # Every direction gives its best, then its second best, and so on, those with the fewest before the others.
         return last[np.lexsort((penalties[len(whole) :], counts[own] + ahead))[:wanted]]
+
+
+def dominating(some: Results, others: Results) -> Mask:
+    """Which of some results dominate which of others (`n x k`)."""
+    shape = (len(some), len(others))
+    no_worse, better = np.ones(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
+    # One objective after another: this is what takes the time, and three dimensions would take many times as long.
+    for one, other in zip(some.losses.T, others.losses.T, strict=True):
+        no_worse &= one[:, None] <= other
+        better |= one[:, None] < other
+    equal, less = some.violations[:, None] == others.violations, some.violations[:, None] < others.violations
+    dominates: Mask = less | (equal & no_worse & better)
+    return dominates
 
 
 def crowding(losses: Matrix) -> Vector:
