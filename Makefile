@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow chaos bench bench-peers bench-latency bench-service bench-ablation bench-speculation check format proto lock clean
+.PHONY: help env demo test test-slow chaos bench bench-peers bench-latency bench-service bench-ablation bench-methods bench-speculation check format proto lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ bench-latency: env ## Measure what an ask takes (ONLY=race,two-objectives,sizes,
 
 bench-service: env ## Measure what the service takes and bears (ONLY=tells,histories,neighbours,prepared,renewals,crowd, RECORD=1)
 	$(BIN)/python -m benchmarks.service $(call flag,ONLY) $(if $(RECORD),--record)
+
+bench-methods: $(BENCH_STAMP) ## Compare the policies at large budgets (POLICIES, PROBLEMS, SEEDS, BUDGETS)
+	$(BIN)/python -m benchmarks.methods $(foreach name,POLICIES PROBLEMS SEEDS BUDGETS,$(call flag,$(name)))
 
 bench-ablation: env ## Show what each ingredient of the engine brings (FAMILIES, INGREDIENTS, SEEDS, TRIALS, WORKERS, JOBS)
 	$(BIN)/python -m benchmarks.ablation $(foreach name,FAMILIES INGREDIENTS SEEDS TRIALS WORKERS JOBS,$(call flag,$(name)))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from asktell.server.policies import gp
 from asktell.server.policies.labels import Shape
 from asktell.server.policies.recipe import STANDARD, Member, Recipe
 from benchmarks import records
@@ -79,7 +81,7 @@ class Case:
         peer = (
             RandomSearch(given, self.seed)
             if self.recipe == RANDOM
-            else InProcess(given, self.seed, INGREDIENTS[self.recipe])
+            else InProcess(given, self.seed, partial(gp.suggest, recipe=INGREDIENTS[self.recipe]))
         )
         course = Course(given, peer, OwnMeter())
         course.run(trials=self.trials, workers=self.workers, seed=self.seed, progress=lambda _done: None)

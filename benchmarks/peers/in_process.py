@@ -1,4 +1,4 @@
-"""asktell's engine inside this process, with ingredients of its own: for the ablation, which need not wait for a service."""
+"""asktell's engine inside this process, with a policy of its own: for comparisons of policies, which need not wait for a service."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from asktell.server.domain.space import (
     SearchSpace,
 )
 from asktell.server.domain.trial import TrialState
-from asktell.server.policies import gp
-from asktell.server.policies.recipe import Recipe
+from asktell.server.policies.safety import Policy
 from benchmarks.problem import Choice, Configuration, Ordered, Outcome, Param, Problem, Whole
 
 METRIC = "y"
 
 
 class InProcess:
-    """The policy `gp`, as the server calls it, of a recipe."""
+    """A policy, as the server calls it, with a study's budget if there is one."""
 
-    def __init__(self, problem: Problem, seed: int, recipe: Recipe) -> None:
+    def __init__(self, problem: Problem, seed: int, suggest: Policy, *, max_trials: int | None = None) -> None:
         self._space = SearchSpace(tuple(parameter_spec(param) for param in problem.params))
-        self._seed, self._recipe = seed, recipe
+        self._seed, self._suggest, self._max_trials = seed, suggest, max_trials
         self._number = 0
         self._observations: list[Observation] = []
         self._pending: dict[int, Parameters] = {}
@@ -38,7 +37,7 @@ class InProcess:
     def ask(self) -> tuple[int, dict[str, Any]]:
         """The next trial's number, and its parameters."""
         self._number += 1
-        decision = gp.suggest(self._request(), recipe=self._recipe)
+        decision = self._suggest(self._request())
         parameters = decision.candidates[0].parameters
         self._pending[self._number] = parameters
         return self._number, dict(parameters)
@@ -54,12 +53,13 @@ class InProcess:
         return SuggestRequest(
             space=self._space,
             objectives=(Objective(METRIC, Goal.MINIMIZE),),
-            policy=gp.NAME,
+            policy="",
             seed=self._seed,
             count=1,
             next_number=self._number,
             observations=tuple(self._observations),
             pending=tuple(self._pending.values()),
+            max_trials=self._max_trials,
         )
 
 

@@ -137,10 +137,10 @@ def test_a_drawn_configuration_has_the_parameters_that_exist() -> None:
 
 
 def test_the_engine_in_process_takes_conditional_parameters() -> None:
-    from asktell.server.policies.recipe import STANDARD
+    from asktell.server.policies import gp
 
     given = problem("branches10", 0)
-    peer = InProcess(given, 0, STANDARD)
+    peer = InProcess(given, 0, gp.suggest)
     for _ in range(3):
         token, configuration = peer.ask()
         peer.tell(token, configuration, given.outcome(configuration))

@@ -100,9 +100,9 @@ def test_every_kind_of_parameter_becomes_the_sdks_and_the_engines() -> None:
         Ordered("d", (16.0, 32.0, 64.0)),
     ]
     assert [type(spec(param)).__name__ for param in params] == ["Float", "Int", "Categorical", "Ordinal"]
-    from asktell.server.policies.recipe import STANDARD
+    from asktell.server.policies import gp
 
-    peer = InProcess(Problem("all kinds", params, lambda _: 0.0), 0, STANDARD)
+    peer = InProcess(Problem("all kinds", params, lambda _: 0.0), 0, gp.suggest)
     for value in (1.0, math.inf, 0.5, 0.7):
         token, configuration = peer.ask()
         assert {"a", "b", "c", "d"} == set(configuration)
