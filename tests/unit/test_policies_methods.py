@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +15,12 @@ from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace, key
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import cma_es, evolution, registry
+from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.grid import Grid, shuffled
 from asktell.server.policies.scope import Scope
 
 COST = Objective("cost", Goal.MINIMIZE)
+NEVER = Deadline.after(None)
 SQUARE = SearchSpace((Float(name="x", low=0.0, high=1.0), Float(name="y", low=0.0, high=1.0)))
 MIXED = SearchSpace(
     (
@@ -92,7 +95,7 @@ def test_cma_es_converges_where_random_search_only_samples():
 def test_cma_es_begins_anew_with_twice_the_population_when_it_has_converged():
     observations = study(SQUARE, "cma-es", sphere, trials=400)
     course = cma_es.Course()
-    first = cma_es.replayed(request(SQUARE, "cma-es", observations=observations), course)
+    first, _ = cma_es.replayed(request(SQUARE, "cma-es", observations=observations), course, NEVER)
     assert first.restarts >= 1
     assert first.population_size == len(course.generations[0]) * 2**first.restarts
 
@@ -100,13 +103,24 @@ def test_cma_es_begins_anew_with_twice_the_population_when_it_has_converged():
 def test_what_cma_es_remembers_of_a_study_does_not_show():
     observations = study(MIXED, "cma-es", mixed_cost, trials=120)
     asked = request(MIXED, "cma-es", observations=observations, next_number=121)
-    fresh, course = cma_es.replayed(asked, cma_es.Course()), cma_es.Course()
+    course = cma_es.Course()
+    fresh, _ = cma_es.replayed(asked, cma_es.Course(), NEVER)
     # A result that comes late moves every later generation's edges.
     early = replace(asked, observations=tuple(seen for seen in observations if seen.number != 95))
-    cma_es.replayed(early, course)
-    later = cma_es.replayed(asked, course)
+    cma_es.replayed(early, course, NEVER)
+    later, _ = cma_es.replayed(asked, course, NEVER)
     assert fresh.drawn(121, 0)[0].tolist() == later.drawn(121, 0)[0].tolist()
     assert len(course.generations) == 120 // len(course.generations[0])
+
+
+def test_a_replay_that_has_no_time_says_so_and_goes_on_with_the_next_ask():
+    observations = study(SQUARE, "sobol", sphere, trials=3_000, count=3_000)
+    asked = request(SQUARE, "cma-es", observations=observations, next_number=3_001, time_limit=0.05)
+    (hasty,) = registry.suggest(asked).candidates
+    assert re.fullmatch(r"the time limit of 0.05 s left no time for \d+ trials", hasty.origin.fallback)
+    (usual,) = registry.suggest(replace(asked, time_limit=None)).candidates
+    assert not usual.origin.fallback
+    assert registry.suggest(asked).candidates[0].parameters == usual.parameters
 
 
 @pytest.mark.parametrize("policy", ["cma-es", "evolution"])

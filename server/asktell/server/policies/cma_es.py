@@ -13,6 +13,7 @@ import numpy as np
 
 from asktell.server.domain.policy import Decision, Observation, SuggestRequest
 from asktell.server.policies.columns import Column, LogIntegers, Vector
+from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Indices, Mask, Matrix
@@ -28,8 +29,7 @@ SIGMA = 0.25
 CONVERGED = 1e-6
 """A population that spreads no farther than this in any number, or is one configuration, has converged."""
 _ATTEMPTS = 16
-_RECALLED = 2
-"""So many of a trial's draws are tried to find the one that it came from."""
+_ROUNDING = 1e-9
 _LEARNING = 0.2
 """How far a name's frequencies move towards those of the better half in each generation."""
 _COPIES = 16
@@ -59,7 +59,7 @@ class Strategy:
         self._request = request
         self._draw = RandomDraw(request)
         self._encoder = Encoder.within(Scope.of(request.space, request.fixed))
-        self._state = _MEMORY.state(request)
+        self._state, self._fallback = _MEMORY.state(request, Deadline.after(request.time_limit))
 
     def propose(self, number: int, offers: Offers) -> Proposal | None:
         """A draw that is not taken; None if there is none among many."""
@@ -67,7 +67,7 @@ class Strategy:
             row, _ = self._state.drawn(number, attempt)
             parameters = self._encoder.decode(self._encoder.settle(row[None])[0])
             if offers.free(parameters):
-                return Proposal(parameters, METHOD)
+                return Proposal(parameters, METHOD, self._fallback)
         return None
 
 
@@ -150,14 +150,11 @@ class State:
 
     def _recalled(self, number: int, row: Vector, active: Mask) -> tuple[Vector, Vector]:
         """A trial as a whole row (`d`) and as the strategy's coordinates (`c`), as it was drawn if this distribution drew it."""
-        for attempt in range(_RECALLED):
-            drawn, raw = self.drawn(number, attempt)
-            snapped = np.array([column.snap(drawn[[place]])[0] for place, column in enumerate(self.columns)])
-            if np.allclose(snapped[active], row[active], rtol=0.0, atol=1e-9):
-                return np.where(active, row, drawn), raw
         drawn, raw = self.drawn(number, 0)
         whole = np.where(active, row, drawn)
-        raw[: len(self._numbers)] = whole[self._numbers]
+        snapped = np.array([column.snap(drawn[[place]])[0] for place, column in enumerate(self.columns)])
+        if (np.abs(snapped - row)[active] > _ROUNDING).any():
+            raw[: len(self._numbers)] = whole[self._numbers]
         return whole, raw
 
     def _converged(self, rows: Matrix) -> bool:
@@ -209,24 +206,27 @@ class Memory:
         self._courses: OrderedDict[str, Course] = OrderedDict()
         self._lock = Lock()
 
-    def state(self, request: SuggestRequest) -> State:
-        """The distribution after all whole generations of a request's trials."""
+    def state(self, request: SuggestRequest, deadline: Deadline) -> tuple[State, str]:
+        """The distribution after all whole generations of a request's trials, or after as many as there is time for; then also why."""
         name = repr((request.seed, request.space, request.objectives, request.outcome_constraints))
         with self._lock:
             course = self._courses.pop(name, None) or Course()
-        state = replayed(request, course)
+        state, left = replayed(request, course, deadline)
         with self._lock:
             self._courses[name] = course
             while len(self._courses) > _COURSES:
                 self._courses.popitem(last=False)
-        return state
+        return state, f"the time limit of {request.time_limit:g} s left no time for {left} trials" if left else ""
 
 
 _MEMORY = Memory()
 
 
-def replayed(request: SuggestRequest, course: Course) -> State:
-    """The distribution after all whole generations of a request's trials. The course spares a replay, and is brought up to date."""
+def replayed(request: SuggestRequest, course: Course, deadline: Deadline) -> tuple[State, int]:
+    """The distribution after all whole generations of a request's trials, and how many trials there was no time for.
+
+    What the course has of them is not replayed. It is brought up to date.
+    """
     trials = sorted(request.observations, key=lambda trial: trial.number)
     encoder = Encoder.of(request.space)
     shared = course.shared(trials)
@@ -235,12 +235,14 @@ def replayed(request: SuggestRequest, course: Course) -> State:
     state = course.copies[known].copied() if known else State(request.seed, encoder.columns)
     start = sum(map(len, course.generations))
     while start + state.population_size <= len(trials):
+        if deadline.passed:
+            return state, len(trials) - start
         block = trials[start : start + state.population_size]
         rows = encoder.encode([trial.parameters for trial in block])
         state.learn([trial.number for trial in block], rows, encoder.activity(rows), ranks(block, request))
         course.add(block, state)
         start += len(block)
-    return state
+    return state, 0
 
 
 def _step(column: Column) -> float:

@@ -22,10 +22,11 @@ _SCANNED = 8
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A configuration for a trial, and what in the policy chose it."""
+    """A configuration for a trial, what in the policy chose it, and why that is not the usual choice, if it is not."""
 
     parameters: dict[str, ParameterValue]
     method: str
+    fallback: str = ""
 
 
 class Proposer(Protocol):
@@ -89,7 +90,7 @@ def _candidates(make: Callable[[SuggestRequest], Proposer], request: SuggestRequ
                 return
             proposal = Proposal(drawn, "random")
         offers.take(proposal.parameters)
-        fallback = too_late(request) if late else ""
+        fallback = too_late(request) if late else proposal.fallback
         yield Candidate(proposal.parameters, Origin(policy=name, method=proposal.method, fallback=fallback))
 
 
