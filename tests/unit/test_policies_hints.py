@@ -16,6 +16,7 @@ from asktell.server.domain.trial import TrialState
 from asktell.server.policies import learning, registry
 from asktell.server.policies.hints import Fits, digest_of
 from asktell.server.policies.kernel import Layout
+from asktell.server.policies.labels import Noise
 
 SPACE = SearchSpace(
     (
@@ -199,17 +200,20 @@ def test_a_hint_of_a_hundred_parameters_keeps_within_its_bytes_and_has_all_fits(
 def test_whatever_a_fit_depends_on_is_in_its_digest():
     layout = Layout(np.array([0, 1]), np.array([True, True]), 2)
     rows, labels = np.arange(6.0).reshape(3, 2), np.arange(3.0)
+    silent = Noise(np.zeros(3))
     digests = [
-        digest_of(rows, labels, layout, trend=False),
-        digest_of(rows, labels, layout, trend=True),
-        digest_of(rows, labels[::-1], layout, trend=False),
-        digest_of(rows[::-1], labels, layout, trend=False),
-        digest_of(rows.reshape(2, 3), labels, layout, trend=False),
-        digest_of(rows, labels, Layout(np.array([0, 0]), np.array([True, True]), 1), trend=False),
-        digest_of(rows, labels, Layout(np.array([0, 1]), np.array([True, False]), 2), trend=False),
+        digest_of(rows, labels, layout, noise=silent, trend=False),
+        digest_of(rows, labels, layout, noise=silent, trend=True),
+        digest_of(rows, labels, layout, noise=Noise(np.zeros(3), complete=True), trend=False),
+        digest_of(rows, labels, layout, noise=Noise(np.array([0.0, 0.1, 0.0])), trend=False),
+        digest_of(rows, labels[::-1], layout, noise=silent, trend=False),
+        digest_of(rows[::-1], labels, layout, noise=silent, trend=False),
+        digest_of(rows.reshape(2, 3), labels, layout, noise=silent, trend=False),
+        digest_of(rows, labels, Layout(np.array([0, 0]), np.array([True, True]), 1), noise=silent, trend=False),
+        digest_of(rows, labels, Layout(np.array([0, 1]), np.array([True, False]), 2), noise=silent, trend=False),
     ]
     assert len(set(digests)) == len(digests)
-    assert digest_of(rows.copy(order="F"), labels.copy(), layout, trend=False) == digests[0]
+    assert digest_of(rows.copy(order="F"), labels.copy(), layout, noise=silent, trend=False) == digests[0]
 
 
 @pytest.mark.parametrize("workers", [1, 8], ids=["sequential", "eight pending"])

@@ -17,7 +17,7 @@ from botorch.acquisition.analytic import (
 from botorch.models import ModelListGP, SingleTaskGP
 from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
-from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihood
 from gpytorch.means import ConstantMean
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior, NormalPrior
@@ -30,6 +30,7 @@ from asktell.server.policies.acquisition import ExpectedImprovement, Feasibility
 from asktell.server.policies.ascent import ascend
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.labels import Noise
 from asktell.server.policies.likelihood import Likelihood, fit, unpack
 from asktell.server.policies.posterior import Posterior
 
@@ -54,6 +55,7 @@ class Problem:
     others: np.ndarray
     point: np.ndarray
     trend: bool
+    noise: Noise
 
     @property
     def features(self):
@@ -65,20 +67,22 @@ class Problem:
 
     @property
     def likelihood(self):
-        return Likelihood(self.features, self.labels, self.encoder.layout, trend=self.trend)
+        return Likelihood(self.features, self.labels, self.encoder.layout, noise=self.noise, trend=self.trend)
 
     @property
     def posterior(self):
         hyper = unpack(self.point, self.encoder.layout)
-        return Posterior(self.encoder.layout, hyper, inputs=self.features, labels=self.labels)
+        return Posterior(
+            self.encoder.layout, hyper, inputs=self.features, labels=self.labels, variances=self.noise.variances
+        )
 
     def numbers(self, gradients):
         """Of gradients by features those by numbers, in the order of their parameters."""
         return gradients[:, self.encoder.layout.numeric]
 
 
-def make_problem(random, *, sizes, count, trend):
-    """A random problem whose parameters are numbers (size 0) or have so many names."""
+def make_problem(random, *, sizes, count, trend, known=0.0):
+    """A random problem whose parameters are numbers (size 0) or have so many names. Of a share of the labels the noise is known."""
     space = SearchSpace(
         tuple(
             Categorical(name=f"p{index}", choices=tuple(range(size)))
@@ -95,7 +99,9 @@ def make_problem(random, *, sizes, count, trend):
     lengthscales = random.uniform(math.log(0.1), math.log(10.0), len(sizes))
     rest = random.uniform([math.log(1e-3), -1.0], [0.0, 1.0])
     point = np.concatenate([lengthscales, rest, random.uniform(-6.0, 0.0, 2 * trend)])
-    return Problem(encoder, rows, (labels - labels.mean()) / labels.std(), others, point, trend)
+    variances = np.where(random.random(count) < known, np.exp(random.uniform(-7.0, 2.0, count)), 0.0)
+    noise = Noise(variances, complete=known == 1.0)
+    return Problem(encoder, rows, (labels - labels.mean()) / labels.std(), others, point, trend, noise)
 
 
 SIZES = (0, 0, 2, 3, 5)
@@ -108,6 +114,7 @@ def problems(draw, *, trends=True, most=60):
         sizes=draw(st.lists(st.sampled_from(SIZES), min_size=1, max_size=8)),
         count=draw(st.integers(2, most)),
         trend=trends and draw(st.booleans()),
+        known=draw(st.sampled_from([0.0, 0.0, 0.5, 1.0])),
     )
 
 
@@ -162,16 +169,13 @@ def double(value):
     return torch.tensor(value, dtype=torch.float64)
 
 
-def botorch(problem, *, rows=None, labels=None):
+def botorch(problem, *, rows=None, labels=None, variances=None):
     """BoTorch's model of the problem, with its hyper-parameters."""
     rows, labels = problem.rows if rows is None else rows, problem.labels if labels is None else labels
     model = SingleTaskGP(
         torch.as_tensor(rows),
         torch.as_tensor(labels).unsqueeze(-1),
-        likelihood=GaussianLikelihood(
-            noise_prior=LogNormalPrior(double(-4.0), double(1.0)),
-            noise_constraint=Positive(transform=torch.exp, inv_transform=torch.log),
-        ),
+        likelihood=noise_of(problem, problem.noise.variances if variances is None else variances),
         covar_module=Reference(problem.encoder, trend=problem.trend),
         mean_module=ConstantMean(),
         outcome_transform=None,
@@ -183,11 +187,26 @@ def botorch(problem, *, rows=None, labels=None):
     return model.eval()
 
 
+def noise_of(problem, variances):
+    """GPyTorch's noise: one level is learned, and what is known of each label is added."""
+    location, scale = (-9.0, 2.0) if problem.noise.complete else (-4.0, 1.0)
+    learned = {
+        "noise_prior": LogNormalPrior(double(location), double(scale)),
+        "noise_constraint": Positive(transform=torch.exp, inv_transform=torch.log),
+    }
+    if not variances.any():
+        return GaussianLikelihood(**learned)
+    # GPyTorch would raise variances that are 0.
+    with gpytorch.settings.min_fixed_noise(double_value=0.0):
+        return FixedNoiseGaussianLikelihood(torch.as_tensor(variances), learn_additional_noise=True, **learned)
+
+
 def coordinates(model):
     """The model's parameters in the order of a likelihood's point."""
-    kernel = model.covar_module
+    kernel, noise = model.covar_module, model.likelihood
+    learned = noise.second_noise_covar if isinstance(noise, FixedNoiseGaussianLikelihood) else noise.noise_covar
     trend = [kernel.log_trend] if kernel.trend else []
-    return [kernel.raw_lengthscale, model.likelihood.noise_covar.raw_noise, model.mean_module.raw_constant, *trend]
+    return [kernel.raw_lengthscale, learned.raw_noise, model.mean_module.raw_constant, *trend]
 
 
 def assert_equal(ours, theirs):
@@ -308,10 +327,13 @@ def test_feasibility_over_sets_of_imagined_labels_is_the_mean_of_botorchs_set_by
     random = np.random.default_rng(seed)
     pending = problem.encoder.draw(random.random((3, len(problem.encoder.columns))))
     labels, rows = random.normal(size=(3, sets)), np.concatenate([problem.rows, pending])
+    variances = np.concatenate([problem.noise.variances, np.zeros(3)])
     each = [
         with_gradient(
             LogProbabilityOfImprovement(
-                botorch(problem, rows=rows, labels=np.concatenate([problem.labels, labels[:, index]])),
+                botorch(
+                    problem, rows=rows, labels=np.concatenate([problem.labels, labels[:, index]]), variances=variances
+                ),
                 best_f=0.3,
                 maximize=False,
             ),
@@ -335,10 +357,13 @@ def test_improvement_over_sets_of_imagined_labels_is_the_mean_of_botorchs_set_by
     pending = problem.encoder.draw(random.random((3, len(problem.encoder.columns))))
     labels, incumbents = random.normal(size=(3, sets)), random.uniform(-2.0, 0.0, sets)
     rows = np.concatenate([problem.rows, pending])
+    variances = np.concatenate([problem.noise.variances, np.zeros(3)])
     each = [
         with_gradient(
             LogExpectedImprovement(
-                botorch(problem, rows=rows, labels=np.concatenate([problem.labels, labels[:, index]])),
+                botorch(
+                    problem, rows=rows, labels=np.concatenate([problem.labels, labels[:, index]]), variances=variances
+                ),
                 best_f=incumbents[index],
                 maximize=False,
             ),
@@ -359,11 +384,18 @@ def test_improvement_over_sets_of_imagined_labels_is_the_mean_of_botorchs_set_by
 
 @given(problems(most=12))
 def test_leave_one_out_densities_are_those_of_models_that_never_saw_the_label(problem):
+    noise = math.exp(problem.point[len(problem.encoder.columns)]) + problem.noise.variances
+
     def density(index):
         others = np.arange(len(problem.rows)) != index
-        model = botorch(problem, rows=problem.rows[others], labels=problem.labels[others])
-        belief = model.posterior(torch.as_tensor(problem.rows[[index]]), observation_noise=True)
-        spread = torch.distributions.Normal(belief.mean, belief.variance.sqrt())
+        model = botorch(
+            problem,
+            rows=problem.rows[others],
+            labels=problem.labels[others],
+            variances=problem.noise.variances[others],
+        )
+        belief = model.posterior(torch.as_tensor(problem.rows[[index]]))
+        spread = torch.distributions.Normal(belief.mean, (belief.variance + noise[index]).sqrt())
         return float(spread.log_prob(torch.as_tensor(problem.labels[index])).detach())
 
     assert_equal(problem.posterior.leave_one_out(), [density(index) for index in range(len(problem.rows))])

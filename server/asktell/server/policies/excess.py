@@ -13,6 +13,7 @@ from asktell.server.domain.policy import Observation
 from asktell.server.domain.trial import Prediction, TrialState
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Mask
+from asktell.server.policies.labels import Noise
 
 _NEAR = 3.0
 """Up to so many typical distances from the bound excesses are themselves."""
@@ -68,9 +69,10 @@ class Press:
 
 @dataclass(frozen=True, slots=True)
 class Excesses:
-    """Standardised labels (`n`) of a constrained metric; what is below `threshold` is feasible."""
+    """Standardised labels (`n`) of a constrained metric; what is below `threshold` is feasible. `noise` is what is known of their variances."""
 
     values: Vector
+    noise: Noise
     centre: float
     scale: float
     press: Press
@@ -117,4 +119,6 @@ def make_excesses(observations: Sequence[Observation], constraint: OutcomeConstr
     centre, scale = float(pressed.mean()), float(pressed.std())
     # Equal values may differ by rounding from their mean.
     scale = scale if scale > _EQUAL else 1.0
-    return Excesses((pressed - centre) / scale, centre, scale, press, constraint)
+    errors = [seen.metrics[constraint.metric].standard_error for seen in observations]
+    worth = scale * np.array([press.slope(float(each)) for each in pressed])
+    return Excesses((pressed - centre) / scale, Noise.of(errors, worth), centre, scale, press, constraint)

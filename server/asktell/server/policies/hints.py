@@ -12,6 +12,7 @@ import scipy
 from asktell.server.domain.policy import MAX_HINT
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Layout, Matrix
+from asktell.server.policies.labels import Noise
 
 _MAGIC = f"asktell fits 1, NumPy {np.__version__}, SciPy {scipy.__version__}\n".encode()
 """Changes with whatever changes a fit but its data: priors, starts and steps of `likelihood.py` are part of the number."""
@@ -48,12 +49,12 @@ class Fits:
         return _MAGIC + _checksum(body) + body if body else b""
 
 
-def digest_of(inputs: Matrix, labels: Vector, layout: Layout, *, trend: bool) -> Digest:
+def digest_of(inputs: Matrix, labels: Vector, layout: Layout, *, noise: Noise, trend: bool) -> Digest:
     """A digest of all that a fit depends on."""
     content = hashlib.blake2b(digest_size=_DIGEST)
-    for array in (inputs, labels, layout.owners, layout.numeric):
+    for array in (inputs, labels, noise.variances, layout.owners, layout.numeric):
         content.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-    content.update(bytes([trend]))
+    content.update(bytes([noise.complete, trend]))
     return content.digest()
 
 

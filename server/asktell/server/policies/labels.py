@@ -23,6 +23,8 @@ _FAILURE = 1.1
 """The label of a failure, where 0 is the best loss and 1 the worst."""
 _AUGMENTATION = 0.05
 """The weight of the sum in the augmented Chebyshev scalarisation (Knowles 2006)."""
+_LOUDEST = 1e6
+"""Variances of labels above this are as good as none at all."""
 _LARGEST = np.finfo(np.float64).max
 
 
@@ -81,6 +83,10 @@ class Warp:
         steep = np.exp(self._excess(warped)) * self.span
         return float(min(steep * self.magnitude, _LARGEST))
 
+    def slopes(self, warped: Vector) -> Vector:
+        """The same for many (`n`)."""
+        return np.array([self.slope(float(each)) for each in warped])
+
     def _unfenced(self, warped: float) -> float:
         value = self.best + warped * self.span
         return self.fence + self.width * float(np.expm1(self._excess(warped))) if value > self.fence else value
@@ -90,14 +96,40 @@ class Warp:
 
 
 @dataclass(frozen=True, slots=True)
+class Noise:
+    """Variances of labels (`n`) that follow from told standard errors, 0 where none was told; and whether one was told for every result.
+
+    The noise that a model learns comes on top: it has little left to explain where all errors are known.
+    """
+
+    variances: Vector
+    complete: bool = False
+
+    @classmethod
+    def of(cls, errors: Sequence[float | None], worth: Vector) -> Noise:
+        """What a metric's standard errors (`n`) say of its labels, given how much of the metric a unit of each label is worth (`n`)."""
+        told = np.array([error or 0.0 for error in errors])
+        with np.errstate(all="ignore"):
+            variances = np.where(told > 0.0, np.minimum((told / worth) ** 2, _LOUDEST), 0.0)
+        return cls(variances, all(error is not None for error in errors))
+
+    def padded(self, where: Mask) -> Noise:
+        """The same for more labels, where these are those of the mask."""
+        variances = np.zeros(len(where))
+        variances[where] = self.variances
+        return Noise(variances, self.complete)
+
+
+@dataclass(frozen=True, slots=True)
 class Labels:
     """Standardised losses of observations (`n`), with imputed ones for failures.
 
-    `warp` leads back to the objective's unit; there is none for several objectives, whose labels are a scalarisation. Standard errors that
-    were told are not used: the model estimates one noise level from the data.
+    `warp` leads back to the objective's unit; there is none for several objectives, whose labels are a scalarisation. `noise` are what is
+    known of their variances.
     """
 
     values: Vector
+    noise: Noise
     measured: Mask
     centre: float
     scale: float
@@ -162,7 +194,11 @@ def make_labels(
     labels[useful] = good
     centre, scale = float(labels.mean()), float(labels.std()) or 1.0
     warp = warps[0] if len(objectives) == 1 else None
-    return Labels((labels - centre) / scale, useful, centre, scale, warp, objectives[0])
+    noise = Noise(np.zeros(len(labels)))
+    if warp:
+        errors = [seen.metrics[objectives[0].metric].standard_error for seen in _those(observations, useful)]
+        noise = Noise.of(errors, warp.slopes(good) * scale).padded(useful)
+    return Labels((labels - centre) / scale, noise, useful, centre, scale, warp, objectives[0])
 
 
 def dominance(observations: Sequence[Observation], objectives: Sequence[Objective], eligible: Mask) -> Vector:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -12,11 +13,11 @@ from asktell.server.domain.policy import Observation
 from asktell.server.policies.acquisition import Feasibility
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
-from asktell.server.policies.excess import known, make_excesses, met_by
+from asktell.server.policies.excess import Excesses, known, make_excesses, met_by
 from asktell.server.policies.gp import MIN_LEARNED
 from asktell.server.policies.hints import Fits, digest_of
 from asktell.server.policies.kernel import Hyperparameters, Layout, Mask, Matrix
-from asktell.server.policies.labels import Labels, dominance, make_labels, measured
+from asktell.server.policies.labels import Labels, Noise, dominance, make_labels, measured
 from asktell.server.policies.likelihood import fit, unpack
 from asktell.server.policies.models import Learned, Limit, Model, weigh
 from asktell.server.policies.posterior import Posterior
@@ -100,8 +101,8 @@ class Lesson:
             kept = subset(self.rows, labels.values + np.where(eligible, 0.0, np.ptp(labels.values)))
         if len(kept) < len(self.rows):
             labels = label(self._those(kept))
-        hyper = self._hyper(lambda some: label(some).values, useful=useful, trend=member.trend)
-        posterior = Posterior(self.layout, hyper, inputs=self.rows[kept], labels=labels.values)
+        hyper = self._hyper(label, useful=useful, trend=member.trend)
+        posterior = self._posterior(hyper, kept, labels)
         return Model(labels, posterior, labels.measured, eligible[kept, None], kept)
 
     def _limits(self) -> Iterator[Limit]:
@@ -115,16 +116,16 @@ class Lesson:
     def limit(self, constraint: OutcomeConstraint) -> Limit:
         """The model of an outcome constraint, of observations all of which tell its metric."""
 
-        def label(some: Sequence[Observation]) -> Vector:
-            return make_excesses(some, constraint).values
+        def label(some: Sequence[Observation]) -> Excesses:
+            return make_excesses(some, constraint)
 
-        excesses = make_excesses(self.observations, constraint)
+        excesses = label(self.observations)
         kept = subset(self.rows, np.abs(excesses.values - excesses.threshold))
         if len(kept) < len(self.rows):
-            excesses = make_excesses(self._those(kept), constraint)
+            excesses = label(self._those(kept))
         everywhere = np.ones(len(self.rows), dtype=np.bool_)
         hyper = self._hyper(label, useful=everywhere, trend=self.recipe.limit_trend)
-        return Limit(excesses, Posterior(self.layout, hyper, inputs=self.rows[kept], labels=excesses.values))
+        return Limit(excesses, self._posterior(hyper, kept, excesses))
 
     def _feasible(self, limits: Sequence[Limit]) -> Mask:
         """Which observations meet the outcome constraints that have models: were seen to, or, if noisy, are expected to (`n`)."""
@@ -135,35 +136,43 @@ class Lesson:
         return np.logical_and.reduce([np.ones(len(self.observations), dtype=np.bool_), *met])
 
     def _feasibility(self, useful: Mask) -> Feasibility:
-        """Of -1 where trials worked and 1 where they failed, standardised, the middle is the threshold (least-squares classification)."""
+        """The model of what works, by least-squares classification."""
 
-        def label(some: Sequence[Observation]) -> tuple[Vector, float]:
-            signs = np.where(measured(some, self.objectives), -1.0, 1.0)
-            centre, scale = float(signs.mean()), float(signs.std()) or 1.0
-            return (signs - centre) / scale, -centre / scale
+        def label(some: Sequence[Observation]) -> Signs:
+            return Signs.of(measured(some, self.objectives))
 
-        kept = subset(self.rows, label(self.observations)[0])
-        labels, threshold = label(self._those(kept))
-        hyper = self._hyper(lambda some: label(some)[0], useful=useful, trend=False)
-        return Feasibility(Posterior(self.layout, hyper, inputs=self.rows[kept], labels=labels), threshold)
+        kept = subset(self.rows, label(self.observations).values)
+        signs = label(self._those(kept))
+        hyper = self._hyper(label, useful=useful, trend=False)
+        return Feasibility(self._posterior(hyper, kept, signs), signs.threshold)
+
+    def _posterior(self, hyper: Hyperparameters, kept: Sequence[int], labels: Learnable) -> Posterior:
+        return Posterior(
+            self.layout, hyper, inputs=self.rows[kept], labels=labels.values, variances=labels.noise.variances
+        )
 
     def _those(self, indices: Sequence[int]) -> list[Observation]:
         return [self.observations[index] for index in indices]
 
-    def _hyper(self, label: Callable[[Sequence[Observation]], Vector], *, useful: Mask, trend: bool) -> Hyperparameters:
+    def _hyper(
+        self, label: Callable[[Sequence[Observation]], Learnable], *, useful: Mask, trend: bool
+    ) -> Hyperparameters:
         """The hyper-parameters that fit the earliest observations, up to a milestone in their number.
 
         They depend on these alone, so that a fit can be kept from one ask to the next, and made again wherever it is not known.
         """
         early = self._early(useful)
-        rows, values = self.rows[early], label(self._those(early))
+        rows, labels = self.rows[early], label(self._those(early))
+        values, noise = labels.values, labels.noise
 
         def compute() -> Vector:
-            return fit(rows, values, self.layout, deadline=self.deadline, trend=trend)
+            return fit(rows, values, self.layout, deadline=self.deadline, noise=noise, trend=trend)
 
         if self.weights is not None:
             return unpack(compute(), self.layout)  # Another scalarisation every time: nothing to recall.
-        point = self.fits.recall(digest_of(rows, values, self.layout, trend=trend), compute, keep=self._in_time)
+        point = self.fits.recall(
+            digest_of(rows, values, self.layout, noise=noise, trend=trend), compute, keep=self._in_time
+        )
         return unpack(point, self.layout)
 
     def _in_time(self) -> bool:
@@ -181,6 +190,36 @@ class Lesson:
             return early
         where = np.flatnonzero(useful)
         return [int(where[place]) for place in spaced(len(where), MAX_FITTED)]
+
+
+class Learnable(Protocol):
+    """Labels that a model can be made of."""
+
+    @property
+    def values(self) -> Vector:
+        """The labels (`n`), standardised."""
+        ...
+
+    @property
+    def noise(self) -> Noise:
+        """What is known of their noise."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """-1 where trials worked and 1 where they failed, standardised, as labels (`n`); the middle is the threshold."""
+
+    values: Vector
+    noise: Noise
+    threshold: float
+
+    @classmethod
+    def of(cls, worked: Mask) -> Signs:
+        """The labels of trials that worked or did not."""
+        signs = np.where(worked, -1.0, 1.0)
+        centre, scale = float(signs.mean()), float(signs.std()) or 1.0
+        return cls((signs - centre) / scale, Noise(np.zeros(len(worked))), -centre / scale)
 
 
 def milestone(count: int) -> int:

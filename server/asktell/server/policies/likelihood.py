@@ -13,6 +13,7 @@ from scipy.optimize import OptimizeResult, minimize
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.kernel import Hyperparameters, Layout, Matrix, Trend, matern_with_slope, squared_distances
+from asktell.server.policies.labels import Noise
 
 _LENGTHSCALES = (math.log(5e-3), 7.0)
 _NOISES = (math.log(1e-6), 1.0)
@@ -56,8 +57,15 @@ class Normal:
 
 
 NOISE_PRIOR = LogNormal(-4.0, 1.0)
+EXTRA_NOISE_PRIOR = LogNormal(-9.0, 2.0)
+"""Of what comes on top where all standard errors are known: its mode is at the floor."""
 TREND_PRIOR = Normal(-4.0, 1.5)
 """Of the logarithms of the trend's variances."""
+
+
+def noise_prior(known: Noise | None) -> LogNormal:
+    """The prior of the learned noise beside what is known."""
+    return EXTRA_NOISE_PRIOR if known is not None and known.complete else NOISE_PRIOR
 
 
 def lengthscale_prior(dimensions: int) -> LogNormal:
@@ -68,12 +76,16 @@ def lengthscale_prior(dimensions: int) -> LogNormal:
 class Likelihood:
     """The hyper-parameters' negative log posterior, per observation, for feature rows (`n x D`) and standardised labels (`n`).
 
-    It is a function of log lengthscales (`d`), log noise, mean and, with a trend, two log variances: in log space the climb takes a tenth
-    of the steps. One Cholesky factor and one inverse give the value and all the derivatives.
+    Some of their noise may be known. It is a function of log lengthscales (`d`), log noise, mean and, with a trend, two log variances: in
+    log space the climb takes a tenth of the steps. One Cholesky factor and one inverse give the value and all the derivatives.
     """
 
-    def __init__(self, inputs: Matrix, labels: Vector, layout: Layout, *, trend: bool = False) -> None:
+    def __init__(
+        self, inputs: Matrix, labels: Vector, layout: Layout, *, noise: Noise | None = None, trend: bool = False
+    ) -> None:
         self._inputs, self._labels, self._layout = inputs, labels, layout
+        self._variances = 0.0 if noise is None else noise.variances
+        self._noise_prior = noise_prior(noise)
         self._squares = inputs * inputs
         self._prior = lengthscale_prior(layout.dimensions)
         self._trend = Trend.of(layout).features(inputs) if trend else ()
@@ -85,7 +97,7 @@ class Likelihood:
         scaled = self._inputs * inverse
         covariance, slope = matern_with_slope(squared_distances(scaled, scaled))
         noise = math.exp(point[size])
-        covariance.flat[:: count + 1] += noise
+        covariance.flat[:: count + 1] += noise + self._variances
         self._add_trend(covariance, point[size + 2 :])
         factor, failed = lapack.dpotrf(covariance, lower=1, overwrite_a=1)
         if failed:
@@ -116,7 +128,7 @@ class Likelihood:
         size = self._layout.dimensions
         gradient = np.zeros_like(point)
         lengthscales, gradient[:size] = self._prior.log_density(point[:size])
-        noise, gradient[size : size + 1] = NOISE_PRIOR.log_density(point[size : size + 1])
+        noise, gradient[size : size + 1] = self._noise_prior.log_density(point[size : size + 1])
         trend, gradient[size + 2 :] = TREND_PRIOR.log_density(point[size + 2 :])
         return lengthscales + noise + trend, gradient
 
@@ -136,15 +148,16 @@ def fit(
     layout: Layout,
     *,
     deadline: Deadline,
+    noise: Noise | None = None,
     starts: Sequence[Vector] = (),
     trend: bool = False,
     steps: int = 60,
 ) -> Vector:
     """The best point that L-BFGS reaches from the starts, by default those of the prior. At the deadline it is the best so far."""
-    likelihood = Likelihood(inputs, labels, layout, trend=trend)
+    likelihood = Likelihood(inputs, labels, layout, noise=noise, trend=trend)
     bounds = limits(layout.dimensions, trend=trend)
     best: OptimizeResult | None = None
-    for start in starts or prior_starts(layout.dimensions, trend=trend):
+    for start in starts or prior_starts(layout.dimensions, noise=noise, trend=trend):
         found = minimize(
             likelihood,
             start,
@@ -176,12 +189,11 @@ def unpack(point: Vector, layout: Layout) -> Hyperparameters:
     return Hyperparameters(np.exp(point[:size]), math.exp(point[size]), float(point[size + 1]), trend)
 
 
-def prior_starts(dimensions: int, *, trend: bool = False) -> Iterator[Vector]:
+def prior_starts(dimensions: int, *, noise: Noise | None = None, trend: bool = False) -> Iterator[Vector]:
     """The mode of the prior, and longer lengthscales with more noise: one likelihood in nine has a second peak there."""
+    quiet = max(noise_prior(noise).log_mode, _NOISES[0])
     yield np.array(
-        [lengthscale_prior(dimensions).log_mode] * dimensions
-        + [NOISE_PRIOR.log_mode, 0.0]
-        + [TREND_PRIOR.location] * (2 * trend)
+        [lengthscale_prior(dimensions).log_mode] * dimensions + [quiet, 0.0] + [TREND_PRIOR.location] * (2 * trend)
     )
     yield np.array([math.log(dimensions) / 2.0] * dimensions + [-3.0, 0.0] + [TREND_PRIOR.location + 2.0] * (2 * trend))
 

@@ -37,15 +37,27 @@ class Belief:
 
 
 class Posterior:
-    """A Gaussian process given labels (`n`, or `n x s`: several sets with one variance) at feature rows (`n x D`)."""
+    """A Gaussian process given labels (`n`, or `n x s`: several sets with one variance) at feature rows (`n x D`).
 
-    def __init__(self, layout: Layout, hyper: Hyperparameters, *, inputs: Matrix, labels: Matrix | Vector) -> None:
+    Their noise has the variance that was learned, plus what is known of each (`variances`, `n`).
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        hyper: Hyperparameters,
+        *,
+        inputs: Matrix,
+        labels: Matrix | Vector,
+        variances: Vector | None = None,
+    ) -> None:
         self.layout, self.hyper, self.inputs = layout, hyper, inputs
+        self.variances = np.zeros(len(inputs)) if variances is None else variances
         self.labels = labels.reshape(len(inputs), -1)
         self.kernel = Kernel(layout, hyper)
         self.placed = self.kernel.place(inputs)
         self._covariance = self.kernel.covariance(self.placed, self.placed)
-        self._factor = _cholesky(self._covariance, hyper.noise)
+        self._factor = _cholesky(self._covariance, hyper.noise + self.variances)
         self.weights, _ = lapack.dpotrs(self._factor, self.labels - hyper.mean, lower=1)
 
     @cached_property
@@ -94,7 +106,11 @@ class Posterior:
         """The posterior had labels (`m x s`) been observed at more rows; the first set of the present labels goes with each of them."""
         present = np.repeat(self.labels[:, :1], labels.shape[1], axis=1)
         return Posterior(
-            self.layout, self.hyper, inputs=np.vstack([self.inputs, rows]), labels=np.vstack([present, labels])
+            self.layout,
+            self.hyper,
+            inputs=np.vstack([self.inputs, rows]),
+            labels=np.vstack([present, labels]),
+            variances=np.concatenate([self.variances, np.zeros(len(rows))]),
         )
 
     def leave_one_out(self) -> Vector:
@@ -116,7 +132,7 @@ class Posterior:
         return np.sqrt(np.maximum(variance, _LEAST_VARIANCE))
 
 
-def _cholesky(covariance: Matrix, noise: float) -> Matrix:
+def _cholesky(covariance: Matrix, noise: float | Vector) -> Matrix:
     """The lower factor of the covariance with noise on its diagonal, and with as little more as it takes."""
     for jitter in _JITTERS:
         noisy = covariance.copy()
