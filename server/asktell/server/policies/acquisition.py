@@ -51,25 +51,41 @@ def log_improvement(units: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedImprovement:
-    """LogEI (Ament et al. 2023) of labels below the incumbents (`s`), averaged over the posterior's sets of labels."""
+    """LogEI (Ament et al. 2023) of labels below the incumbents (`s`), averaged over the posterior's sets of labels.
+
+    Given the variance of a measurement's `noise`, it is not the label itself that improves but its posterior mean once it was measured there
+    (Picheny et al. 2013, section 3.3, at the noise of one measurement): what noise would hide is worth nothing, and measuring again is
+    worth what is still to be learned.
+    """
 
     posterior: Posterior
     incumbents: Vector
+    noise: float = 0.0
 
     def __call__(self, rows: Matrix) -> Vector:
         mean, deviation = self.posterior.moments(rows)
-        values, _ = log_improvement((self.incumbents - mean) / deviation[:, None])
-        return log_mean(values) + np.log(deviation)
+        visible, _ = self._visible(deviation)
+        values, _ = log_improvement((self.incumbents - mean) / visible[:, None])
+        return log_mean(values) + np.log(visible)
 
     def with_gradient(self, rows: Matrix) -> tuple[Vector, Matrix]:
         belief = self.posterior.believe(rows)
-        units = (self.incumbents - belief.mean) / belief.deviation[:, None]
+        visible, steepness = self._visible(belief.deviation)
+        units = (self.incumbents - belief.mean) / visible[:, None]
         values, slopes = log_improvement(units)
         total = log_mean(values)
         shares = np.exp(values - total[:, None]) / values.shape[1]
-        by_mean = -shares * slopes / belief.deviation[:, None]
-        by_deviation = (1.0 - (shares * slopes * units).sum(axis=1)) / belief.deviation
-        return total + np.log(belief.deviation), belief.gradient(by_mean, by_deviation)
+        by_mean = -shares * slopes / visible[:, None]
+        by_visible = (1.0 - (shares * slopes * units).sum(axis=1)) / visible
+        return total + np.log(visible), belief.gradient(by_mean, by_visible * steepness)
+
+    def _visible(self, deviation: Vector) -> tuple[Vector, Vector]:
+        """The standard deviations (`m`) that the means will have moved by after a measurement, and their slopes by the labels' own."""
+        if not self.noise:
+            return deviation, np.ones_like(deviation)
+        total = np.sqrt(deviation**2 + self.noise)
+        share = deviation / total
+        return deviation * share, share * (2.0 - share * share)
 
 
 @dataclass(frozen=True, slots=True)

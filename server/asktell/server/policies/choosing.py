@@ -19,6 +19,7 @@ from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.gp import Choice
 from asktell.server.policies.kernel import Matrix
 from asktell.server.policies.recipe import Recipe
+from asktell.server.policies.repeats import REPEAT, repeatable
 from asktell.server.policies.scope import Key, Scope
 from asktell.server.policies.search import Optima, raw_points
 
@@ -31,6 +32,8 @@ _STAGNANT = -3.5
 """The search is stagnant when no point promises more than this log expected improvement, of standardised labels."""
 _AMBITION = 0.5
 """How much more than the incumbent, in standard deviations of the labels, a stagnant search asks for: it then explores."""
+_REPEATS = 0.25
+"""Up to this share of a noisy study's trials repeat earlier ones, as long as there are other configurations."""
 ACQUISITION, EXPLORATION = "acquisition", "exploration"
 
 Known = TypeVar("Known")
@@ -48,6 +51,7 @@ class ModelChooser(ABC, Generic[Known]):
         tried = [trial.parameters for trial in self._ordered]
         self._tried = self._whole.encode([*tried, *request.pending])
         self._known: Known | None = None
+        self._repeatable = repeatable(request, self._ordered) if request.noisy else []
 
     @abstractmethod
     def _fit(self, weights: Vector | None) -> Known:
@@ -78,6 +82,15 @@ class ModelChooser(ABC, Generic[Known]):
         known = self._learn(number)
         believed = self._whole.encode(self._believed(pending, known))
         imagined = self._imagine(known, believed) if len(believed) else known
+        choice = self._new(number, known, imagined, pending=pending, seen=seen)
+        if not self._request.noisy or len(self._request.objectives) > 1 or (choice and choice.method == EXPLORATION):
+            return choice
+        return self._or_again(choice, known, imagined, pending)
+
+    def _new(
+        self, number: int, known: Known, imagined: Known, *, pending: Sequence[Parameters], seen: Collection[Key]
+    ) -> Choice | None:
+        """The best configuration that was not tried."""
         fresh = self._listed(seen)
         if fresh is not None:
             return self._best_listed(fresh, known, imagined)
@@ -89,9 +102,30 @@ class ModelChooser(ABC, Generic[Known]):
         choice = self._first_new(optima, known, pending=pending, seen=seen)
         return replace(choice, method=self._named(EXPLORATION)) if choice and explores else choice
 
+    def _or_again(
+        self, choice: Choice | None, known: Known, imagined: Known, pending: Sequence[Parameters]
+    ) -> Choice | None:
+        """The choice, unless measuring an earlier configuration again is worth more, and that was not done too often yet."""
+        tried = [*(seen.parameters for seen in self._ordered), *pending]
+        often = len(tried) - len(set(map(key, tried))) >= _REPEATS * len(tried)
+        if not self._repeatable or (choice and often):
+            return choice
+        settled = self._whole.encode(self._repeatable)
+        leaders = np.argsort(-self._score(imagined, settled), kind="stable")[:_LEADERS]
+        values = self._worth_again(imagined, settled[leaders])
+        best = int(values.argmax())
+        if choice and values[best] <= choice.acquisition:
+            return choice
+        again = self._choice(self._repeatable[leaders[best]], float(values[best]), known)
+        return replace(again, method=REPEAT)
+
     def hint(self) -> bytes:
         """What makes the next request's choices faster; here nothing does."""
         return b""
+
+    def _worth_again(self, imagined: Known, settled: Matrix) -> Vector:
+        """The acquisition (`m`) of measuring again where something was measured (settled rows, `m x d`)."""
+        return self._score(imagined, settled)
 
     def _learn(self, number: int) -> Known:
         if self._known is None or len(self._request.objectives) > 1:

@@ -111,6 +111,15 @@ class BotorchChooser(TorchChooser[Known]):
     def _score(self, known: Known, settled: Matrix) -> Vector:
         return score(self._improvement(known, known), settled)
 
+    def _worth_again(self, imagined: Known, settled: Matrix) -> Vector:
+        """Of the improvement, which is BoTorch's for noise-free labels, what the noise of one measurement leaves."""
+        with torch.no_grad():
+            posterior = imagined.model.posterior(self._tensor(settled))
+            variance = posterior.variance.squeeze(-1)
+            share = variance / (variance + imagined.model.likelihood.noise.mean())
+        losses: Vector = 0.5 * share.log().reshape(-1, len(settled))[0].cpu().numpy()
+        return self._score(imagined, settled) + losses
+
     def _search(self, number: int, known: Known, imagined: Known, *, ambition: float = 0.0) -> Optima:
         raw = self._raw(
             number,

@@ -21,8 +21,11 @@ def design_size(dimensions: int, max_trials: int | None) -> int:
 
 
 def enumerable(request: SuggestRequest) -> bool:
-    """Whether the whole space is so small that the budget tries all of it, so that a model can only waste time."""
-    if request.max_trials is None:
+    """Whether the whole space is so small that the budget tries all of it, so that a model can only waste time.
+
+    Where results are noisy, one of each is not all that is to be known.
+    """
+    if request.max_trials is None or request.noisy:
         return False
     count = Scope.of(request.space, {}).count()
     return count is not None and count <= min(request.max_trials, MAX_LISTED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.trial import Prediction
 from asktell.server.policies.choosing import ModelChooser
@@ -63,6 +65,10 @@ class AnalyticChooser(ModelChooser[Learned]):
         )
         acquisition = imagined.acquisition(ambition=ambition)
         return Search(self._encoder, self._whole, acquisition, self._deadline).run(raw)
+
+    def _worth_again(self, imagined: Learned, settled: Matrix) -> Vector:
+        rows = self._whole.features(settled)
+        return np.array([float(imagined.acquisition(again=row[None])(row[None])[0]) for row in rows])
 
     def _expect(self, known: Learned, settled: Matrix) -> dict[str, Prediction]:
         return known.predictions(self._whole.features(settled))

@@ -43,8 +43,21 @@ class Model:
         If nothing is, the worst means: improvement is then sure, and slowly rises with better labels, so that what decides is the
         probability to be feasible (Gelbart et al. 2014).
         """
+        return self._incumbents(self.eligible)
+
+    def rivals(self, row: Matrix) -> Vector:
+        """What the incumbents would be without the trials of one configuration (`1 x D`)."""
+        return self._incumbents(self.eligible & (self.posterior.inputs != row).any(axis=1)[:, None])
+
+    @property
+    def noise(self) -> float:
+        """The variance that one more measurement is expected to have."""
+        told = self.posterior.variances[: len(self.kept)][self.measured[: len(self.kept)]]
+        return self.posterior.hyper.noise + float(told.mean())
+
+    def _incumbents(self, eligible: Mask) -> Vector:
         means = self.posterior.means
-        best = np.where(self.eligible, means, np.inf).min(axis=0)
+        best = np.where(eligible, means, np.inf).min(axis=0)
         worst = means[self.measured].max(axis=0)
         incumbents: Vector = np.where(np.isfinite(best), best, worst)
         return incumbents
@@ -108,17 +121,28 @@ class Learned:
     """The models of the objective, the first of which makes the predictions, those of outcome constraints, and the probability that a
     trial works, if that is learned.
 
-    `log_weights` are what the models' improvements are weighted by.
+    `log_weights` are what the models' improvements are weighted by. In a `noisy` study a measurement does not tell all.
     """
 
     models: tuple[Model, ...]
     log_weights: Vector
     feasibility: Feasibility | None = None
     limits: tuple[Limit, ...] = ()
+    noisy: bool = False
 
-    def acquisition(self, *, ambition: float = 0.0) -> Acquisition:
-        """What is maximised. `ambition` is how much more than the incumbent is asked for, in standard deviations of the labels."""
-        parts = [ExpectedImprovement(model.posterior, model.incumbents - ambition) for model in self.models]
+    def acquisition(self, *, ambition: float = 0.0, again: Matrix | None = None) -> Acquisition:
+        """What is maximised. `ambition` is how much more than the incumbent is asked for, in standard deviations of the labels.
+
+        For measuring `again` a configuration (`1 x D`) the incumbent is the best of the others.
+        """
+        parts = [
+            ExpectedImprovement(
+                model.posterior,
+                (model.incumbents if again is None else model.rivals(again)) - ambition,
+                model.noise if self.noisy else 0.0,
+            )
+            for model in self.models
+        ]
         value: Acquisition = parts[0] if len(parts) == 1 else Average(parts, self.log_weights)
         for limit in self.limits:
             value = Product(value, limit.feasibility, power=_CARE if ambition else 1.0)
@@ -161,7 +185,7 @@ class Learned:
             limits.append(imagined)
             feasible &= met
         models = tuple(model.imagining(rows, normals, feasible) for model in self.models)
-        return Learned(models, self.log_weights, self.feasibility, tuple(limits))
+        return Learned(models, self.log_weights, self.feasibility, tuple(limits), self.noisy)
 
 
 def weigh(models: Sequence[Model], *, temper: float) -> Vector:

@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
+from asktell.server.domain.trial import Origin
 from asktell.server.policies import random_search
+from asktell.server.policies.repeats import REPEAT, repeats
 
 Policy = Callable[[SuggestRequest], Decision]
 
@@ -19,7 +22,7 @@ def guarded(policy: Policy, *, name: str) -> Policy:
     def suggest(request: SuggestRequest) -> Decision:
         begin = time.perf_counter()
         try:
-            decision = checked(policy(request), request)
+            decision = checked(replenished(policy(request), request, name=name), request)
         except Exception as error:  # noqa: BLE001 - a policy's fault must not become the worker's
             decision = fallback(request, name=name, reason=f"{type(error).__name__}: {error}"[:300])
         return timed(decision, timedelta(seconds=time.perf_counter() - begin))
@@ -31,6 +34,16 @@ def fallback(request: SuggestRequest, *, name: str, reason: str) -> Decision:
     """Random candidates in place of the named policy's."""
     decision = random_search.suggest(request)
     return Decision(tuple(_excused(candidate, name, reason) for candidate in decision.candidates))
+
+
+def replenished(decision: Decision, request: SuggestRequest, *, name: str) -> Decision:
+    """The decision, in a noisy study with repeats in place of what a finite space does not have any more."""
+    missing = request.count - len(decision.candidates)
+    if not request.noisy or not missing:
+        return decision
+    again = repeats(request, [candidate.parameters for candidate in decision.candidates])
+    more = (Candidate(parameters, Origin(policy=name, method=REPEAT)) for parameters in islice(again, missing))
+    return replace(decision, candidates=(*decision.candidates, *more))
 
 
 def checked(decision: Decision, request: SuggestRequest) -> Decision:
