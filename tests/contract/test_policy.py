@@ -6,6 +6,7 @@ import math
 import pickle
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -184,6 +185,33 @@ def test_a_finite_space_is_exhausted_exactly(policy, max_trials):
     assert len({key(seen.parameters) for seen in observations}) == FINITE_SIZE
     after = FINITE_SIZE + 1
     assert ask(FINITE, policy, observations=tuple(observations), next_number=after, max_trials=max_trials) == ()
+
+
+@pytest.mark.parametrize("max_trials", [None, 100])
+def test_a_noisy_finite_space_begins_anew_without_what_is_infeasible(policy, max_trials):
+    observations: list[Observation] = []
+    for number in range(1, 3 * FINITE_SIZE):
+        (candidate,) = ask(
+            FINITE, policy, observations=tuple(observations), next_number=number, max_trials=max_trials, noisy=True
+        )
+        impossible = candidate.parameters["i"] == 2
+        state = TrialState.INFEASIBLE if impossible else TrialState.SUCCEEDED
+        value = cost(candidate.parameters) + 0.3 * math.sin(number)
+        observations.append(Observation(number, state, candidate.parameters, {} if impossible else told(None, value)))
+    tried = Counter(key(seen.parameters) for seen in observations)
+    assert len(tried) == FINITE_SIZE
+    assert all(times == 1 for parameters, times in tried.items() if dict(told_of(parameters))["i"] == 2)
+
+
+def told_of(parameters):
+    """The names and values of a key."""
+    return [(name, value) for name, _, value in parameters]
+
+
+def test_a_noisy_space_of_which_all_is_infeasible_is_exhausted(policy):
+    everything = parameters(ask(FINITE, policy, count=FINITE_SIZE))
+    observations = tuple(Observation(number, TrialState.INFEASIBLE, p, {}) for number, p in enumerate(everything, 1))
+    assert ask(FINITE, policy, observations=observations, next_number=FINITE_SIZE + 1, noisy=True) == ()
 
 
 def test_an_ask_for_more_than_there_is_gets_all_there_is(policy):
@@ -377,6 +405,7 @@ def fixings(draw, space, tried):
 BOUNDS = st.one_of(
     st.floats(-10.0, 10.0), st.sampled_from([0.0, 1.0, 1e300, -1e300, 1.7e308, -1.7e308, 5e-324]), st.just(1.0)
 )
+ERRORS = st.sampled_from([None, None, 0.0, 5e-324, 1e-9, 0.1, 1e3, 1.7e308])
 CONSTRAINTS = st.one_of(
     st.just(()),
     st.lists(
@@ -390,10 +419,10 @@ CONSTRAINTS = st.one_of(
 )
 
 
-def metrics(cost, gain, limit):
+def metrics(cost, gain, limit, *, error):
     """What a trial tells; two constrained metrics may be missing, and a third always is."""
     told = {"cost": cost, "gain": gain} | ({} if limit is None else {"limit": limit, "other": -limit})
-    return {name: MetricValue(value) for name, value in told.items()}
+    return {name: MetricValue(value, error) for name, value in told.items()}
 
 
 @st.composite
@@ -405,13 +434,19 @@ def requests(draw, policy):
     if draw(st.booleans()):
         tried += tried[:3]
     states, costs, gains = draw(STATES), draw(TOLD), draw(TOLD)
+    errors = draw(st.lists(ERRORS, min_size=1, max_size=3))
     constraints, limited = draw(CONSTRAINTS), draw(st.one_of(st.just([None]), TOLD, TOLD))
     observations = tuple(
         Observation(
             number,
             states[number % len(states)],
             p,
-            metrics(costs[number % len(costs)], gains[number % len(gains)], limited[number % len(limited)]),
+            metrics(
+                costs[number % len(costs)],
+                gains[number % len(gains)],
+                limited[number % len(limited)],
+                error=errors[number % len(errors)],
+            ),
         )
         for number, p in enumerate(tried, 1)
     )
@@ -422,6 +457,7 @@ def requests(draw, policy):
         space=space,
         objectives=objectives,
         outcome_constraints=constraints,
+        noisy=draw(st.booleans()),
         policy=policy,
         seed=draw(SEEDS),
         count=draw(st.integers(1, 3)),
@@ -442,11 +478,24 @@ def left_in_scope(request):
     return None if count is None else count - len(within)
 
 
+def allowed_in_scope(request):
+    """How many configurations with the fixed parameters are not known to be infeasible; None for a continuum."""
+    count = Scope.of(request.space, request.fixed).count()
+    barred = {key(seen.parameters) for seen in request.observations if seen.state is TrialState.INFEASIBLE}
+    within = {key(seen.parameters) for seen in request.observations if fits(seen.parameters, request.fixed)}
+    return None if count is None else count - len(within & barred)
+
+
 def check_any_request(request):
     candidates = registry.suggest(request).candidates
     left = left_in_scope(request)
-    assert len(candidates) == (request.count if left is None else min(request.count, left))
-    if left is not None:
+    if request.noisy:
+        assert len(candidates) == (0 if allowed_in_scope(request) == 0 else request.count)
+        barred = {key(seen.parameters) for seen in request.observations if seen.state is TrialState.INFEASIBLE}
+        assert barred.isdisjoint(key(candidate.parameters) for candidate in candidates)
+    else:
+        assert len(candidates) == (request.count if left is None else min(request.count, left))
+    if left is not None and not request.noisy:
         seen = {key(o.parameters) for o in request.observations} | {key(p) for p in request.pending}
         assert len({key(candidate.parameters) for candidate in candidates} - seen) == len(candidates)
     for candidate in candidates:
