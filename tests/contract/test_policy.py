@@ -256,6 +256,26 @@ def test_the_users_default_point_comes_first_and_once(method):
     assert all(p["rate"] != 0.003 for p in parameters(ask(space, method, count=2, fixed={"rate": 0.01})))
 
 
+def test_what_is_pending_is_not_offered_to_another_worker(policy):
+    (first,) = parameters(modelled(policy))
+    pending = tuple(parameters(ask(MIXED, "random", count=2, next_number=15)))
+    (second,) = parameters(modelled(policy, pending=(*pending, first), next_number=18))
+    assert key(second) != key(first)
+
+
+@pytest.mark.parametrize("method", ["random", *METHODS])
+def test_a_study_in_which_every_trial_fails_goes_on(method):
+    failed: tuple[Observation, ...] = ()
+    for number in range(1, 61, 5):
+        candidates = ask(MIXED, method, observations=failed, next_number=number, count=5)
+        assert not any(candidate.origin.fallback for candidate in candidates)
+        failed += tuple(
+            Observation(number + index, FAILURES[index % 2], candidate.parameters, {})
+            for index, candidate in enumerate(candidates)
+        )
+    assert len({key(seen.parameters) for seen in failed}) == 60
+
+
 def test_nothing_is_offered_twice_in_a_study(policy):
     observations: tuple[Observation, ...] = ()
     for number in range(1, 16, 3):
