@@ -82,9 +82,9 @@ class Board:
         scale = self.scale(problem, trials)
         return [self.regret(peer, problem, seed, trials) / scale for seed in self.seeds]
 
-    def hypervolume(self, peer: str, problem: str, trials: int) -> float:
-        """The mean share of the best known hypervolume that was found; of problems whose loss is `losses.Hypervolume`."""
-        return statistics.mean(1 - min(1.0, *self.runs[peer, problem, seed].y[:trials]) for seed in self.seeds)
+    def hypervolumes(self, peer: str, problem: str, trials: int) -> list[float]:
+        """The share of the best known hypervolume that was found with each seed; of problems whose loss is `losses.Hypervolume`."""
+        return [1 - min(1.0, *self.runs[peer, problem, seed].y[:trials]) for seed in self.seeds]
 
     def mean_rank(self, peer: str, trials: int) -> float:
         """The mean place among the peers, 1 the best, over problems and seeds; who is equal shares the mean of the places."""
@@ -107,14 +107,18 @@ class Mean:
     high: float
 
 
-def mean_hypervolume(board: Board, peer: str, trials: int) -> float:
+def mean_hypervolume(board: Board, peer: str, trials: int) -> Mean:
     """The mean share of the best known hypervolume, over problems."""
-    return statistics.mean(board.hypervolume(peer, problem, trials) for problem in board.problems)
+    return _mean(np.array([board.hypervolumes(peer, problem, trials) for problem in board.problems]))
 
 
 def mean_regret(board: Board, peer: str, trials: int) -> Mean:
     """The mean scaled regret over problems, each run's at most `WORST`."""
-    rows = np.minimum([board.scaled(peer, problem, trials) for problem in board.problems], WORST)
+    return _mean(np.minimum([board.scaled(peer, problem, trials) for problem in board.problems], WORST))
+
+
+def _mean(rows: npt.NDArray[np.float64]) -> Mean:
+    """Of figures, `problems x seeds`."""
     generator = np.random.default_rng(0)
     resampled = [_resampled(rows, generator).mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(resampled, INTERVAL)

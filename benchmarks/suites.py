@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 
 from benchmarks.coco import BIOBJECTIVE, BIOBJECTIVE_FUNCTIONS, CONSTRAINED, CONSTRAINED_FUNCTIONS, FEW, of_suite
 from benchmarks.conditional import CONDITIONAL
@@ -35,8 +35,8 @@ GENERAL = ("asktell", "random", "optuna_tpe", "optuna_gp", "optuna_nsga2")
 class Measure(Enum):
     """What is compared."""
 
-    REGRET = auto()
-    HYPERVOLUME = auto()
+    REGRET = "regret"
+    HYPERVOLUME = "hypervolume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Suite:
     """Problems that are run and scored together; the runs of each suite have a folder of its name.
 
     `everything` are all problems of which `problems` are some. `bars` are what asktell's mean regret may be at most, as shares of the best
-    peer's, after all trials and after half of them; None if nothing is asked.
+    peer's, after all trials and after half of them; None if nothing is asked. A hypervolume must be above the best peer's.
     """
 
     name: str

@@ -7,21 +7,27 @@ from collections.abc import Collection, Iterator, Mapping
 from rich.table import Table
 
 from benchmarks.peers import ASKTELL
-from benchmarks.score import RANDOM, Board, Fall, cost, mean_hypervolume, mean_regret
+from benchmarks.score import RANDOM, Board, Fall, Mean, cost, mean_hypervolume, mean_regret
 from benchmarks.suites import Measure, Suite
 
 CLIFF_BAR = 1.1
 """Regret with a cliff is asked to be at most so much of that without."""
 
 
-def ordered(board: Board, trials: int) -> list[str]:
-    """The peers, the one with the least mean regret first."""
-    return sorted(board.peers, key=lambda peer: mean_regret(board, peer, trials).mean)
+def ordered(board: Board, suite: Suite, trials: int) -> list[str]:
+    """The peers, the one that reached most first."""
+    sign = -1 if suite.measure is Measure.HYPERVOLUME else 1
+    return sorted(board.peers, key=lambda peer: sign * reached(board, suite, peer, trials).mean)
+
+
+def reached(board: Board, suite: Suite, peer: str, trials: int) -> Mean:
+    """The mean over problems of what the suite measures."""
+    return (mean_hypervolume if suite.measure is Measure.HYPERVOLUME else mean_regret)(board, peer, trials)
 
 
 def problems_table(board: Board, suite: Suite, trials: int) -> Table:
     """What each peer reached on each problem; the best of a row is bold."""
-    peers, of_hypervolume = ordered(board, trials), suite.measure is Measure.HYPERVOLUME
+    peers, of_hypervolume = ordered(board, suite, trials), suite.measure is Measure.HYPERVOLUME
     what = (
         f"Hypervolume after {trials} trials, {suite.title} (1: the best front known, 0: nothing within its ends)"
         if of_hypervolume
@@ -31,46 +37,34 @@ def problems_table(board: Board, suite: Suite, trials: int) -> Table:
     table.add_column("problem")
     for peer in peers:
         table.add_column(peer, justify="right")
-    reached = _hypervolume if of_hypervolume else _regret
+    of_seeds = board.hypervolumes if of_hypervolume else board.scaled
     for problem in board.problems:
-        figures = [reached(board, peer, problem, trials) for peer in peers]
+        figures = [sum(of_seeds(peer, problem, trials)) / len(board.seeds) for peer in peers]
         best = max(figures) if of_hypervolume else min(figures)
         table.add_row(problem, *(_bold(f"{figure:.3f}", best=figure == best) for figure in figures))
     return table
-
-
-def _regret(board: Board, peer: str, problem: str, trials: int) -> float:
-    return sum(board.scaled(peer, problem, trials)) / len(board.seeds)
-
-
-def _hypervolume(board: Board, peer: str, problem: str, trials: int) -> float:
-    return board.hypervolume(peer, problem, trials)
 
 
 def peers_table(board: Board, suite: Suite, trials: int, *, recorded: Collection[str]) -> Table:
     """What each peer reached, and what it took."""
     table = Table(title=f"{len(board.problems)} problems, seeds {_span(board.seeds)}, {suite.title}")
     table.add_column("peer")
-    half, measured = trials // 2, list[str]()
-    if suite.measure is Measure.HYPERVOLUME:
-        measured = [f"hypervolume at {half}", f"at {trials}"]
-    headers = [*measured, f"regret at {half}", f"regret at {trials}", "90 % interval", "mean rank"]
+    half = trials // 2
+    headers = [f"{suite.measure.value} at {half}", f"{suite.measure.value} at {trials}", "90 % interval", "mean rank"]
     for header in [*headers, "ask p50", "ask p95", "CPU / ask", "memory"]:
         table.add_column(header, justify="right")
-    for peer in ordered(board, trials):
+    for peer in ordered(board, suite, trials):
         table.add_row(*_peer_row(board, suite, peer, trials, recorded=peer in recorded))
     return table
 
 
 def _peer_row(board: Board, suite: Suite, peer: str, trials: int, *, recorded: bool) -> Iterator[str]:
-    regret, taken = mean_regret(board, peer, trials), cost(board, peer)
+    half, full = (reached(board, suite, peer, at) for at in (trials // 2, trials))
+    taken = cost(board, peer)
     yield f"{peer} *" if recorded else peer
-    if suite.measure is Measure.HYPERVOLUME:
-        yield f"{mean_hypervolume(board, peer, trials // 2):.3f}"
-        yield f"{mean_hypervolume(board, peer, trials):.3f}"
-    yield f"{mean_regret(board, peer, trials // 2).mean:.3f}"
-    yield f"{regret.mean:.3f}"
-    yield f"{regret.low:.3f} – {regret.high:.3f}"
+    yield f"{half.mean:.3f}"
+    yield f"{full.mean:.3f}"
+    yield f"{full.low:.3f} – {full.high:.3f}"
     yield f"{board.mean_rank(peer, trials):.2f}"
     yield _milliseconds(taken.median)
     yield _milliseconds(taken.slow)
@@ -97,8 +91,8 @@ def verdicts(board: Board, suite: Suite, trials: int) -> Iterator[str]:
     if ASKTELL not in board.peers:
         return
     for at, bar in zip((trials, trials // 2), suite.bars, strict=True):
-        if bar is not None:
-            yield from _against_best(board, suite, at, bar)
+        if bar is not None and {*board.peers} - {RANDOM, ASKTELL}:
+            yield _against_best(board, suite, at, bar)
     worse = [
         problem
         for problem in board.problems
@@ -107,21 +101,14 @@ def verdicts(board: Board, suite: Suite, trials: int) -> Iterator[str]:
     yield f"Worse than random search on: {', '.join(worse) or 'no problem'}."
 
 
-def _against_best(board: Board, suite: Suite, trials: int, bar: float) -> Iterator[str]:
-    asked = f"{bar:g}" if bar < 1 else "below 1"
-    others = [peer for peer in board.peers if peer not in (RANDOM, ASKTELL)]
-    if not others:
-        return
-    best = min(others, key=lambda peer: mean_regret(board, peer, trials).mean)
-    ratio = mean_regret(board, ASKTELL, trials).mean / mean_regret(board, best, trials).mean
-    yield f"At {trials} trials asktell's regret is {ratio:.2f} × that of the best peer, {best} (the bar: {asked})."
+def _against_best(board: Board, suite: Suite, trials: int, bar: float) -> str:
+    best = next(peer for peer in ordered(board, suite, trials) if peer not in (RANDOM, ASKTELL))
+    ours, theirs = (reached(board, suite, peer, trials).mean for peer in (ASKTELL, best))
+    what = f"At {trials} trials asktell's {suite.measure.value} is"
     if suite.measure is Measure.HYPERVOLUME:
-        ours, best = (
-            mean_hypervolume(board, ASKTELL, trials),
-            max(others, key=lambda peer: mean_hypervolume(board, peer, trials)),
-        )
-        theirs = mean_hypervolume(board, best, trials)
-        yield f"Its hypervolume is {ours:.3f}, the best peer's, {best}'s, {theirs:.3f} (the bar: more)."
+        return f"{what} {ours:.3f}, that of the best peer, {best}, {theirs:.3f} (the bar: more)."
+    asked = f"{bar:g}" if bar < 1 else "below 1"
+    return f"{what} {ours / theirs:.2f} × that of the best peer, {best} (the bar: {asked})."
 
 
 def cliff_verdicts(falls: Mapping[str, Mapping[str, Fall]]) -> Iterator[str]:
