@@ -42,7 +42,7 @@ def power(seed: int) -> Family:
     def curve(configuration: Configuration) -> Curve:
         end = _scaled(_hartmann(problem, configuration))
         exponent = 0.4 + 1.2 * speed(_units(problem, configuration))
-        return lambda epoch: end + (WORST - end) * epoch**-exponent
+        return lambda epoch: end + (WORST - end) * (1 + epoch) ** -exponent
 
     return Family("power", problem, curve)
 
