@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from asktell.server.domain.curve import Curve
@@ -23,6 +24,7 @@ from asktell.server.domain.stopping import (
 )
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import registry
+from asktell.server.stopping.foresight import foresee
 from asktell.server.stopping.judge import judge
 from benchmarks.peers.in_process import parameter_spec
 from benchmarks.problem import Problem
@@ -61,12 +63,24 @@ class Asktell:
             seed=self._seed,
             count=1,
             next_number=number,
-            observations=tuple(self._observations[number] for number in sorted(self._observations)),
+            observations=self._seen(),
             pending=tuple(self._pending[number] for number in sorted(self._pending)),
         )
         parameters = registry.suggest(request).candidates[0].parameters
         self._pending[number] = parameters
         return number, dict(parameters)
+
+    def _seen(self) -> tuple[Observation, ...]:
+        """The observations as the server has them: of stopped trials, where they would have ended."""
+        expected: Mapping[int, float] = {}
+        if self._rule is not None:
+            ended = {number: self._curves[number] for number in self._observations}
+            stopped = [number for number, seen in self._observations.items() if seen.state is TrialState.STOPPED]
+            expected = foresee(self._rule, ended, stopped)
+        return tuple(
+            replace(seen, metrics={LOSS.metric: MetricValue(expected[number])}) if number in expected else seen
+            for number, seen in sorted(self._observations.items())
+        )
 
     def report(self, token: int, epoch: int, loss: float) -> bool:
         """Whether the rule stops the trial."""

@@ -243,3 +243,17 @@ async def test_a_stopping_rule_adds_one_statement_to_a_report_and_no_commit(
     assert len(judged.statements) == len(without.statements) + 1, costs
     assert (without.commits, judged.commits) == (1, 1)
     assert not any("change_seq >" in statement for statement in without.statements)
+
+
+@pytest.mark.parametrize("finished", HISTORIES)
+async def test_a_stopping_rule_adds_one_statement_to_an_ask(
+    address: str, monkeypatch: pytest.MonkeyPatch, finished: int
+) -> None:
+    rule = stopping.StoppingRule(median=stopping.StoppingRule.Median())
+    async with Service.on(address, monkeypatch) as service:
+        study = await service.study(parameters=2, finished=finished, rule=rule)
+        await service.ask(study)
+        with ledger() as book:
+            cost = await book.of(service.ask(study))
+    assert len(cost.statements) <= MOST_OF_AN_ASK + 1, cost
+    assert cost.commits == 1, cost

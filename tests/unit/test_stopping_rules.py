@@ -29,6 +29,7 @@ from asktell.server.domain.stopping import (
 )
 from asktell.server.stopping.extrapolation import forecast
 from asktell.server.stopping.folds import chance
+from asktell.server.stopping.foresight import foresee
 from asktell.server.stopping.judge import judge, leads
 from asktell.server.stopping.peers import quantile
 from asktell.server.stopping.rungs import bracket, brackets
@@ -336,3 +337,53 @@ def test_a_rule_looks_at_the_metric_that_it_names_else_at_the_only_objective(
 def test_a_required_field_that_is_missing_is_named() -> None:
     with pytest.raises(InvalidArgument, match=r"percentile\.percentile: is required"):
         make_kind("percentile", {})
+
+
+def ended(curves: Mapping[int, Sequence[float]]) -> dict[int, Curve]:
+    return {number: Curve.of(dict(enumerate(losses, start=1))) for number, losses in curves.items()}
+
+
+ANY = StoppingRule(kind=Median())
+
+
+def test_where_a_stopped_trial_would_have_ended_follows_from_those_that_went_on() -> None:
+    went_on = {number: [0.9, 0.5 + 0.02 * number, 0.1 + 0.06 * number] for number in range(1, 7)}
+    assert foresee(ANY, ended({**went_on, 9: [0.9, 0.7]}), [9]) == {9: pytest.approx(0.7)}
+    assert foresee(ANY, ended({**went_on, 9: [0.9, 0.58]}), [9]) == {9: pytest.approx(0.34)}
+
+
+def test_what_few_came_to_is_foreseen_by_way_of_what_more_came_to() -> None:
+    halfway = {number: [1.0 + number, 0.5 * number + 0.5] for number in range(1, 7)}
+    to_the_end = {20: [2.0, 1.0, 0.8], 21: [3.0, 1.5, 1.3]}
+    found = foresee(ANY, ended({**halfway, **to_the_end, 9: [5.0]}), [9])
+    assert found == {9: pytest.approx(2.5 - 0.2)}
+
+
+def test_nobody_is_foreseen_to_end_better_than_the_best_that_ended_nor_worse_than_it_stood() -> None:
+    went_on = {number: [0.5 + 0.02 * number, 0.1 + 0.06 * number] for number in range(1, 7)}
+    assert foresee(ANY, ended({**went_on, 9: [0.3]}), [9]) == {9: pytest.approx(0.16)}
+    assert foresee(ANY, ended({**went_on, 9: [9.0]}), [9]) == {9: pytest.approx(9.0)}
+
+
+def test_without_others_to_learn_from_a_stopped_trial_ends_as_it_stood() -> None:
+    assert foresee(ANY, ended({1: [0.5, 0.4]}), [1]) == {1: 0.4}
+    assert foresee(ANY, ended({1: [0.5, math.nan]}), [1, 2]) == {}
+
+
+def test_of_folds_the_mean_is_expected() -> None:
+    rule = StoppingRule(kind=Folds(folds=5))
+    assert foresee(rule, ended({1: [0.1] * 5, 2: [0.5, 0.7]}), [2]) == {2: pytest.approx(0.6)}
+
+
+@settings(max_examples=200, deadline=None)
+@given(studies, st.randoms(use_true_random=False))
+def test_foresight_is_finite_and_does_not_depend_on_the_order(
+    measured: dict[int, dict[int, float]], shuffle: random.Random
+) -> None:
+    curves = {number: Curve.of(points) for number, points in measured.items()}
+    shuffled = list(curves.items())
+    shuffle.shuffle(shuffled)
+    stopped = [number for number in curves if number % 2]
+    found = foresee(ANY, curves, stopped)
+    assert found == foresee(ANY, dict(shuffled), stopped[::-1])
+    assert all(math.isfinite(loss) for loss in found.values())

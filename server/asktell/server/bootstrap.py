@@ -35,6 +35,7 @@ from asktell.server.policies.torch_device import UnusableDevice
 from asktell.server.rpc.convert.study import pack_changes
 from asktell.server.rpc.server import RpcServer, build_server
 from asktell.server.settings import Settings
+from asktell.server.stopping.foresight import foresee
 from asktell.server.stopping.judge import judge
 
 log = structlog.get_logger("asktell.server")
@@ -78,7 +79,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         desk = Desk(
             store=store,
             engine=engine,
-            history=History(store),
+            history=History(store, foresee=foresee),
             new_nonce=lambda: secrets.token_hex(8),
             max_waiting=settings.max_waiting_asks,
             longest=settings.ask_time_limit,

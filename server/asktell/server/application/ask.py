@@ -164,7 +164,7 @@ def suggest_request(snapshot: Snapshot, count: int, *, fixed: Parameters, time_l
         seed=study.seed,
         count=count,
         next_number=study.next_number,
-        observations=snapshot.roster.observations,
+        observations=snapshot.observations,
         pending=snapshot.roster.pending,
         fixed=fixed,
         max_trials=study.budget.max_trials,

@@ -26,11 +26,12 @@ def chart(spec: StudySpec, sequences: Mapping[int, int]) -> Charted | None:
 
 
 @dataclass(slots=True)
-class _Known:
+class Chart:
+    """The curves of one study's trials up to a place, by the trials' numbers, and how many points they have."""
+
     place: CurvePlace = FIRST_POINT
     curves: dict[int, Curve] = field(default_factory=dict)
     points: int = 0
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def learn(self, points: Sequence[CurvePoint], metric: Objective) -> None:
         """Take in points that follow the place."""
@@ -42,6 +43,12 @@ class _Known:
             before = self.curves.get(number, Curve())
             self.curves[number] = before.merged(losses)
             self.points += len(self.curves[number].steps) - len(before.steps)
+
+
+@dataclass(slots=True)
+class _Known:
+    chart: Chart = field(default_factory=Chart)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Curves:
@@ -73,17 +80,17 @@ class Curves:
             del self._next[study.id]
             more = True
             while more:
-                found = await self._store.read(partial(_next_page, study_id=study.id, after=known.place))
-                known.learn(found, metric)
+                found = await self._store.read(partial(_next_page, study_id=study.id, after=known.chart.place))
+                known.chart.learn(found, metric)
                 more = len(found) == PAGE
             self._shrink()
-            return dict(known.curves)
+            return dict(known.chart.curves)
 
     def _shrink(self) -> None:
-        points = sum(known.points for known in self._known.values())
+        points = sum(known.chart.points for known in self._known.values())
         while len(self._known) > 1 and (len(self._known) > self._max_studies or points > self._max_points):
             _, dropped = self._known.popitem(last=False)
-            points -= dropped.points
+            points -= dropped.chart.points
 
 
 def _next_page(tx: Transaction, *, study_id: int, after: CurvePlace) -> list[CurvePoint]:

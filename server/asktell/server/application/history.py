@@ -4,17 +4,38 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from asktell.server.application.ports import Found, Replay, Request, Store, Transaction
+from asktell.server.application.curves import Chart
+from asktell.server.application.ports import (
+    FIRST_POINT,
+    CurvePlace,
+    CurvePoint,
+    Foresee,
+    Found,
+    Replay,
+    Request,
+    Store,
+    Transaction,
+)
 from asktell.server.application.roster import Roster
 from asktell.server.application.studies import missing_study
-from asktell.server.domain.study import Study, StudyName, TrialCounts
-from asktell.server.domain.trial import Trial
+from asktell.server.domain.metric import MetricValue, Objective
+from asktell.server.domain.policy import Observation
+from asktell.server.domain.study import Study, StudyName, StudySpec, TrialCounts
+from asktell.server.domain.trial import Trial, TrialState
 
 PAGE = 5_000
 """Changed trials in one read: a study of a hundred thousand is not decoded in one go, which others would wait for."""
+
+
+def foreseen(spec: StudySpec) -> Objective | None:
+    """The objective of which stopped trials' ends are foreseen: the only one, if the study's stopping rule looks at it."""
+    if spec.stopping_rule is None or len(spec.objectives) > 1:
+        return None
+    (objective,) = spec.objectives
+    return objective if spec.stopping_rule.looked_at(spec.objectives).metric == objective.metric else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +51,20 @@ class Snapshot:
     roster: Roster
     counts: TrialCounts
     hint: bytes = b""
+    expected: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def observations(self) -> tuple[Observation, ...]:
+        """What the model may learn from: of stopped trials where they would have ended, if that is `expected`, in the objective's unit."""
+        if not self.expected:
+            return self.roster.observations
+        metric = self.study.spec.objectives[0].metric
+        return tuple(
+            replace(seen, metrics={**seen.metrics, metric: MetricValue(self.expected[seen.number])})
+            if seen.number in self.expected
+            else seen
+            for seen in self.roster.observations
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +72,12 @@ class _Known:
     name: StudyName
     parameters: int
     roster: Roster = field(default_factory=Roster)
+    chart: Chart = field(default_factory=Chart)
 
     @property
     def values(self) -> int:
-        """How many parameter values are kept, which is what memory goes by."""
-        return len(self.roster.trials) * self.parameters
+        """How many parameter values, and points of curves, are kept, which is what memory goes by."""
+        return len(self.roster.trials) * self.parameters + self.chart.points
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +86,17 @@ class _Read:
     replays: Mapping[tuple[str, str], Replay]
     since: int
     changed: Sequence[Trial]
+    points: Sequence[CurvePoint] = ()
 
     @property
     def complete(self) -> bool:
         """Whether this is all that had changed."""
-        return len(self.changed) < PAGE
+        return len(self.changed) < PAGE and len(self.points) < PAGE
+
+    @property
+    def upto(self) -> int:
+        """The sequence number up to which all changed trials were read."""
+        return self.found.study.sequence if len(self.changed) < PAGE else self.changed[-1].sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +106,7 @@ class _Reading:
     name: StudyName
     requests: Sequence[Request]
     sequences: Mapping[int, int]
+    places: Mapping[int, CurvePlace]
 
     def __call__(self, tx: Transaction) -> _Read:
         # One replay comes with the study; several are a statement of their own.
@@ -77,7 +120,10 @@ class _Reading:
             replays = {alone.key: found.replay}
         since = self.sequences.get(study.id, 0)
         changed = tx.changed_trials(study.id, after=since, upto=study.sequence, limit=PAGE)
-        return _Read(found, replays, since, changed)
+        points: Sequence[CurvePoint] = ()
+        if foreseen(study.spec) is not None:
+            points = tx.curve_points(study.id, self.places.get(study.id, FIRST_POINT), limit=PAGE)
+        return _Read(found, replays, since, changed, points)
 
 
 class History:
@@ -87,8 +133,15 @@ class History:
     (a million take about 160 MB).
     """
 
-    def __init__(self, store: Store, *, max_studies: int = 256, max_values: int = 1_000_000) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        *,
+        foresee: Foresee = lambda *_: {},
+        max_studies: int = 256,
+        max_values: int = 1_000_000,
+    ) -> None:
+        self._store, self._foresee = store, foresee
         self._max_studies, self._max_values = max_studies, max_values
         self._known: OrderedDict[int, _Known] = OrderedDict()
 
@@ -96,28 +149,46 @@ class History:
         """The study as it stands, with what the requests got if they were answered before; NotFound if there is no such study."""
         while True:
             sequences = {study_id: known.roster.sequence for study_id, known in self._known.items()}
-            read = await self._store.read(_Reading(name, requests, sequences))
-            roster = self._remember(read)
-            if roster is not None and read.complete:
+            places = {study_id: known.chart.place for study_id, known in self._known.items()}
+            read = await self._store.read(_Reading(name, requests, sequences, places))
+            known = self._remember(read)
+            if known is not None and read.complete:
                 # The hint is not remembered: another replica's, or its loss, shows at the next read.
-                return Snapshot(read.found.study, read.found.now, read.replays, roster, roster.counts, read.found.hint)
+                return self._snapshot(read, known)
 
     def forget(self, name: StudyName) -> None:
         """Drop what is known of a study, as when it was deleted."""
         for study_id in [study_id for study_id, known in self._known.items() if known.name == name]:
             del self._known[study_id]
 
-    def _remember(self, read: _Read) -> Roster | None:
+    def _snapshot(self, read: _Read, known: _Known) -> Snapshot:
+        found, roster = read.found, known.roster
+        expected = self._expected(found.study, known)
+        return Snapshot(found.study, found.now, read.replays, roster, roster.counts, found.hint, expected)
+
+    def _expected(self, study: Study, known: _Known) -> Mapping[int, float]:
+        """What the objective of stopped trials is expected to have come to, from what was measured of trials that ended."""
+        objective, rule = foreseen(study.spec), study.spec.stopping_rule
+        if objective is None or rule is None or not known.roster.counts.stopped:
+            return {}
+        seen = known.roster.observations
+        curves = {each.number: known.chart.curves[each.number] for each in seen if each.number in known.chart.curves}
+        stopped = [each.number for each in seen if each.state is TrialState.STOPPED]
+        return {number: objective.loss(loss) for number, loss in self._foresee(rule, curves, stopped).items()}
+
+    def _remember(self, read: _Read) -> _Known | None:
         """What is known now; None if what the changes build on was dropped while they were read."""
         study = read.found.study
         present = self._known.get(study.id)
         if read.since > (0 if present is None else present.roster.sequence):
             return None
         known = self._known.setdefault(study.id, _Known(study.name, len(study.spec.space)))
-        known.roster.learn(read.changed, study.sequence if read.complete else read.changed[-1].sequence)
+        known.roster.learn(read.changed, read.upto)
+        if read.points and (objective := foreseen(study.spec)):
+            known.chart.learn(read.points, objective)
         self._known.move_to_end(study.id)
         self._shrink()
-        return known.roster
+        return known
 
     def _shrink(self) -> None:
         values = sum(known.values for known in self._known.values())

@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from asktell.server.domain.beliefs import Question
+from asktell.server.domain.curve import Curve
 from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.domain.ranking import Losses
-from asktell.server.domain.stopping import StopRequest
+from asktell.server.domain.stopping import StoppingRule, StopRequest
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, TrialCounts
 from asktell.server.domain.trial import Lease, Trial, TrialState
 
@@ -135,6 +136,10 @@ class CurvePoint:
 
 Judge = Callable[[StopRequest], str | None]
 """Why a trial shall stop, for a person to read; None if it shall go on."""
+
+
+Foresee = Callable[[StoppingRule, Mapping[int, Curve], Collection[int]], Mapping[int, float]]
+"""The expected last losses of stopped trials, by their numbers, from the curves of all trials that ended."""
 
 
 class Transaction(Protocol):

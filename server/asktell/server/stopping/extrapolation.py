@@ -57,15 +57,23 @@ def forecast(pairs: Sequence[tuple[float, float]], now: float) -> Forecast:
     and better later, is taken for chance: then the mean alone is used.
     """
     count = len(pairs)
-    middle, final = math.fsum(now for now, _ in pairs) / count, math.fsum(last for _, last in pairs) / count
-    spread = math.fsum((now - middle) ** 2 for now, _ in pairs)
-    slope = math.fsum((now - middle) * (last - final) for now, last in pairs) / spread if spread > 0 else 0.0
-    if slope <= 0:
+    middle, final, slope = regression(pairs)
+    if slope == 0:
         variance = math.fsum((last - final) ** 2 for _, last in pairs) / (count - 1)
         return Forecast(final, math.sqrt(variance * (1 + 1 / count)), count - 1)
     residuals = math.fsum((last - final - slope * (now - middle)) ** 2 for now, last in pairs) / (count - 2)
+    spread = math.fsum((now - middle) ** 2 for now, _ in pairs)
     leverage = 1 + 1 / count + (now - middle) ** 2 / spread
     return Forecast(final + slope * (now - middle), math.sqrt(residuals * leverage), count - 2)
+
+
+def regression(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """The mean losses at a step and at the end, and the slope of the latter over the former: at least 0."""
+    count = len(pairs)
+    middle, final = math.fsum(now for now, _ in pairs) / count, math.fsum(last for _, last in pairs) / count
+    spread = math.fsum((now - middle) ** 2 for now, _ in pairs)
+    slope = math.fsum((now - middle) * (last - final) for now, last in pairs) / spread if spread > 0 else 0.0
+    return middle, final, max(slope, 0.0)
 
 
 def _told(last: float | None) -> bool:

@@ -1,0 +1,70 @@
+"""What the surrogate is told of stopped trials: where they would have ended, on both databases."""
+
+from __future__ import annotations
+
+from asktell.server.application.history import History
+from asktell.server.application.studies import CreateStudy, create_study
+from asktell.server.application.trials import AddTrials, NewTrial, add_trials
+from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
+from asktell.server.domain.space import Float, SearchSpace
+from asktell.server.domain.stopping import Median, StoppingRule
+from asktell.server.domain.study import Budget, StudyName, StudySpec
+from asktell.server.domain.trial import TrialState
+from asktell.server.persistence.store import SqlStore
+from asktell.server.stopping.foresight import foresee
+
+NAME = StudyName("p", "s")
+GAIN = Objective("gain", Goal.MAXIMIZE)
+
+
+def trial(state: TrialState, *gains: float) -> NewTrial:
+    """A trial with gains at steps 1, 2, 3 and so on, that ended with the last one."""
+    measured = [Measurement(step, {"gain": MetricValue(gain)}) for step, gain in enumerate(gains, start=1)]
+    return NewTrial(parameters={"x": 0.5}, state=state, metrics=measured[-1].metrics, measurements=measured)
+
+
+async def create(store: SqlStore, rule: StoppingRule | None, *objectives: Objective) -> None:
+    space = SearchSpace((Float(name="x", low=0.0, high=1.0),))
+    spec = StudySpec(space=space, objectives=objectives, stopping_rule=rule, policy="random")
+    command = CreateStudy(name=NAME, spec=spec, budget=Budget(), drawn_seed=1)
+    await store.write(lambda tx: create_study(tx, command))
+
+
+async def add(store: SqlStore, *trials: NewTrial) -> None:
+    command = AddTrials(study=NAME, trials=trials, nonces=[f"n{index}" for index in range(len(trials))])
+    await store.write(lambda tx: add_trials(tx, command, pack=lambda _: b""))
+
+
+async def gains(history: History) -> list[float]:
+    return [seen.metrics["gain"].value for seen in (await history.read(NAME)).observations]
+
+
+FINISHED = [trial(TrialState.SUCCEEDED, 0.5, 0.8), trial(TrialState.SUCCEEDED, 0.4, 0.7)]
+STOPPED = trial(TrialState.STOPPED, 0.25)
+
+
+async def test_a_stopped_trial_is_observed_where_it_would_have_ended(store: SqlStore) -> None:
+    await create(store, StoppingRule(kind=Median()), GAIN)
+    history = History(store, foresee=foresee)
+    await add(store, STOPPED)
+    assert await gains(history) == [0.25]
+    # What comes later is learned from, too: the two gained 0.3.
+    await add(store, *FINISHED)
+    assert [round(gain, 9) for gain in await gains(history)] == [0.55, 0.8, 0.7]
+    assert await gains(history) == await gains(History(store, foresee=foresee))
+
+
+async def test_without_a_rule_or_with_one_for_another_metric_it_is_observed_as_it_stood(store: SqlStore) -> None:
+    other = StoppingRule(kind=Median(), metric="loss", goal=Goal.MINIMIZE)
+    for rule in (None, other):
+        await create(store, rule, GAIN)
+        await add(store, *FINISHED, STOPPED)
+        assert await gains(History(store, foresee=foresee)) == [0.8, 0.7, 0.25]
+        await store.write(lambda tx: tx.delete_study(NAME))
+
+
+async def test_of_several_objectives_nothing_is_foreseen(store: SqlStore) -> None:
+    rule = StoppingRule(kind=Median(), metric="gain")
+    await create(store, rule, GAIN, Objective("size", Goal.MINIMIZE))
+    await add(store, STOPPED)
+    assert (await History(store, foresee=foresee).read(NAME)).expected == {}
