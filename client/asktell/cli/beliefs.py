@@ -16,7 +16,7 @@ from asktell.cli.configurations import Reader
 from asktell.cli.dials import Unreadable
 from asktell.cli.failure import Refused
 from asktell.cli.service import ANYWHERE, Json, Service
-from asktell.client import Float, Int, InvalidArgument, LeaveOneOut, Ordinal, Prediction, Study, Trial
+from asktell.client import Float, Int, InvalidArgument, LeaveOneOut, Ordinal, Prediction, Study, Trial, TrialRecord
 from asktell.client.spec import Bool, ParameterSpec, ParameterValue
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def validate(name: str, /, *, output: Picture = None, service: Service = ANYWHER
 def plot(
     name: str, /, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], service: Service = ANYWHERE
 ) -> None:
-    """Draw what each trial came to, and the best so far. Takes the `plot` extra.
+    """Draw what each trial came to, and the best so far; of several objectives the Pareto front, and its hypervolume. Takes the `plot` extra.
 
     For example: `asktell study plot digits --output history.png`
 
@@ -165,10 +165,20 @@ def plot(
     plots.require_format(output)
     with service.study(name) as study:
         records = [trial.record for trial in study.list_trials()]
-    if not records:
-        raise Refused(f"{name} has no trials yet")
-    plots.history(records, study.record, path=output)
+        if not records:
+            raise Refused(f"{name} has no trials yet")
+        if len(study.objectives) == 1:
+            plots.history(records, study.record, path=output)
+        else:
+            _draw_front(study, records, output)
     print(f"{name}: {len(records)} trials in {output}", file=sys.stderr)
+
+
+def _draw_front(study: Study, records: Sequence[TrialRecord], output: Path) -> None:
+    from asktell.cli.fronts import Picture
+
+    front = [trial.number for trial in study.optimal_trials()]
+    Picture(study.record, records, front, study.hypervolume()).draw(output)
 
 
 def _check(output: Path | None) -> None:

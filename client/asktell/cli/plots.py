@@ -209,7 +209,7 @@ def history(trials: Sequence[TrialRecord], study: StudyRecord, *, path: Path) ->
 
 
 def _course(axes: Axes, trials: Sequence[TrialRecord], study: StudyRecord, objective: Objective) -> None:
-    measured = [trial for trial in trials if _measured(trial, objective)]
+    measured = [trial for trial in trials if is_measured(trial, objective)]
     good = [trial for trial in measured if is_feasible(trial, study)]
     bad = [trial for trial in measured if not is_feasible(trial, study)]
     broken = [trial.number for trial in trials if trial.state in (TrialState.FAILED, TrialState.INFEASIBLE)]
@@ -247,7 +247,8 @@ def is_feasible(trial: TrialRecord, study: StudyRecord) -> bool:
     return all(bound.metric in trial.metrics and bound.met(trial.metrics[bound.metric].value) for bound in bounds)
 
 
-def _measured(trial: TrialRecord, objective: Objective) -> bool:
+def is_measured(trial: TrialRecord, objective: Objective) -> bool:
+    """Whether a trial succeeded with a finite value of the objective."""
     succeeded = trial.state is TrialState.SUCCEEDED and objective.metric in trial.metrics
     return succeeded and math.isfinite(trial.metrics[objective.metric].value)
 

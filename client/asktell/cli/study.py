@@ -128,7 +128,7 @@ def show(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) ->
 
 @app.command
 def best(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) -> None:
-    """Show the best trial, or the Pareto front of several objectives.
+    """Show the best trial, or the Pareto front of several objectives, the best of the first objective first, and its hypervolume.
 
     With `--json`, a list of trials: empty while none has succeeded, one with one objective.
 
@@ -141,6 +141,7 @@ def best(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) ->
     """
     with service.study(name) as study:
         optimal = _records(study.optimal_trials())
+        hypervolume = study.hypervolume() if len(study.objectives) > 1 and not as_json else None
     if as_json:
         _print_json([document.of_trial(record) for record in optimal])
     elif not optimal:
@@ -148,7 +149,12 @@ def best(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) ->
     elif len(study.objectives) == 1:
         tables.show(tables.best(optimal[0], study.record))
     else:
-        tables.show(tables.trials(optimal, study.record, title="Pareto front"))
+        first = study.objectives[0]
+        ordered = sorted(
+            optimal, key=lambda record: record.metrics[first.metric].value, reverse=first.goal == "maximize"
+        )
+        lines = [] if hypervolume is None else [tables.hypervolume(hypervolume, study.record)]
+        tables.show(tables.trials(ordered, study.record, title="Pareto front"), *lines)
 
 
 @app.command

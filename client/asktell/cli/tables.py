@@ -18,6 +18,7 @@ from asktell.client import (
     AtMost,
     Categorical,
     Float,
+    Hypervolume,
     Int,
     LeaveOneOut,
     MetricValue,
@@ -230,6 +231,15 @@ def best(record: TrialRecord, study: StudyRecord) -> RenderableType:
             table.add_row(parameter.name, Text(value(record.parameters[parameter.name])))
     numbers = ", ".join(f"{name} = {metric(each)}" for name, each in record.metrics.items())
     return Group(Text(f"trial {record.number}: {numbers}", style="bold"), table)
+
+
+def hypervolume(found: Hypervolume, study: StudyRecord) -> Text:
+    """A front's hypervolume, and what it is measured from."""
+    names = [objective.metric for objective in study.objectives]
+    return Text(
+        f"hypervolume {found.value:.6g}, measured from "
+        + ", ".join(f"{name} {found.reference[name]:.6g}" for name in names)
+    )
 
 
 def predictions(rows: Sequence[tuple[str, Mapping[str, Prediction]]]) -> Table:
