@@ -204,7 +204,7 @@ def make_labels(
 def dominance(observations: Sequence[Observation], objectives: Sequence[Objective], eligible: Mask) -> Vector:
     """Labels by which observations (`n`) may be ranked: 0 on the eligible ones' Pareto front, else the mean rank over the objectives.
 
-    Those that are not eligible come last.
+    Those that are not eligible come last, and of these what was not measured.
     """
     losses = np.full((len(observations), len(objectives)), np.inf)
     for place in np.flatnonzero(eligible).tolist():
@@ -212,7 +212,8 @@ def dominance(observations: Sequence[Observation], objectives: Sequence[Objectiv
         losses[place] = [objective.loss(metrics[objective.metric].value) for objective in objectives]
     ranks = 1.0 + losses.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable").mean(axis=1)
     ranks[non_dominated(losses)] = 0.0
-    ranked: Vector = np.where(eligible, ranks, 1.0 + len(observations))
+    others = 2.0 + len(observations) - measured(observations, objectives)
+    ranked: Vector = np.where(eligible, ranks, others)
     return ranked
 
 
