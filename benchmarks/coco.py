@@ -5,28 +5,25 @@ Hansen et al. (2021), COCO: a platform for comparing continuous optimizers in a 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.losses import BestFeasible, Hypervolume
 from benchmarks.problem import Configuration, Outcome, Param, Problem, Real, Seeded, Vector, Whole, reals, vector
+from benchmarks.references import references
 
 SOME = (1, 2, 3, 6, 8, 10, 13, 15, 17, 20, 21, 24)
 """Functions of `bbob` and `bbob-mixint`, of each of COCO's five groups some."""
 DIMENSIONS = (5, 10)
-BIOBJECTIVE, CONSTRAINED = "bbob-biobj", "bbob-constrained"
+MIXED, BIOBJECTIVE, CONSTRAINED = "bbob-mixint", "bbob-biobj", "bbob-constrained"
 BIOBJECTIVE_FUNCTIONS, CONSTRAINED_FUNCTIONS = range(1, 56), range(1, 55)
 FEW = 5
 """Dimensions of the problems with two objectives, or with constraints."""
-REFERENCES = Path(__file__).with_name("references") / "bbob-biobj_d05.json"
-"""The hypervolumes of the best fronts that COCO's authors know, by instance: from coco-experiment 2.8.2."""
 PART = re.compile(r"bbob_f(\d+)_i(\d+)_d\d+")
 SAMPLES = 256
 
@@ -49,8 +46,7 @@ def of_suite(suite: str, functions: Sequence[int] = range(1, 25)) -> dict[str, S
 def single(suite: str, index: int, dimensions: int, name: str, seed: int) -> Problem:
     """A function with one objective, of `bbob` or `bbob-mixint`. ValueError without the package."""
     found = _instance(suite, index, dimensions, seed)
-    # COCO keeps the optima of the mixed suite to itself.
-    best = _bare(index, dimensions, seed + 1).best_value() if suite == "bbob" else None
+    best = _known(suite, name, seed) if suite == MIXED else _bare(index, dimensions, seed + 1).best_value()
     whole = found.number_of_integer_variables
     params: list[Param] = [
         Whole(f"x{i}", int(low), int(high)) if i < whole else Real(f"x{i}", float(low), float(high))
@@ -69,9 +65,9 @@ def biobjective(index: int, name: str, seed: int) -> Problem:
     The box is [-5, 5], where both functions' optima are. COCO's own, [-100, 100], has most of its volume far from anything of
     interest, and nearly everything of interest around its centre, which some optimisers try first.
     """
-    known = references()[f"f{index:02}"]
-    if seed >= len(known):
-        raise ValueError(f"{name} has no seed {seed}: the best hypervolume is known of {len(known)} instances")
+    best = _known(BIOBJECTIVE, name, seed)
+    if best is None:
+        raise ValueError(f"{name} has no seed {seed}: the best hypervolume is known of the first instances alone")
     found = _instance(BIOBJECTIVE, index, FEW, seed)
     ends = np.array([found(optimum) for optimum in _optima(found.name)])
     ideal, nadir = ends.min(axis=0), ends.max(axis=0)
@@ -80,7 +76,7 @@ def biobjective(index: int, name: str, seed: int) -> Problem:
         first, second = found(vector(configuration, FEW))
         return Outcome((float(first), float(second)))
 
-    loss = Hypervolume(ideal=tuple(ideal), nadir=tuple(nadir), best=known[seed])
+    loss = Hypervolume(ideal=tuple(ideal), nadir=tuple(nadir), best=best)
     return _several(name, several, loss=loss, best=0.0, objectives=2)
 
 
@@ -90,11 +86,10 @@ def _optima(name: str) -> list[Vector]:
     return [np.array(_bare(function, FEW, instance).best_parameter()) for function, instance in parts]
 
 
-@cache
-def references() -> Mapping[str, Sequence[float]]:
-    """The hypervolume of the best front known, between ideal (1) and nadir (0), by function and instance."""
-    known: Mapping[str, Sequence[float]] = json.loads(REFERENCES.read_text(encoding="utf-8"))
-    return known
+def _known(suite: str, name: str, seed: int) -> float | None:
+    """The best value or hypervolume that COCO's authors know; None for an instance that is not recorded."""
+    known = references(suite)[name.removeprefix(f"{suite}_")]
+    return known[seed] if seed < len(known) else None
 
 
 def constrained(index: int, name: str, seed: int) -> Problem:
@@ -106,7 +101,8 @@ def constrained(index: int, name: str, seed: int) -> Problem:
 
     draws = np.random.default_rng([seed, index]).uniform(-5, 5, (SAMPLES, FEW))
     loss = BestFeasible.of([_outcome(found, draw) for draw in draws])
-    return _several(name, several, loss=loss, constraints=int(found.number_of_constraints))
+    best, constraints = _known(CONSTRAINED, name, seed), int(found.number_of_constraints)
+    return _several(name, several, loss=loss, best=best, constraints=constraints)
 
 
 def _outcome(found: Any, x: Vector) -> Outcome:
@@ -136,7 +132,7 @@ def _package(what: str) -> Any:
 
 COCO: Mapping[str, Seeded] = {
     **of_suite("bbob"),
-    **of_suite("bbob-mixint"),
+    **of_suite(MIXED),
     **{
         name: partial(biobjective, index, name)
         for index in BIOBJECTIVE_FUNCTIONS
