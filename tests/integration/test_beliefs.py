@@ -7,6 +7,7 @@ import math
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from asktell import client as at
@@ -165,3 +166,26 @@ async def test_questions_take_turns_and_too_many_are_told_to_come_later():
         assert len(late) == 3
         assert all(each == answer(LATER, CrossValidate()) for each in found if each not in late)
         assert await running.answer(LATER, CrossValidate())
+
+
+async def test_a_process_of_its_own_answers_so_that_no_ask_waits():
+    async with engine() as running:
+        await running.warm_up()
+        await running.suggest(LATER)
+        before = set(psutil.Process().children(recursive=True))
+        await running.answer(LATER, CrossValidate())
+        answering = set(psutil.Process().children(recursive=True)) - before
+        assert answering
+        await running.suggest(LATER)
+        await running.answer(LATER, CrossValidate())
+        assert set(psutil.Process().children(recursive=True)) == before | answering
+
+
+async def test_a_question_is_answered_though_the_process_was_killed():
+    async with engine() as running:
+        before = set(psutil.Process().children(recursive=True))
+        expected = await running.answer(LATER, CrossValidate())
+        for process in set(psutil.Process().children(recursive=True)) - before:
+            if "resource_tracker" not in " ".join(process.cmdline()):
+                process.kill()
+        assert await running.answer(LATER, CrossValidate()) == expected
