@@ -85,6 +85,15 @@ def test_predictions_are_those_of_the_policy_with_and_without_its_hint():
     assert answer(replace(request, hint=decision.hint), question) == (candidate.origin.predictions,)
 
 
+def test_predictions_of_several_objectives_are_those_of_the_policy():
+    both = (COST, Objective("speed", Goal.MAXIMIZE))
+    request = asked(MIXED, lambda parameters: (mixed_cost(parameters), parameters["width"]), count=25, objectives=both)
+    (candidate,) = registry.suggest(request).candidates
+    assert candidate.origin.method.startswith("acquisition")
+    assert set(candidate.origin.predictions) == {"cost", "speed"}
+    assert answer(request, Predict((candidate.parameters,))) == (candidate.origin.predictions,)
+
+
 def test_predictions_follow_the_truth_within_what_they_admit():
     request = asked(MIXED, mixed_cost, count=80)
     fresh = asked(MIXED, mixed_cost, count=200).observations[80:]

@@ -37,7 +37,6 @@ from asktell.server.policies.threads import one_thread
 
 T = TypeVar("T")
 
-_MEMBER = STANDARD.members[0]
 _ROWS = 4_096
 """So many rows are computed between two looks at the clock."""
 
@@ -119,9 +118,11 @@ class Beliefs:
         return model.labels.losses(expected)
 
     def _model(self, objective: Objective) -> Model:
-        """The first of the models that `gp` would have of this objective alone."""
+        """The first of the models that `gp` has of this objective."""
+        several = len(self._request.objectives) > 1
+        members = (STANDARD.front_members if several else STANDARD.members)[:1]
         alone = replace(self._request, objectives=(objective,))
-        recipe = replace(STANDARD, members=(_MEMBER,), few_failures=len(self._ordered))
+        recipe = replace(STANDARD, members=members, few_failures=len(self._ordered))
         model = AnalyticChooser(alone, self._deadline, recipe).learned().models[0]
         self._refuse_lateness()  # A fit that was cut short is good enough for a candidate, but is not what the policy believes.
         return model
