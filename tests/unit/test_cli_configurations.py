@@ -66,10 +66,10 @@ def test_what_makes_no_sense_is_said_with_its_name(word, why):
 
 
 def test_words_are_a_configuration_and_with_results_its_metrics():
-    row = RESULTS.assignments(["rate=0.1", "layers=2", "loss=0.3±0.01", "time=12", "odd=nan"])
+    row = RESULTS.assignments(["rate=0.1", "layers=2", "loss=0.3±0.01", "time=12+-2", "odd=nan"])
     assert row.parameters == {"rate": 0.1, "layers": 2}
     assert row.metrics["loss"] == MetricValue(0.3, 0.01)
-    assert row.metrics["time"] == MetricValue(12.0)
+    assert row.metrics["time"] == MetricValue(12.0, 2.0)
     assert math.isnan(row.metrics["odd"].value)
 
 

@@ -182,11 +182,11 @@ def _document(line: str, place: str) -> Any:
 
 
 def _metrics(cells: Mapping[str, str], place: str) -> dict[str, MetricValue]:
-    """Metrics by name, of cells such as `0.3`, with another for the standard error or not; `0.3±0.01` is both in one."""
+    """Metrics by name, of cells such as `0.3`, with another for the standard error or not; `0.3±0.01` or `0.3+-0.01` is both in one."""
     found = {}
     for name, cell in cells.items():
         if not name.endswith(STANDARD_ERROR):
-            mean, _, error = cell.partition("±")
+            mean, _, error = cell.replace("+-", "±").partition("±")
             error = error or cells.get(f"{name}{STANDARD_ERROR}", "")
             spread = _number(f"{name}{STANDARD_ERROR}", error, place) if error.strip() else None
             found[name] = MetricValue(_number(name, mean, place), spread)

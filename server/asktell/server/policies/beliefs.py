@@ -110,7 +110,8 @@ class Beliefs:
             pieces = [self._means(model, settled[start : start + _ROWS]) for start in range(0, len(settled), _ROWS)]
             return np.concatenate(pieces)
 
-        return total_indices(self._encoder, means, cost=len(model.posterior.inputs), seed=seed)
+        cost = len(model.posterior.inputs) * len(self._request.objectives)
+        return total_indices(self._encoder, means, cost=cost, seed=seed)
 
     def _means(self, model: Model, settled: Matrix) -> Vector:
         self._refuse_lateness()
