@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow chaos bench bench-peers bench-latency bench-service bench-ablation bench-methods bench-speculation check format proto lock clean
+.PHONY: help env demo test test-slow chaos bench bench-peers bench-latency bench-service bench-ablation bench-methods bench-speculation bench-stopping check format proto lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-ablation: env ## Show what each ingredient of the engine brings (FAMILIES,
 
 bench-speculation: env ## Compare candidates prepared ahead with candidates chosen when asked (PROBLEMS, SEEDS, WORKERS, TRIALS)
 	$(BIN)/python -m benchmarks.speculation $(foreach name,PROBLEMS SEEDS WORKERS TRIALS,$(call flag,$(name)))
+
+bench-stopping: $(BENCH_STAMP) ## Compare stopping rules on simulated trainings, and with Optuna's Hyperband + TPE (FAMILIES, SEEDS, TRIALS, RULES, JOBS)
+	$(BIN)/python -m benchmarks.stopping $(foreach name,FAMILIES SEEDS TRIALS RULES JOBS,$(call flag,$(name)))
 
 bench-peers: .peers/optuna-ax/.installed .peers/hebo/.installed ## Install the peers, in environments of their own
 

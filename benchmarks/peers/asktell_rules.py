@@ -33,8 +33,8 @@ from benchmarks.trainings import EPOCHS, WORST
 LOSS = Objective("loss", Goal.MINIMIZE)
 NO_RULE = "none"
 RULES: Mapping[str, StoppingKind] = {
-    "asha": SuccessiveHalving(),
-    "hyperband": Hyperband(),
+    "asha": SuccessiveHalving(min_step=3),
+    "hyperband": Hyperband(min_step=3),
     "median": Median(),
     "percentile": Percentile(percentile=25.0),
     "extrapolation": Extrapolation(),

@@ -13,13 +13,13 @@ from benchmarks.trainings import EPOCHS
 
 
 class Optuna:
-    """Set up as its documentation advises: the sampler for several workers, the pruner with the trainings' length. There is no option."""
+    """Set up as its documentation advises: the sampler for several workers, the pruner with the trainings' length. Option: the first rung."""
 
-    def __init__(self, problem: Problem, seed: int, _option: str) -> None:
+    def __init__(self, problem: Problem, seed: int, first: str) -> None:
         warnings.filterwarnings("ignore")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-        pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=EPOCHS, reduction_factor=3)
+        pruner = optuna.pruners.HyperbandPruner(min_resource=int(first), max_resource=EPOCHS, reduction_factor=3)
         # Brackets are drawn by the study's name.
         self._study = optuna.create_study(study_name=f"s{seed}", sampler=sampler, pruner=pruner)
         self._problem = problem
