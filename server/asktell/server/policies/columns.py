@@ -63,6 +63,16 @@ class Column(ABC):
     def values(self) -> Iterator[ParameterValue]:
         """Every value in order, each once. A continuum has no such list and yields its ends."""
 
+    def numbers(self, codes: Vector) -> Vector:
+        """The values, as numbers, of codes that stand for one; NaN for what is no number."""
+        values = [self.decode(float(code)) for code in codes]
+        return np.array([value if isinstance(value, int | float) else math.nan for value in values], dtype=np.float64)
+
+    def codes_near(self, numbers: Vector) -> Vector:
+        """Codes around numbers (`n`), the values of some on either side and, if there is one, that of the number itself (`n x k`)."""
+        options = np.fromiter(map(self.encode, self.values()), dtype=np.float64)
+        return np.tile(options, (len(numbers), 1))
+
     @property
     def inactive(self) -> float:
         """The code that stands for absence."""
@@ -129,6 +139,18 @@ class Continuum(Column):
     def values(self) -> Iterator[ParameterValue]:
         yield from sorted({self.scale.low, self.scale.high})
 
+    def numbers(self, codes: Vector) -> Vector:
+        scale = self.scale
+        if scale.log:
+            # To the bit as `decode` has them, which NumPy's exponential is not.
+            return np.array([scale.stretch(code) for code in codes.tolist()], dtype=np.float64)
+        values = _within(scale.low + codes * (scale.high - scale.low), scale.low, scale.high)
+        return np.where(codes >= 1.0, scale.high, values)
+
+    def codes_near(self, numbers: Vector) -> Vector:
+        codes = np.array([self.scale.shrink(number) for number in _within(numbers, self.scale.low, self.scale.high)])
+        return codes[:, None] + np.array([0.0, 1e-15, -1e-15, 1e-12, -1e-12])
+
 
 @dataclass(frozen=True, slots=True)
 class _Levels(Column):
@@ -168,6 +190,10 @@ class _Levels(Column):
     def _codes(self, ranks: Vector) -> Vector:
         return ranks / max(self.count - 1, 1)
 
+    def _codes_near(self, ranks: Vector) -> Vector:
+        around = np.floor(ranks)[:, None] + np.arange(-1.0, 3.0)
+        return self._codes(_within(around, 0.0, self.count - 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Ranked(_Levels):
@@ -185,6 +211,9 @@ class Ranked(_Levels):
     def decode(self, code: float) -> ParameterValue:
         return self.members[self.rank(code)]
 
+    def codes_near(self, numbers: Vector) -> Vector:
+        return np.tile(self._codes(np.arange(self.count, dtype=np.float64)), (len(numbers), 1))
+
 
 @dataclass(frozen=True, slots=True)
 class IntegerGrid(_Levels):
@@ -198,6 +227,12 @@ class IntegerGrid(_Levels):
 
     def decode(self, code: float) -> int:
         return self.low + self.rank(code) * self.step
+
+    def numbers(self, codes: Vector) -> Vector:
+        return self.low + np.rint(codes * (self.count - 1)) * self.step
+
+    def codes_near(self, numbers: Vector) -> Vector:
+        return self._codes_near((numbers - self.low) / self.step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +248,12 @@ class RealGrid(_Levels):
 
     def decode(self, code: float) -> float:
         return min(self.low + self.rank(code) * self.step, self.high) + 0.0
+
+    def numbers(self, codes: Vector) -> Vector:
+        return np.minimum(self.low + np.rint(codes * (self.count - 1)) * self.step, self.high)
+
+    def codes_near(self, numbers: Vector) -> Vector:
+        return self._codes_near((numbers - self.low) / self.step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +289,12 @@ class LogIntegers(Column):
 
     def values(self) -> Iterator[ParameterValue]:
         return iter(range(self.low, self.high + 1))
+
+    def numbers(self, codes: Vector) -> Vector:
+        return self._values(codes)
+
+    def codes_near(self, numbers: Vector) -> Vector:
+        return self._codes(self._whole(np.floor(numbers)[:, None] + np.arange(-1.0, 3.0)))
 
     def _values(self, codes: Vector) -> Vector:
         start, end = math.log(self.low), math.log(self.high)

@@ -54,6 +54,11 @@ class Encoder:
         names = {spec.when.parent for spec in self.space if spec.when}
         return np.array([spec.name in names for spec in self.space])
 
+    @property
+    def conditional(self) -> bool:
+        """Whether any parameter may be inactive."""
+        return bool(self._conditions)
+
     @cached_property
     def _absent(self) -> Matrix:
         return np.array([codes.inactive for codes in self.columns])
