@@ -66,7 +66,7 @@ def test_a_comparison_that_mentions_an_absent_parameter_is_met_and_the_others_of
     ("specs", "where", "words"),
     [
         ((A, B), ("a <= c",), "'c' is not a parameter"),
-        ((A, Bool(name="flag")), ("a <= flag",), "'flag' is bool"),
+        ((A, Bool(name="flag")), ("a <= flag",), "'flag' is bool, and"),
         ((A, Ordinal(name="o", values=(1, "2"))), ("a <= o",), "'o' is ordinal"),
         ((A, B), ("a + b <= 1", "a + b >= 2.5"), "met nowhere"),
         ((A, B), ("a - b <= -0.5", "b - a <= 0.25"), "contradicts"),

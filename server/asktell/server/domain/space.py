@@ -438,17 +438,32 @@ def middle(spec: ParameterSpec) -> ParameterValue:
 
 def _numeric_range(field: str, constraint: InputConstraint, names: Mapping[str, ParameterSpec], name: str) -> Range:
     """The least and the greatest value of a parameter that a constraint mentions, or InvalidArgument if it has none."""
-    match names.get(name):
-        case None:
-            why = f"{excerpt(name)} is not a parameter of the study"
-        case Float() | Int() as spec:
+    spec = names.get(name)
+    if spec is None:
+        raise InvalidArgument(field, f"{excerpt(constraint.text)}: {excerpt(name)} is not a parameter of the study")
+    known = number_range(spec)
+    if known is None:
+        kind = type(spec).__name__.lower()
+        why = f"{excerpt(name)} is {kind}, and constraints are between numbers"
+        raise InvalidArgument(field, f"{excerpt(constraint.text)}: {why}")
+    return known
+
+
+def number_range(spec: ParameterSpec) -> Range | None:
+    """The least and the greatest value of a parameter; None unless all are numbers."""
+    match spec:
+        case Float() | Int():
             return spec.low, spec.high
-        case Ordinal() as spec if all(type(value) in (int, float) for value in spec.values):
-            numbers = [value for value in spec.values if isinstance(value, int | float)]
-            return min(numbers), max(numbers)
-        case spec:
-            why = f"{excerpt(name)} is {type(spec).__name__.lower()}: constraints are between numbers"
-    raise InvalidArgument(field, f"{excerpt(constraint.text)}: {why}")
+        case Ordinal():
+            return range_of(spec.values)
+        case _:
+            return None
+
+
+def range_of(values: Sequence[ParameterValue]) -> Range | None:
+    """The least and the greatest of the values; None unless all are numbers."""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return (min(numbers), max(numbers)) if len(numbers) == len(values) else None
 
 
 def describe(value: ParameterValue) -> str:

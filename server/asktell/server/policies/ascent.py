@@ -11,6 +11,8 @@ from asktell.server.policies.kernel import Indices, Mask, Matrix
 
 Function = Callable[[Matrix, Indices], tuple[Vector, Matrix]]
 """Values (`m`) and gradients (`m x d`) at rows (`m x d`) that belong to these of the starts (`m`)."""
+Within = Callable[[Matrix, Matrix, Indices], Matrix]
+"""The rows to go to instead of rows that may not be allowed, from allowed ones, of these of the starts: allowed too."""
 
 _MEMORY = 4
 _SHRINK = 0.3
@@ -25,14 +27,14 @@ _SETTLED = 1e-3
 """or when a step gains less than so much."""
 
 
-def ascend(function: Function, rows: Matrix, *, calls: int) -> Matrix:
+def ascend(function: Function, rows: Matrix, *, calls: int, within: Within | None = None) -> Matrix:
     """Rows (`m x d`) where the function is at least as high as at the given ones. A zero derivative keeps a coordinate where it is.
 
     Every start has its own curvature (Nocedal and Wright 2006, algorithm 7.4), its own line search by backtracking (Armijo) and its own
     end, and goes on with every one of the calls of the function; coordinates at a bound that the gradient points beyond stay there for
-    the step (Bertsekas 1982).
+    the step (Bertsekas 1982). `within` keeps steps where they are allowed, as by a projection.
     """
-    climbs = _Climbs(function, rows)
+    climbs = _Climbs(function, rows, within)
     for _ in range(calls - 1):
         if not len(climbs.going):
             break
@@ -43,8 +45,8 @@ def ascend(function: Function, rows: Matrix, *, calls: int) -> Matrix:
 class _Climbs:
     """The climbs that still go on: which starts they are, where they are, their losses (to be minimised), gradients, directions."""
 
-    def __init__(self, function: Function, rows: Matrix) -> None:
-        self._function = function
+    def __init__(self, function: Function, rows: Matrix, within: Within | None) -> None:
+        self._function, self._within = function, within
         self.best = rows.copy()
         self.going = np.arange(len(rows))
         self._rows = rows.copy()
@@ -61,8 +63,13 @@ class _Climbs:
     def advance(self) -> None:
         """One call of the function: climbs that it shows to be lower there go on from there, the others try a shorter step."""
         tried = _moved(self._rows, self._length[:, None] * self._direction)
+        if self._within is not None:
+            tried = self._within(self._rows, tried, self.going)
         losses, gradients = self._evaluate(tried)
         expected = (self._free * (tried - self._rows)).sum(axis=1)
+        if self._within is not None:
+            # A step that was led aside may go uphill.
+            expected = np.minimum(expected, 0.0)
         lower = losses <= self._losses + 1e-4 * expected
         gains = np.where(lower, self._losses - losses, np.inf)
         # A step that had to be shortened says little about what a next one, with another curvature, will gain.

@@ -96,7 +96,8 @@ class ModelChooser(ABC, Generic[Known]):
             return self._best_listed(fresh, known, imagined)
         optima = self._search(number, known, imagined)
         # Every other trial of a stagnant search explores, lest it stays with the first categories that were any good.
-        explores = self._recipe.explores and number % 2 == 0 and optima.values[0] < _STAGNANT
+        stagnant = len(optima.values) > 0 and optima.values[0] < _STAGNANT
+        explores = self._recipe.explores and number % 2 == 0 and stagnant
         if explores:
             optima = self._search(number, known, imagined, ambition=_AMBITION)
         choice = self._first_new(optima, known, pending=pending, seen=seen)

@@ -43,6 +43,7 @@ from asktell.server.policies.gp import Choice
 from asktell.server.policies.kernel import Matrix
 from asktell.server.policies.labels import Labels, dominance, make_labels, measured
 from asktell.server.policies.recipe import Recipe
+from asktell.server.policies.region import Region
 from asktell.server.policies.scope import Key
 from asktell.server.policies.search import Optima, OutOfTimeError, distinct, raw_points
 from asktell.server.policies.subset import MAX_FITTED, spaced, subset
@@ -261,12 +262,16 @@ class BotorchSearch:
 
     def run(self, raw: Matrix) -> Optima:
         """The optima found from raw latent rows; the raw rows follow after them."""
+        if not len(raw):
+            return Optima(raw, np.empty(0), early=False)
         raw = self._encoder.snap(raw)
         values = self._score(raw)
         order = np.argsort(-values, kind="stable")
         starts = raw[order[distinct(self._encoder.settle(raw[order[:200]]))]]
         found, early = self._improve(starts)
-        rows = np.concatenate([self._encoder.snap(found), raw[order]])
+        found, allowed = Region(self._encoder).repaired(found, generator(0, purpose="repair"))
+        found = found[allowed]
+        rows = np.concatenate([found, raw[order]])
         return Optima.ranked(
             rows, np.concatenate([self._score(rows[: len(found)]), values[order]]), early=early or self._deadline.passed
         )

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import cached_property
+
+import numpy as np
 
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.space import Parameters, ParameterValue, key, middle, same
 from asktell.server.policies.draws import Designs, generator
+from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.kernel import Matrix
 from asktell.server.policies.random_search import RandomDraw
+from asktell.server.policies.region import Region
 from asktell.server.policies.scope import MAX_LISTED, Key, Scope
 
 METHOD = "initial-design"
 ENUMERATION = "enumeration"
+_MIDST = 256
 
 
 def design_size(dimensions: int, max_trials: int | None) -> int:
@@ -38,7 +45,7 @@ def listed(request: SuggestRequest, seen: Collection[Key]) -> Iterator[dict[str,
     """
     scope = Scope.of(request.space, request.fixed)
     first = first_point(request)
-    if fits(first, request.fixed) and key(first) not in seen:
+    if fits(first, request.fixed) and key(first) not in seen and request.space.allows(first):
         yield first
     everything = list(scope.configurations())
     order = generator(request.seed, purpose="enumeration").permutation(len(everything))
@@ -50,30 +57,73 @@ class Design:
 
     def __init__(self, request: SuggestRequest, draw: RandomDraw) -> None:
         self._request, self._draw = request, draw
-        self._first = first_point(request)
         self._due = any(spec.has_default for spec in request.space)
         size = design_size(len(request.space), request.max_trials)
         self._points = Designs(request.seed, size - 1, len(request.space), "initial-design")
+        self._spreads: dict[int, Matrix] = {}
+
+    @cached_property
+    def _first(self) -> dict[str, ParameterValue]:
+        return first_point(self._request)
 
     def point(self, number: int, *, started: int, seen: Collection[Key]) -> dict[str, ParameterValue] | None:
         """The point for a trial when `started` trials are there; None if a finite scope has no other.
 
-        First comes the user's default point, or the centre if there is none, then the trial's point of a Latin hypercube of that size.
+        First comes the user's default point, or the centre if there is none, then the trial's point of a Latin hypercube of that size, or,
+        under constraints, of as many allowed points that are far apart.
         """
         due = started == 0 or self._due
-        if due and key(self._first) not in seen and fits(self._first, self._request.fixed):
+        if (
+            due
+            and key(self._first) not in seen
+            and fits(self._first, self._request.fixed)
+            and self._allows(self._first)
+        ):
             return self._first
         if not self._draw.empty:
-            point = self._draw.at(self._points.point(max(number - 2, 0)))
-            if key(point) not in seen:
+            point = self._planned(max(number - 2, 0))
+            if point is not None and key(point) not in seen:
                 return point
         return self._draw.configuration(number, seen)
 
+    def _allows(self, point: Parameters) -> bool:
+        return self._request.space.allows(point)
+
+    def _planned(self, index: int) -> dict[str, ParameterValue] | None:
+        if self._draw.region.unbounded:
+            return self._draw.at(self._points.point(index))
+        block, place = divmod(index, self._points.size)
+        if block not in self._spreads:
+            random = generator(self._request.seed, purpose="initial-design", number=block)
+            self._spreads[block] = self._draw.spread(random, count=self._points.size)
+        rows = self._spreads[block]
+        return self._draw.decoded(rows[place]) if place < len(rows) else None
+
 
 def first_point(request: SuggestRequest) -> dict[str, ParameterValue]:
-    """The user's default point, or the centre, with the fixed parameters in place where they can be."""
+    """The user's default point, or the centre, with the fixed parameters in place where they can be; where constraints forbid it, a point in
+    the midst of what they allow, with as many of the user's values as can be. Forbidden only if no allowed point is found.
+    """
     values = {spec.name: spec.default if spec.has_default else middle(spec) for spec in request.space}
-    return request.space.active({**values, **request.fixed})
+    point = request.space.active({**values, **request.fixed})
+    if request.space.allows(point):
+        return point
+    given = {name: value for name, value in point.items() if request.space[name].has_default}
+    kept: list[Parameters] = [{**given, **request.fixed}, request.fixed]
+    return next(filter(None, (_midst(request, fixed, point) for fixed in kept)), point)
+
+
+def _midst(request: SuggestRequest, fixed: Parameters, centre: Parameters) -> dict[str, ParameterValue] | None:
+    """Of many allowed configurations the one nearest to their mean, with the centre's names if it can be; None if there are none."""
+    scope = Scope.of(request.space, fixed)
+    if scope.empty:
+        return None
+    encoder = Encoder.within(scope)
+    rows = Region(encoder).draw(generator(request.seed, purpose="centre"), _MIDST)
+    settled, sought = encoder.settle(rows), Encoder.of(request.space).encode([centre])
+    gaps = np.where(encoder.nominal, settled != sought, settled - settled.mean(axis=0) if len(settled) else settled)
+    nearest = (encoder.decode(rows[place]) for place in np.argsort((gaps**2).sum(axis=1), kind="stable"))
+    return next(filter(request.space.allows, nearest), None)
 
 
 def fits(parameters: Parameters, fixed: Parameters) -> bool:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Iterator
+
+import numpy as np
 
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
 from asktell.server.domain.space import Float, ParameterSpec, ParameterValue, key
 from asktell.server.domain.trial import Origin
+from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Matrix
+from asktell.server.policies.region import Region
 from asktell.server.policies.scope import MAX_LISTED, Key, Rest, Scope
 
 NAME = "random"
 ATTEMPTS = 32
 HASTY_ATTEMPTS = 2
 """When the time is up."""
+_POOL = 32
 MANY = 2**50
 """Of so many numbers a million draws take none twice, but for one chance in two thousand."""
 
@@ -68,13 +73,16 @@ class Seen:
 
 
 class RandomDraw:
-    """Draws configurations of a request's scope. What has been seen may grow from one draw to the next, but not shrink."""
+    """Draws configurations of a request's scope, all of which meet its constraints. What has been seen may grow from one draw to the next,
+    but not shrink.
+    """
 
     def __init__(self, request: SuggestRequest) -> None:
         self._seed = request.seed
         self._scope = Scope.of(request.space, request.fixed)
-        self._finite = self._scope.count() is not None
+        self._finite = self._scope.finite
         self._encoder = Encoder.within(self._scope)
+        self.region = Region(self._encoder)
         self._continuous = {spec.name for spec in request.space if continuous(spec) and spec.name not in request.fixed}
         self._rest: Rest | None = None
 
@@ -83,9 +91,25 @@ class RandomDraw:
         """Whether the fixed parameters contradict each other."""
         return self._scope.empty
 
-    def at(self, unit: Matrix) -> dict[str, ParameterValue]:
-        """The configuration at a point of the unit cube (`1 x d`)."""
-        return self._encoder.decode(self._encoder.draw(unit)[0])
+    def at(self, unit: Matrix) -> dict[str, ParameterValue] | None:
+        """The configuration at a point of the unit cube (`1 x d`), or, if constraints forbid it, an allowed one near it; None if none is
+        found.
+        """
+        row = self._encoder.draw(unit)
+        if self.region.unbounded:
+            return self._encoder.decode(row[0])
+        repaired, _ = self.region.repaired(row, generator(self._seed, purpose="repair"))
+        return self.decoded(repaired[0])
+
+    def decoded(self, row: Vector) -> dict[str, ParameterValue] | None:
+        """The configuration of a latent row (`d`); None if constraints forbid it."""
+        parameters = self._encoder.decode(row)
+        return parameters if self._scope.space.allows(parameters) else None
+
+    def spread(self, random: np.random.Generator, *, count: int) -> Matrix:
+        """Up to `count` allowed latent rows, of many drawn each the farthest from those before it; fewer if fewer are found."""
+        rows = self.region.draw(random, _POOL * count)
+        return rows[farthest(self._encoder.settle(rows), count)]
 
     def configuration(
         self, number: int, seen: Container[Key], *, hasty: bool = False
@@ -94,11 +118,11 @@ class RandomDraw:
         if self._scope.empty:
             return None
         random = generator(self._seed, purpose="random", number=number)
-        drawn: dict[str, ParameterValue] = {}
-        for _ in range(HASTY_ATTEMPTS if hasty else ATTEMPTS):
-            drawn = self.at(random.random((1, len(self._encoder.columns))))
-            # Nobody draws the same real number twice; where one is among the values, the others need not be looked up.
-            if not self._continuous.isdisjoint(drawn) or key(drawn) not in seen:
+        drawn = None
+        for drawn in self._draws(random, HASTY_ATTEMPTS if hasty else ATTEMPTS):
+            # Nobody draws the same real number twice; where one is among the values, the others need not be looked up. Constraints may
+            # leave few points, also of real numbers.
+            if (self.region.unbounded and not self._continuous.isdisjoint(drawn)) or key(drawn) not in seen:
                 return drawn
         if not self._finite:
             return drawn
@@ -106,6 +130,26 @@ class RandomDraw:
             self._rest = Rest(self._scope, limit=MAX_LISTED)
         fresh = self._rest.unseen(seen)
         return fresh[int(random.integers(len(fresh)))] if fresh else None
+
+    def _draws(self, random: np.random.Generator, attempts: int) -> Iterator[dict[str, ParameterValue]]:
+        if self.region.unbounded:
+            units = (random.random((1, len(self._encoder.columns))) for _ in range(attempts))
+            yield from (self._encoder.decode(self._encoder.draw(unit)[0]) for unit in units)
+            return
+        found = map(self.decoded, self.region.draw(random, attempts))
+        yield from (parameters for parameters in found if parameters is not None)
+
+
+def farthest(rows: Matrix, count: int) -> list[int]:
+    """Places of up to `count` rows, the first and then each the farthest from all before it."""
+    if not len(rows):
+        return []
+    chosen = [0]
+    gaps = ((rows - rows[0]) ** 2).sum(axis=1)
+    while len(chosen) < min(count, len(rows)):
+        chosen.append(int(gaps.argmax()))
+        gaps = np.minimum(gaps, ((rows - rows[chosen[-1]]) ** 2).sum(axis=1))
+    return chosen
 
 
 def continuous(spec: ParameterSpec) -> bool:

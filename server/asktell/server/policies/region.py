@@ -1,9 +1,10 @@
 """Where the constraints between parameters are met, and how to get there: for every policy that draws, moves or rounds points.
 
-How a policy uses it: `Region(encoder)` for the encoder of the ask's scope (`Encoder.within(Scope.of(space, fixed))`). `allows` says which latent
-rows decode to configurations that are allowed; `draw` gives random rows that are; `repaired` moves rows as little as it takes, a parameter at
-a time, and says which are then allowed; `between` steps back from points towards allowed ones. `unbounded` says that there is no constraint
-and nothing to do. A single configuration is checked by `SearchSpace.allows`; those of `Scope.configurations` are allowed.
+How a policy uses it: `Region(encoder)` for the encoder of the ask's scope (`Encoder.within(Scope.of(space, fixed))`). `allows` says which
+latent rows decode to configurations that are allowed; `draw` gives random rows that are; `repaired` moves rows as little as it takes, a
+parameter at a time, and says which are then allowed; `between` steps back from points towards allowed ones. `unbounded` says that there is no
+constraint and nothing to do. A single configuration is checked by `SearchSpace.allows`; those of `Scope.configurations`, and what
+`RandomDraw` gives, are allowed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from asktell.server.domain.constraints import ROUNDING, Inequality
+from asktell.server.domain.space import number_range
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Indices, Mask, Matrix
@@ -103,7 +105,7 @@ class Region:
         """Which latent rows (`m x d`) decode to configurations that meet all constraints (`m`)."""
         if self.unbounded:
             return np.ones(len(latent), dtype=np.bool_)
-        met: Mask = (self._excess(self._encoder.snap(latent)) <= 0.0).all(axis=1)
+        met: Mask = self._excess(self._encoder.snap(latent)).max(axis=1) <= 0.0
         return met
 
     def draw(self, random: np.random.Generator, count: int) -> Matrix:
@@ -139,14 +141,14 @@ class Region:
         return rows, allowed
 
     def between(self, inner: Matrix, outer: Matrix, *, halvings: int = _HALVINGS) -> Matrix:
-        """On the way from each of the rows `inner`, which are allowed, to `outer`, the last that is found allowed by halving."""
-        rows, length = self._encoder.snap(outer), np.ones(len(outer))
+        """On the way from each of the rows `inner`, which are allowed, to `outer`, the last that is found allowed by halving. Not rounded."""
+        rows, length = outer.copy(), np.ones(len(outer))
         bad = np.flatnonzero(~self.allows(rows))
         for _ in range(halvings):
             if not len(bad):
                 return rows
             length[bad] /= 2.0
-            rows[bad] = self._encoder.snap(inner[bad] + length[bad, None] * (outer[bad] - inner[bad]))
+            rows[bad] = inner[bad] + length[bad, None] * (outer[bad] - inner[bad])
             bad = bad[~self.allows(rows[bad])]
         rows[bad] = inner[bad]
         return rows
@@ -165,21 +167,20 @@ class Region:
 
     def _rule(self, inequality: Inequality) -> Rule:
         place = {spec.name: index for index, spec in enumerate(self._encoder.space)}
-        terms = tuple(
-            (float(term.coefficient), tuple(place[name] for name in term.names)) for term in inequality.terms
-        )
+        terms = tuple((float(term.coefficient), tuple(place[name] for name in term.names)) for term in inequality.terms)
         places = tuple(sorted({index for _, indices in terms for index in indices}))
         columns = [self._encoder.columns[index] for index in places]
         sizes = [
-            abs(coefficient) * float(np.prod([self._largest(index) for index in indices])) for coefficient, indices in terms
+            abs(coefficient) * float(np.prod([self._largest(index) for index in indices]))
+            for coefficient, indices in terms
         ]
         # Of real numbers there are others beside those that break a constraint by rounding.
         rounding = 0.0 if any(column.size is None for column in columns) else ROUNDING
         return Rule(places, terms, float(inequality.bound), rounding, max(sum(sizes), abs(inequality.bound)) or 1.0)
 
     def _largest(self, place: int) -> float:
-        ends = self._encoder.columns[place].numbers(self._encoder.columns[place].snap(np.array([0.0, 1.0])))
-        return float(np.abs(ends).max())
+        low, high = number_range(list(self._encoder.space)[place]) or (0.0, 0.0)
+        return float(max(abs(low), abs(high)))
 
     def _numbers(self, snapped: Matrix) -> Matrix:
         numbers = np.zeros_like(snapped)
@@ -235,13 +236,13 @@ class Region:
             for place in random.permutation(self.places):
                 tried = rows.copy()
                 tried[:, place] = self._encoder.columns[place].draw(random.random(len(rows)))
-                rows = self.between(rows, tried, halvings=_STIR_HALVINGS)
+                rows = self._encoder.snap(self.between(rows, tried, halvings=_STIR_HALVINGS))
             one, other = random.integers(len(rows), size=(2, len(rows)))
             difference = (rows[one] - rows[other]) * random.uniform(-1.0, 1.0, (len(rows), 1))
             moved = np.clip(rows + difference, 0.0, 1.0)
             tried = rows.copy()
             tried[:, self.places] = moved[:, self.places]
-            rows = self.between(rows, tried, halvings=_STIR_HALVINGS)
+            rows = self._encoder.snap(self.between(rows, tried, halvings=_STIR_HALVINGS))
         return rows
 
     def _stepped(self, rows: Matrix, free: Mask) -> Matrix:

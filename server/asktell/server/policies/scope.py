@@ -5,9 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from asktell.server.domain.space import Parameters, ParameterSpec, ParameterValue, SearchSpace, key
+from asktell.server.domain.constraints import Inequality, Range
+from asktell.server.domain.space import (
+    Parameters,
+    ParameterSpec,
+    ParameterValue,
+    SearchSpace,
+    key,
+    number_range,
+    range_of,
+)
 from asktell.server.policies.columns import Column, Subset, Token, column, token
 
 Key = tuple[tuple[str, str, Any], ...]
@@ -16,6 +26,8 @@ Agenda = tuple[ParameterSpec, "Agenda"] | None
 
 MAX_LISTED = 20_000
 """Finite spaces up to this size are listed; larger ones are walked lazily."""
+MAX_BARREN = 200_000
+"""After so many steps that lead to no configuration a walk through a space with constraints ends: about a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +64,45 @@ class Scope:
         """The columns of the space in its order, narrowed."""
         return tuple(self._column(spec) for spec in self.space)
 
+    def range(self, name: str) -> Range:
+        """The least and the greatest number that a numeric parameter may have."""
+        values = self.allowed[name]
+        known = number_range(self.space[name]) if values is None else range_of(values)
+        if known is None:
+            raise ValueError(f"{name} is no number")
+        return known
+
     def _column(self, spec: ParameterSpec) -> Column:
         whole, values = column(spec), self.allowed[spec.name]
         return whole if values is None else Subset(whole, values)
 
+    @property
+    def finite(self) -> bool:
+        """Whether no continuum is among the parameters."""
+        return self._count() is not None
+
     def count(self) -> int | None:
-        """How many distinct configurations there are, conditions taken into account; None if a continuum is among them."""
+        """How many distinct configurations there are, conditions and constraints taken into account; None if a continuum is among them.
+
+        Where there are more than MAX_LISTED but for the constraints, these do not count.
+        """
+        count = self._count()
+        if count is None or count > MAX_LISTED or not self.space.constraints:
+            return count
+        narrowed = ((name, values) for name, values in sorted(self.allowed.items()) if values is not None)
+        return _allowed_count(self.space, tuple((name, tuple(map(token, values))) for name, values in narrowed))
+
+    def _count(self) -> int | None:
         if self.empty:
             return 0
         forest = _Forest(self)
         return _product(forest.count(spec) for spec in forest.children(None))
 
     def configurations(self) -> Iterator[dict[str, ParameterValue]]:
-        """Every distinct configuration once, in the order of the space's values. Only for a scope that `count` says is finite."""
+        """Every distinct configuration that meets the constraints once, in the order of the space's values. Only for a finite scope.
+
+        Of a scope in which MAX_BARREN steps in a row lead to none, the rest is left out.
+        """
         if not self.empty:
             forest = _Forest(self)
             for values in forest.walk(forest.children(None)):
@@ -110,6 +148,7 @@ class _Forest:
     """Parameters as trees: a condition names one parent, so that subtrees are independent."""
 
     def __init__(self, scope: Scope) -> None:
+        self._bounds = _Bounds(scope)
         self._columns = dict(zip((spec.name for spec in scope.space), scope.columns(), strict=True))
         self._counts: dict[str, int | None] = {}
         self._children: dict[str | None, list[ParameterSpec]] = {}
@@ -157,7 +196,8 @@ class _Forest:
         # On a stack of its own: there may be more parameters than Python's stack has room for.
         values: dict[str, ParameterValue] = {}
         stack = self._opened(_ahead(specs, None))
-        while stack:
+        barren = 0
+        while stack and barren < MAX_BARREN:
             name, options, rest = stack[-1]
             option = next(options, None)
             if option is None:
@@ -165,8 +205,12 @@ class _Forest:
                 values.pop(name, None)
                 continue
             (values[name],) = option
+            barren += 1
+            if not self._bounds.possible(name, values):
+                continue
             opened = self._opened(_ahead(self.active(name, values[name]), rest))
-            if not opened:
+            if not opened and self._bounds.met(values):
+                barren = 0
                 yield dict(values)
             stack += opened
 
@@ -176,6 +220,47 @@ class _Forest:
             return []
         spec, rest = agenda
         return [(spec.name, zip(self._columns[spec.name].values(), strict=True), rest)]
+
+
+class _Bounds:
+    """What constraints say of configurations of which some values are chosen."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._constraints = scope.space.constraints
+        self._ranges: dict[str, Range] = {}
+        self._telling: dict[str, list[Inequality]] = {}
+        self._certain = {spec.name for spec in scope.space if spec.when is None}
+        for inequality in (one for constraint in self._constraints for one in constraint.inequalities):
+            for name in inequality.names:
+                self._ranges.setdefault(name, scope.range(name))
+                self._telling.setdefault(name, []).append(inequality)
+
+    def possible(self, name: str, values: Parameters) -> bool:
+        """False if no choice of the other values can make up for those chosen, the latest of which is that of `name`."""
+        telling = self._telling.get(name)
+        if not telling:
+            return True
+        chosen = {each: (number, number) for each in self._ranges if (number := _number(values.get(each))) is not None}
+        ranges = {**self._ranges, **chosen}
+        # A constraint on what may yet turn out to be inactive says nothing.
+        known = self._certain | chosen.keys()
+        return all(inequality.possible(ranges) for inequality in telling if inequality.names <= known)
+
+    def met(self, values: Parameters) -> bool:
+        """Whether a whole configuration meets all constraints."""
+        return all(constraint.holds(values) for constraint in self._constraints)
+
+
+def _number(value: ParameterValue) -> float | int | None:
+    return value if isinstance(value, int | float) else None
+
+
+@lru_cache(maxsize=64)
+def _allowed_count(space: SearchSpace, narrowed: tuple[tuple[str, tuple[Token, ...]], ...]) -> int:
+    """Kept, because each ask of a study counts the same."""
+    allowed: dict[str, tuple[ParameterValue, ...] | None] = dict.fromkeys(spec.name for spec in space)
+    allowed |= {name: tuple(value for _, value in tokens) for name, tokens in narrowed}
+    return sum(1 for _ in Scope(space, allowed).configurations())
 
 
 def _ahead(specs: Sequence[ParameterSpec], rest: Agenda) -> Agenda:

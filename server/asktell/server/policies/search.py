@@ -13,6 +13,7 @@ from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import generator, spread
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Indices, Mask, Matrix
+from asktell.server.policies.region import Region
 
 SPREAD_POINTS = 384
 LOCAL_POINTS = 384
@@ -51,13 +52,16 @@ class Search:
 
     def __init__(self, encoder: Encoder, whole: Encoder, acquisition: Acquisition, deadline: Deadline) -> None:
         self._encoder, self._whole, self._acquisition, self._deadline = encoder, whole, acquisition, deadline
+        self._region = Region(encoder)
         several = np.array([codes.size != 1 for codes in encoder.columns])
         self._movable = several & ~encoder.nominal & ~encoder.parents
         self._smooth = self._movable & encoder.continuous
         self._discrete = np.flatnonzero(several & ~encoder.continuous)
 
     def run(self, raw: Matrix) -> Optima:
-        """The optima found from raw latent rows; the raw rows follow after them."""
+        """The optima found from raw latent rows, which constraints allow, as the optima are; the raw rows follow after them."""
+        if not len(raw):
+            return Optima(raw, np.empty(0), early=False)
         raw = self._encoder.snap(raw)
         values = self.score(raw)
         order = np.argsort(-values, kind="stable")
@@ -81,7 +85,7 @@ class Search:
         return values
 
     def _improve(self, rows: Matrix) -> Matrix:
-        rows = self._encoder.snap(self._ascend(rows, self._movable))
+        rows = self._rounded(rows, self._ascend(rows, self._movable))
         if not len(self._discrete):
             return rows
         rows = rows[np.argsort(-self.score(rows), kind="stable")[:KEPT]]
@@ -91,6 +95,14 @@ class Search:
             rows = self._ascend(rows, self._smooth)
         return rows
 
+    def _rounded(self, before: Matrix, after: Matrix) -> Matrix:
+        """The rows after an ascent, rounded; where that breaks a constraint, moved to where none is, or as they were before."""
+        rounded = self._encoder.snap(after)
+        if self._region.unbounded:
+            return rounded
+        repaired, allowed = self._region.repaired(rounded, generator(0, purpose="repair"))
+        return np.where(allowed[:, None], repaired, before)
+
     def _sweep(self, rows: Matrix, index: int) -> Matrix:
         """Each row with the best of a discrete parameter's alternatives."""
         self._check_time()
@@ -99,7 +111,9 @@ class Search:
         owners = np.repeat(np.arange(len(rows)), [len(option) for option in options])
         varied = rows[owners]
         varied[:, index] = np.concatenate(options)
-        scores = self.score(varied)
+        scores = np.full(len(varied), -np.inf)
+        allowed = self._region.allows(varied)
+        scores[allowed] = self.score(varied[allowed])
         best = [np.flatnonzero(owners == row)[np.argmax(scores[owners == row])] for row in range(len(rows))]
         return varied[best]
 
@@ -119,7 +133,11 @@ class Search:
             gradients[:, parameters] = slopes[:, numbers]
             return values, gradients * free[which]
 
-        found = ascend(function, self._encoder.settle(rows), calls=_CALLS)
+        def within(before: Matrix, after: Matrix, which: Indices) -> Matrix:
+            return self._region.between(before, self._region.projected(after, free[which]))
+
+        limited = None if self._region.unbounded else within
+        found = ascend(function, self._encoder.settle(rows), calls=_CALLS, within=limited)
         return np.where(free, found, rows)
 
     def _check_time(self) -> None:
@@ -139,10 +157,20 @@ def distinct(settled: Matrix) -> list[int]:
 
 
 def raw_points(encoder: Encoder, *, leaders: Matrix, lengthscales: Vector, seed: int, number: int) -> Matrix:
-    """Latent rows to start a search from: points spread over the whole space, and perturbations of the leaders (settled rows)."""
+    """Latent rows to start a search from: points spread over the whole space, and perturbations of the leaders (settled rows).
+
+    Under constraints those that break any are replaced, the former by random rows, the latter by allowed ones near them; there may be none.
+    """
     random = generator(seed, purpose="acquisition", number=number)
     unit = spread(random, count=SPREAD_POINTS, dimensions=len(encoder.columns))
-    return np.concatenate([encoder.draw(unit), _around(encoder, leaders, lengthscales, random)])
+    everywhere, local = encoder.draw(unit), _around(encoder, leaders, lengthscales, random)
+    region = Region(encoder)
+    if not region.unbounded:
+        everywhere = everywhere[region.allows(everywhere)]
+        everywhere = np.concatenate([everywhere, region.draw(random, SPREAD_POINTS - len(everywhere))])
+        local, allowed = region.repaired(local, random)
+        local = local[allowed]
+    return np.concatenate([everywhere, local])
 
 
 def _around(encoder: Encoder, leaders: Matrix, lengthscales: Vector, random: np.random.Generator) -> Matrix:
