@@ -394,6 +394,49 @@ def specs() -> Iterator[Row]:
         yield Row(f"max_duration_{name}", "CreateStudy", change, "study.budget.max_duration")
 
 
+def widenings() -> Iterator[Row]:
+    """Changes of the search space that do not make it wider, or make no sense."""
+
+    def widen(alter: Callable[[Any], object]) -> Callable[[Scene], Message]:
+        def make(scene: Scene) -> Message:
+            request = studies.UpdateStudyRequest(
+                study=studies.Study(name=scene.study), update_mask=FieldMask(paths=["spec.parameters"])
+            )
+            request.study.spec.parameters.extend(study_message().spec.parameters)
+            alter(request.study.spec.parameters)
+            return request
+
+        return make
+
+    place = {spec.name: index for index, spec in enumerate(study_message().spec.parameters)}
+
+    def row(name: str, parameter: str, field: str, alter: Callable[[Any], object]) -> Row:
+        path = f"study.spec.parameters[{place[parameter]}].{field}"
+        return Row(f"widen_{name}", "UpdateStudy", widen(lambda specs: alter(specs[place[parameter]])), path)
+
+    yield Row(
+        "widen_to_nothing", "UpdateStudy", widen(lambda specs: specs.__delitem__(slice(None))), "study.spec.parameters"
+    )
+    yield Row("widen_by_removing", "UpdateStudy", widen(lambda specs: specs.__delitem__(0)), "study.spec.parameters")
+    added = f"study.spec.parameters[{len(place)}].name"
+    yield Row(
+        "widen_by_adding", "UpdateStudy", widen(lambda specs: specs.add(name="new").bool_spec.SetInParent()), added
+    )
+    yield row("by_renaming", "x", "name", lambda spec: _set(spec, name="y"))
+    yield row("low", "x", "float_spec.low", lambda spec: _set(spec.float_spec, low=0.1))
+    yield row("high", "x", "float_spec.high", lambda spec: _set(spec.float_spec, high=0.9))
+    yield row("nan", "x", "float_spec.high", lambda spec: _set(spec.float_spec, high=NAN))
+    yield row("log_to_zero", "rate", "float_spec.low", lambda spec: _set(spec.float_spec, low=0))
+    yield row("scale", "rate", "float_spec.log", lambda spec: _set(spec.float_spec, log=False))
+    yield row("step", "grid", "float_spec.step", lambda spec: _set(spec.float_spec, step=0.2))
+    yield row("grid", "grid", "float_spec.low", lambda spec: _set(spec.float_spec, low=-0.1))
+    yield row("kind", "x", "kind", lambda spec: spec.bool_spec.SetInParent())
+    yield row("choices", "kind", "categorical_spec.choices", lambda spec: spec.categorical_spec.choices.__delitem__(1))
+    yield row("order", "level", "ordinal_spec.values", lambda spec: spec.ordinal_spec.values.reverse())
+    yield row("condition", "x", "when", lambda spec: spec.when.CopyFrom(space.Condition(parent="flag", values=[TRUE])))
+    yield row("default", "x", "default_value", lambda spec: spec.default_value.CopyFrom(real(2)))
+
+
 BAD_CONSTRAINTS = {
     "empty": "",
     "number": "1",
@@ -477,8 +520,7 @@ def changes() -> Iterator[Row]:
     yield Row("mask_empty", "UpdateStudy", change(), "update_mask")
     for path in ("name", "spec", "seed", "*", "state.x", "", "budget.max_trials", "trial_counts", MEGABYTE):
         yield Row(f"mask_{path[:20]}", "UpdateStudy", change("labels", path), "update_mask")
-    widen = change("spec.parameters")
-    yield Row("mask_of_later", "UpdateStudy", widen, "update_mask", StatusCode.UNIMPLEMENTED)
+    yield from widenings()
     yield Row("state_missing", "UpdateStudy", change("state"), "study.state")
     yield Row("state_unknown", "UpdateStudy", change("state", state=99), "study.state")
     budget = studies.Budget(max_trials=0)

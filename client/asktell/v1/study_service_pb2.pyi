@@ -204,7 +204,15 @@ class StudySpec(_message.Message):
 
     @_builtins.property
     def input_constraints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Constraints between parameters as text, such as `a + b <= 1` or `width * depth <= 512`; every trial meets them."""
+        """Optional. Constraints between parameters, such as `a + b <= 1` or `width * depth <= 512`, which every trial meets; at most 64, of at most
+        1,000 characters each.
+
+        Each is a comparison by `<=` or `>=`, or a chain of them, of polynomials in parameters that are float, int, or ordinal with numbers alone:
+        numbers, names, `+ - *`, division by a number, whole powers, parentheses. A name with other characters than letters, digits and `_` stands
+        in backquotes. A comparison that mentions an inactive parameter is met. Sums of whole numbers are compared exactly; where a real number
+        takes part, up to rounding in the twelfth digit. INVALID_ARGUMENT for what cannot be met within the parameters' ranges, is broken by the
+        default values, or makes an equation of real numbers.
+        """
 
     @_builtins.property
     def objectives(self) -> _containers.RepeatedCompositeFieldContainer[_metric_pb2.Objective]:
@@ -466,7 +474,12 @@ class UpdateStudyRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Required. One or more of `state`, `budget`, `labels`, `spec.parameters`."""
+        """Required. One or more of `state`, `budget`, `labels`, `spec.parameters`.
+
+        `spec.parameters` makes the search space wider. All parameters are given, as they are to be: bounds further out, choices added, ordinal
+        values added between or around the earlier ones in their order, other defaults. Kinds, log scales, steps, conditions and constraints
+        stay, and no parameter is added, removed or renamed; anything else is INVALID_ARGUMENT. Earlier trials stay as they are.
+        """
 
     def __init__(
         self,
@@ -575,7 +588,7 @@ class Change(_message.Message):
     """Strictly increasing in a study. Gaps mean nothing."""
     @_builtins.property
     def study(self) -> Global___Study:
-        """The study itself: it was created, or its state, budget or labels changed."""
+        """The study itself: it was created, or its state, budget, labels or search space changed."""
 
     @_builtins.property
     def trial(self) -> _trial_service_pb2.Trial:

@@ -220,9 +220,9 @@ class HandOut:
         return answer, portion.pack(answer)
 
     def _refuse_stale(self, tx: Transaction, locked: Locked, *, handed: int) -> None:
-        """A new trial elsewhere is one that the candidates do not know of; a study that was changed may allow less."""
+        """A new trial elsewhere is one that the candidates do not know of; a study that was changed may allow less, or have another space."""
         seen, now = self.study, locked.study
-        if (seen.id, seen.state, seen.budget) != (now.id, now.state, now.budget):
+        if (seen.id, seen.state, seen.budget, seen.spec) != (now.id, now.state, now.budget, now.spec):
             raise Conflict
         if self.candidates and seen.next_number != locked.first_number:
             raise Conflict

@@ -77,11 +77,14 @@ class Prepared:
         return Decision(tagged(candidates, self.made_for), decision.hint)
 
     def serves(self, snapshot: Snapshot) -> bool:
-        """Whether the candidates are still what an ask should get: no other trial was added since they were chosen, and no result came
-        that would change them much.
+        """Whether the candidates are still what an ask should get: neither was another trial added nor the study itself changed since
+        they were chosen, and no result came that would change them much.
         """
         study = snapshot.study
         if study.id != self.study_id or study.next_number != self.first_number + self.handed:
+            return False
+        if study.own_sequence > self.made_for:
+            # The study itself was changed: its space may be wider.
             return False
         changed = snapshot.roster.changes_after(self.made_for)
         if changed is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from asktell.server.application.ports import Locked, NewStudy, Request, Transaction
 from asktell.server.application.requests import Unchanged
 from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound
+from asktell.server.domain.space import ParameterSpec
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, StudyState, TrialCounts
 from asktell.server.domain.text import check_notes, excerpt
 
@@ -50,6 +51,7 @@ class UpdateStudy:
     state: StudyState | None = None
     budget: Budget | None = None
     labels: Mapping[str, str] | None = None
+    parameters: Sequence[ParameterSpec] | None = None
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the request's `study`."""
@@ -97,10 +99,19 @@ def list_studies(tx: Transaction, *, project: str, after: str, limit: int) -> Se
 
 
 def update_study(tx: Transaction, command: UpdateStudy) -> CountedStudy:
-    """Change state, budget or labels; NotFound if there is no such study. What is so already is Unchanged."""
+    """Change state, budget, labels or search space; NotFound if there is no such study. What is so already is Unchanged.
+
+    InvalidArgument for parameters that do not make the study's search space wider.
+    """
     before = locked_study(tx, command.name, changes=0).study
-    changed = before.changed(state=command.state, budget=command.budget, labels=command.labels)
-    if changed == before:
+    try:
+        changed = before.changed(
+            state=command.state, budget=command.budget, labels=command.labels, parameters=command.parameters
+        )
+    except InvalidArgument as error:
+        raise error.within("study") from None
+    # A default that becomes True instead of 1 is another spec, but Python holds it for equal.
+    if changed == before and changed.spec is before.spec:
         raise Unchanged(counted(tx, before))
     locked = locked_study(tx, command.name, changes=1)
     study = replace(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.metric import Objective, OutcomeConstraint, check_constraints, check_objectives
-from asktell.server.domain.space import SearchSpace
+from asktell.server.domain.space import ParameterSpec, SearchSpace
 from asktell.server.domain.stopping import StoppingRule
 from asktell.server.domain.text import check_identifier, excerpt
+from asktell.server.domain.widening import widened
 
 MIN_LEASE = timedelta(seconds=1)
 MAX_LEASE = timedelta(days=7)
@@ -77,7 +78,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySpec:
-    """What is searched, and for what. Fixed at creation. `noisy`: the same parameters give another result each time."""
+    """What is searched, and for what. Fixed at creation, but for a wider search space.
+
+    `noisy`: the same parameters give another result each time.
+    """
 
     space: SearchSpace
     objectives: tuple[Objective, ...]
@@ -102,6 +106,14 @@ class StudySpec:
             self.stopping_rule.validate(self.objectives)
         if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
             raise InvalidArgument("max_attempts", f"must be from 1 to {MAX_ATTEMPTS}, not {self.max_attempts}")
+
+    def widened(self, parameters: Sequence[ParameterSpec]) -> StudySpec:
+        """The spec with a wider search space; itself if that is the same. InvalidArgument with a path that starts at `spec`."""
+        try:
+            space = widened(self.space, parameters)
+        except InvalidArgument as error:
+            raise error.within("spec") from None
+        return self if self.space.difference(space) is None else replace(self, space=space)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +140,7 @@ class Study:
 
     `id` is the database's and never reused; `next_number` is the number of the next new trial, and changes exactly when a trial is
     added; `sequence` is that of the latest change of the study or one of its trials, `own_sequence` that of the latest change of the
-    study itself: its creation, state, budget or labels.
+    study itself: its creation, state, budget, labels or search space.
     """
 
     id: int
@@ -176,10 +188,14 @@ class Study:
         state: StudyState | None = None,
         budget: Budget | None = None,
         labels: Mapping[str, str] | None = None,
+        parameters: Sequence[ParameterSpec] | None = None,
     ) -> Study:
-        """The study with some of its mutable parts replaced."""
+        """The study with some of its mutable parts replaced. InvalidArgument, with a path relative to the study, for parameters that are no
+        wider search space.
+        """
         return replace(
             self,
+            spec=self.spec if parameters is None else self.spec.widened(parameters),
             state=state or self.state,
             budget=self.budget if budget is None else budget,
             labels=self.labels if labels is None else labels,

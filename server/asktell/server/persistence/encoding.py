@@ -168,7 +168,7 @@ def pack_spec(spec: StudySpec) -> str:
 
 @lru_cache(maxsize=256)
 def unpack_spec(text: str) -> StudySpec:
-    """Equal texts share one value: a spec never changes, may be large, and is read by every call."""
+    """Equal texts share one value: a spec hardly ever changes, may be large, and is read by every call."""
     content = _load(text)
     return StudySpec(
         space=SearchSpace(

@@ -41,7 +41,6 @@ def staged_study_values(study: Study, *, project: str, name: str) -> Values:
     return {
         "project": project,
         "name": name,
-        "spec": encoding.pack_spec(study.spec),
         "seed": study.seed,
         "change_seq": study.sequence,
         "create_time": study.create_time,
@@ -52,6 +51,7 @@ def staged_study_values(study: Study, *, project: str, name: str) -> Values:
 def study_changes(study: Study) -> Values:
     """The columns of a study that may change."""
     return {
+        "spec": encoding.pack_spec(study.spec),
         "state": study.state.value,
         "budget": encoding.pack_budget(study.budget),
         "labels": encoding.pack_notes(study.labels),

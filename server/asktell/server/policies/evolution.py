@@ -66,7 +66,7 @@ class Evolution:
         point = self._design.point(number - 1)
         for _ in range(_ATTEMPTS):
             parameters = self._draw.at(point)
-            if offers.free(parameters):
+            if parameters is not None and offers.free(parameters):
                 return Proposal(parameters, DESIGN)
             point = random.random(point.shape)
         return None

@@ -23,6 +23,8 @@ ATTEMPTS = 32
 HASTY_ATTEMPTS = 2
 """When the time is up."""
 _POOL = 32
+_ALLOWED = 4
+"""So many draws under constraints, where real numbers are among the values."""
 MANY = 2**50
 """Of so many numbers a million draws take none twice, but for one chance in two thousand."""
 
@@ -136,7 +138,7 @@ class RandomDraw:
             units = (random.random((1, len(self._encoder.columns))) for _ in range(attempts))
             yield from (self._encoder.decode(self._encoder.draw(unit)[0]) for unit in units)
             return
-        found = map(self.decoded, self.region.draw(random, attempts))
+        found = map(self.decoded, self.region.draw(random, attempts if self._finite else min(attempts, _ALLOWED)))
         yield from (parameters for parameters in found if parameters is not None)
 
 

@@ -27,14 +27,15 @@ BATCHES = 16
 HOPELESS = 3
 """After so many batches more without an allowed row the search is given up."""
 REPAIRED = 128
-"""So many rows of a batch at most are repaired."""
+FEW = 16
+"""So many rows of a batch are repaired at most, and at least."""
 RARE = 0.02
 """When fewer than this share of the rows are allowed, the others are repaired rather than drawn anew."""
 _SWEEPS = 6
 _LEVELS = np.linspace(0.0, 1.0, 17)
-_STIRS = 3
+_STIRS = 2
 _HALVINGS = 30
-_STIR_HALVINGS = 6
+_STIR_HALVINGS = 4
 _STEPS = 12
 
 
@@ -52,12 +53,12 @@ class Rule:
 
     def excess(self, numbers: Matrix) -> Vector:
         """How far the sum is above the bound (`m`), in units of its size; at most 0 where the rule is met."""
-        parts = [_product(coefficient, places, numbers) for coefficient, places in self.terms]
-        total, size = np.zeros(len(numbers)), np.full(len(numbers), abs(self.bound))
-        for part in parts:
-            total, size = total + part, size + np.abs(part)
-        over = (total - self.bound) - self.rounding * size
-        return np.where(np.isfinite(over), over, np.inf) / self.scale
+        total, size = np.zeros(len(numbers)), np.zeros(len(numbers))
+        for coefficient, places in self.terms:
+            part = _product(coefficient, places, numbers)
+            total += part
+            size += np.abs(part) if self.rounding else 0.0
+        return ((total - self.bound) - self.rounding * (size + abs(self.bound))) / self.scale
 
     def slope(self, numbers: Matrix, place: int) -> Vector:
         """The derivative of the sum by a column's number (`m`)."""
@@ -72,9 +73,11 @@ class Rule:
 
 
 def _product(coefficient: float, places: Sequence[int], numbers: Matrix) -> Vector:
-    product = np.full(len(numbers), coefficient)
-    for place in places:
-        product = product * numbers[:, place]
+    if not places:
+        return np.full(len(numbers), coefficient)
+    product = coefficient * numbers[:, places[0]]
+    for place in places[1:]:
+        product *= numbers[:, place]
     return product
 
 
@@ -117,8 +120,9 @@ class Region:
             rows = self._encoder.draw(random.random((max(BATCH, count), len(self._encoder.columns))))
             allowed = self.allows(rows)
             found.append(rows[allowed])
-            if allowed.mean() < RARE:
-                found.append(self._stirred(random, *self.repaired(rows[~allowed][:REPAIRED], random)))
+            if batch and allowed.mean() < RARE and sum(map(len, found)) < count:
+                some = min(max(2 * count, FEW), REPAIRED)
+                found.append(self._stirred(random, *self.repaired(rows[~allowed][:some], random)))
             many = sum(map(len, found))
             if many >= count or (not many and batch == HOPELESS):
                 break
@@ -209,7 +213,8 @@ class Region:
         varied, numbers = np.repeat(rows, many, axis=0), np.repeat(numbers, many, axis=0)
         varied[:, place] = options.ravel()
         numbers[:, place] = codes.numbers(varied[:, place])
-        broken = np.maximum(self._excess_of(rules, varied, numbers), 0.0).sum(axis=1).reshape(options.shape)
+        excess = self._excess_of(rules, varied, numbers)
+        broken = np.maximum(np.where(np.isnan(excess), np.inf, excess), 0.0).sum(axis=1).reshape(options.shape)
         least = broken == broken.min(axis=1, keepdims=True)
         chosen = np.where(least, np.abs(options - rows[:, [place]]), np.inf).argmin(axis=1)
         moved = rows.copy()

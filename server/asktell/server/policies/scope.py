@@ -26,7 +26,7 @@ Agenda = tuple[ParameterSpec, "Agenda"] | None
 
 MAX_LISTED = 20_000
 """Finite spaces up to this size are listed; larger ones are walked lazily."""
-MAX_BARREN = 200_000
+MAX_BARREN = 50_000
 """After so many steps that lead to no configuration a walk through a space with constraints ends: about a second."""
 
 

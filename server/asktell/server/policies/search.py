@@ -17,6 +17,8 @@ from asktell.server.policies.region import Region
 
 SPREAD_POINTS = 384
 LOCAL_POINTS = 384
+REPLACED_POINTS = 128
+"""So many at most of the points that constraints forbid are replaced by others: each takes longer than to score ten."""
 STARTS = 8
 KEPT = 5
 _CELLS = 500_000
@@ -167,7 +169,8 @@ def raw_points(encoder: Encoder, *, leaders: Matrix, lengthscales: Vector, seed:
     region = Region(encoder)
     if not region.unbounded:
         everywhere = everywhere[region.allows(everywhere)]
-        everywhere = np.concatenate([everywhere, region.draw(random, SPREAD_POINTS - len(everywhere))])
+        missing = min(SPREAD_POINTS - len(everywhere), REPLACED_POINTS)
+        everywhere = np.concatenate([everywhere, region.draw(random, missing)])
         local, allowed = region.repaired(local, random)
         local = local[allowed]
     return np.concatenate([everywhere, local])

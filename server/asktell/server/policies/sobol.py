@@ -37,7 +37,7 @@ class SobolDraw:
         """The trial's point; None if it is taken in many scramblings."""
         for scrambling in range(_ATTEMPTS):
             parameters = self._draw.at(self._point(number, scrambling))
-            if offers.free(parameters):
+            if parameters is not None and offers.free(parameters):
                 return Proposal(parameters, NAME)
         return None
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from asktell.server.application.studies import CountedStudy, CreateStudy, UpdateStudy
 from asktell.server.application.watch import Change, StudyChanged
-from asktell.server.domain.errors import InvalidArgument, Unsupported
+from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.study import (
     DEFAULT_ATTEMPTS,
     DEFAULT_LEASE,
@@ -21,7 +21,7 @@ from asktell.server.domain.study import (
 )
 from asktell.server.domain.text import check_identifier, excerpt
 from asktell.server.rpc.convert.metric import constraint_message, objective_message, read_constraints, read_objectives
-from asktell.server.rpc.convert.space import read_space, spec_message
+from asktell.server.rpc.convert.space import read_space, read_specs, spec_message
 from asktell.server.rpc.convert.stopping import read_stopping_rule, stopping_message
 from asktell.server.rpc.convert.time import duration, read_duration, read_time, timestamp
 from asktell.server.rpc.convert.trial import trial_message
@@ -40,6 +40,7 @@ _LATE_TELLS = {
 _LATE_TELLS_READ = {message: late for late, message in _LATE_TELLS.items()} | {
     pb.StudySpec.LATE_TELLS_UNSPECIFIED: LateTells.ACCEPT
 }
+_CHANGEABLE = ("state", "budget", "labels", "spec.parameters")
 T = TypeVar("T")
 
 
@@ -101,11 +102,9 @@ def read_update(request: pb.UpdateStudyRequest) -> UpdateStudy:
     name = StudyName.parse(request.study.name, path="study.name")
     paths = set(request.update_mask.paths)
     if not paths:
-        raise InvalidArgument("update_mask", "is empty: name one or more of state, budget, labels")
-    for path in sorted(paths - {"state", "budget", "labels"}):
-        if path == "spec.parameters":
-            raise Unsupported("update_mask", "this server does not support widening the search space yet")
-        raise InvalidArgument("update_mask", f"{excerpt(path)} is none of state, budget, labels, spec.parameters")
+        raise InvalidArgument("update_mask", f"is empty: name one or more of {', '.join(_CHANGEABLE)}")
+    for path in sorted(paths - set(_CHANGEABLE)):
+        raise InvalidArgument("update_mask", f"{excerpt(path)} is none of {', '.join(_CHANGEABLE)}")
     study = request.study
     try:
         return UpdateStudy(
@@ -113,6 +112,9 @@ def read_update(request: pb.UpdateStudyRequest) -> UpdateStudy:
             state=_read_state(study.state) if "state" in paths else None,
             budget=_within("budget", lambda: read_budget(study.budget)) if "budget" in paths else None,
             labels=dict(study.labels) if "labels" in paths else None,
+            parameters=_within("spec", lambda: read_specs(study.spec.parameters))
+            if "spec.parameters" in paths
+            else None,
         )
     except InvalidArgument as error:
         raise error.within("study") from None
