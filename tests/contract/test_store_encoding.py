@@ -86,6 +86,7 @@ def test_notes_are_never_taken_for_numbers(notes):
         policy=texts,
         method=texts,
         fallback=texts,
+        reason=texts,
         predictions=st.dictionaries(names, st.builds(Prediction, floats, floats), max_size=3),
         acquisition=st.none() | floats,
         incumbent=st.none() | floats,
