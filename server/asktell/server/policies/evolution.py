@@ -17,8 +17,6 @@ from asktell.server.policies.variation import Family
 NAME = "evolution"
 DESIGN = "initial-design"
 CHILD = "crossover"
-SMALLEST = 20
-LARGEST = 100
 _ATTEMPTS = 16
 _HALVINGS = 8
 _FEWEST = 4
@@ -30,11 +28,12 @@ def suggest(request: SuggestRequest) -> Decision:
     return suggest_by(Evolution, request, name=NAME)
 
 
-def population_size(request: SuggestRequest) -> int:
-    """How many trials may have children: with several objectives more the longer the study, as a front takes more to describe."""
-    if len(request.objectives) == 1:
-        return SMALLEST
-    return min(SMALLEST + request.next_number // 20, LARGEST)
+def sizes(request: SuggestRequest) -> tuple[int, int]:
+    """How many trials the design has, and how many trials may have children: more the longer the study, and with several objectives, as a
+    front takes more to describe.
+    """
+    number = request.next_number
+    return (10, min(10 + number // 50, 60)) if len(request.objectives) == 1 else (20, min(20 + number // 20, 100))
 
 
 class Evolution:
@@ -42,18 +41,19 @@ class Evolution:
 
     def __init__(self, request: SuggestRequest) -> None:
         self._request = request
-        self._population = population(request, population_size(request))
+        self._designed, size = sizes(request)
+        self._population = population(request, size)
         self._whole = Encoder.of(request.space)
         self._encoder = Encoder.within(Scope.of(request.space, request.fixed))
         self._draw = RandomDraw(request)
-        self._design = Designs(request.seed, SMALLEST, len(request.space), NAME)
+        self._design = Designs(request.seed, self._designed, len(request.space), NAME)
         settled = self._whole.encode([trial.parameters for trial in self._population.trials])
         self._family = Family(self._encoder, settled, self._whole.activity(settled))
 
     def propose(self, number: int, offers: Offers) -> Proposal | None:
         """The trial's point of the design, or a child that no earlier trial is the same as; None if none was found."""
-        if number <= SMALLEST or len(self._population) < _FEWEST:
-            return self._designed(number, offers)
+        if number <= self._designed or len(self._population) < _FEWEST:
+            return self._point(number, offers)
         random = generator(self._request.seed, purpose=NAME, number=number)
         for _ in range(_ATTEMPTS):
             parameters = self._child(random)
@@ -61,7 +61,7 @@ class Evolution:
                 return Proposal(parameters, CHILD)
         return None
 
-    def _designed(self, number: int, offers: Offers) -> Proposal | None:
+    def _point(self, number: int, offers: Offers) -> Proposal | None:
         random = generator(self._request.seed, purpose=f"{NAME} design", number=number)
         point = self._design.point(number - 1)
         for _ in range(_ATTEMPTS):

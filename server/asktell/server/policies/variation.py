@@ -10,7 +10,7 @@ from asktell.server.policies.kernel import Mask, Matrix
 
 MUTATIONS = 1.0
 """How many parameters of a child mutate, on average."""
-DIFFERENTIAL = 0.5
+DIFFERENTIAL = 0.8
 """The share of children that take a step along the difference of two others (differential evolution)."""
 INHERITED = 0.7
 """The share of its parameters that such a step changes."""
