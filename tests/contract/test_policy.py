@@ -28,6 +28,7 @@ from asktell.server.policies.scope import Scope
 
 COST = Objective("cost", Goal.MINIMIZE)
 GAIN = Objective("gain", Goal.MAXIMIZE)
+TIME = Objective("time", Goal.MINIMIZE)
 
 MIXED = SearchSpace(
     (
@@ -439,9 +440,24 @@ CONSTRAINTS = st.one_of(
 )
 
 
+OBJECTIVES = st.tuples(
+    st.sampled_from([(COST,), (GAIN,), (COST, GAIN), (COST, GAIN, TIME)]), st.lists(BOUNDS, min_size=1, max_size=2)
+).flatmap(lambda drawn: st.sampled_from([drawn[0], referring(*drawn)]))
+
+
+def referring(objectives, references):
+    """The objectives, every other one with a reference."""
+    given = [*references, None] * len(objectives)
+    return tuple(
+        replace(objective, reference=reference) for objective, reference in zip(objectives, given, strict=False)
+    )
+
+
 def metrics(cost, gain, limit, *, error):
     """What a trial tells; two constrained metrics may be missing, and a third always is."""
-    told = {"cost": cost, "gain": gain} | ({} if limit is None else {"limit": limit, "other": -limit})
+    told = {"cost": cost, "gain": gain, "time": gain / 2 + 1} | (
+        {} if limit is None else {"limit": limit, "other": -limit}
+    )
     return {name: MetricValue(value, error) for name, value in told.items()}
 
 
@@ -449,7 +465,7 @@ def metrics(cost, gain, limit, *, error):
 def requests(draw, policy):
     space = draw(spaces())
     space.validate()
-    objectives = draw(st.sampled_from([(COST,), (GAIN,), (COST, GAIN)]))
+    objectives = draw(OBJECTIVES)
     tried = parameters(ask(space, "random", count=draw(COUNTS), seed=draw(SEEDS)))
     if draw(st.booleans()):
         tried += tried[:3]

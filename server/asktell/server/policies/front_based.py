@@ -32,6 +32,10 @@ class FrontChooser(ModelChooser[Front]):
         """The fits that were used, for the next request."""
         return self._fits.hint()
 
+    def learned(self) -> Front:
+        """What was learned."""
+        return self._learn(0)
+
     def _learn(self, number: int) -> Front:  # noqa: ARG002 - the models serve every trial
         if self._known is None:
             self._known = self._fit(None)
