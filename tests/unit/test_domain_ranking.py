@@ -108,37 +108,39 @@ def ended(trials: Sequence[Trial], order: Sequence[int]) -> list[Trial]:
     return [replace(trial, end_time=START + timedelta(seconds=order.index(trial.number))) for trial in trials]
 
 
-def test_a_front_comes_about_in_the_order_in_which_trials_end() -> None:
-    trials = [succeeded(1, a=1, b=1), succeeded(2, a=2, b=2), succeeded(3, a=3, b=1), succeeded(4, a=1, b=3)]
-    found = ranking.stages(ended(trials, [3, 2, 1, 4]), spec_of(BOTH), most=9)
-    assert [(stage.number, set(stage.losses)) for stage in found] == [
-        (3, {(3, -1)}),
-        (2, {(2, -2)}),
-        (1, {(2, -2), (1, -1)}),
-        (4, {(1, -3)}),
+def test_a_ranking_comes_about_in_the_order_in_which_trials_end() -> None:
+    trials = [succeeded(1, a=1, b=1), succeeded(2, a=2, b=2), succeeded(3, a=3, b=1), succeeded(4, a=float("inf"), b=3)]
+    found = ranking.standings(ended(trials, [3, 2, 1, 4]), spec_of(BOTH))
+    assert list(found) == [
+        ranking.Standing(3, 3, (3, -1)),
+        ranking.Standing(2, 2, (2, -2)),
+        ranking.Standing(1, 1, (1, -1)),
+    ]
+
+
+def test_in_a_noisy_study_trials_of_equal_parameters_have_one_place() -> None:
+    trials = [
+        succeeded(1, x=0.1, a=1, b=1, latency=40),
+        succeeded(2, x=0.2, a=2, b=1, latency=40),
+        succeeded(3, x=0.1, a=5, b=1, latency=40),
+        succeeded(4, x=0.2, a=5, b=1, latency=90),
+    ]
+    spec = spec_of(BOTH, noisy=True, outcome_constraints=(FAST,))
+    found = ranking.standings(ended(trials, [1, 2, 3, 4]), spec)
+    assert list(found) == [
+        ranking.Standing(1, 1, (1, -1)),
+        ranking.Standing(2, 2, (2, -1)),
+        ranking.Standing(3, 1, (3, -1)),
+        ranking.Standing(4, 2, None),
     ]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=30))
-def test_the_last_stage_has_the_losses_of_the_front(points: list[tuple[int, int, int]]) -> None:
+def test_the_losses_of_the_front_are_those_of_its_trials(points: list[tuple[int, int, int]]) -> None:
     objectives = [*BOTH, Objective("c", Goal.MINIMIZE)]
     trials = [succeeded(number, a=a, b=b, c=c) for number, (a, b, c) in enumerate(points, 1)]
     front = {ranking.losses(trial, objectives) for trial in optimal(trials, objectives)}
-    stages = ranking.stages(ended(trials, range(1, 31)), spec_of(objectives), most=4)
-    assert set(stages[-1].losses) == front
-    assert len(stages) <= 4
-
-
-def test_in_a_noisy_study_a_front_may_get_worse() -> None:
-    trials = [succeeded(1, x=0.1, a=1, b=1), succeeded(2, x=0.2, a=2, b=1), succeeded(3, x=0.1, a=5, b=1)]
-    found = ranking.stages(ended(trials, [1, 2, 3]), spec_of(BOTH, noisy=True), most=9)
-    assert [stage.losses for stage in found] == [((1, -1),), ((1, -1),), ((2, -1),)]
-    assert len(ranking.stages(ended(trials, [1, 2, 3]), spec_of(BOTH, noisy=True), most=2)) == 2
-
-
-def test_what_is_infeasible_or_not_finite_has_no_part_in_a_front() -> None:
-    trials = [succeeded(1, a=1, b=1, latency=99), succeeded(2, a=float("inf"), b=1, latency=9)]
-    assert ranking.stages(trials, spec_of(BOTH, outcome_constraints=(FAST,)), most=9) == []
+    assert set(ranking.front_losses(trials, spec_of(objectives))) == front
 
 
 def test_a_reference_is_what_was_given_else_a_tenth_of_the_fronts_extent_beyond_its_worst() -> None:

@@ -14,6 +14,7 @@ from botorch.utils.multi_objective.box_decompositions.non_dominated import FastN
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asktell.server.domain.ranking import Standing
 from asktell.server.domain.space import Categorical, Float, SearchSpace
 from asktell.server.policies.botorch_model import exact, make_model, place
 from asktell.server.policies.boxes import boxes, non_dominated
@@ -71,13 +72,50 @@ def test_boxes_leave_out_the_hypervolume_that_botorch_finds(front):
     assert left + hypervolume == pytest.approx((1.0 - floor) ** front.shape[1], rel=1e-9)
 
 
-def test_hypervolumes_are_exact_whatever_the_losses_are():
-    assert hypervolumes([[(1.0, 1.0), (0.0, 2.0), (9.0, 9.0)], [], [(5.0, 5.0)]], (3.0, 3.0)) == pytest.approx(
-        [5, 0, 0]
-    )
-    assert hypervolumes([[(-1e308, 0.0)]], (1e308, 1e-3)) == pytest.approx([2e305])
-    assert hypervolumes([[(-1e308, -1e308)]], (1e308, 1e308)) == [np.finfo(np.float64).max]
-    assert hypervolumes([[(1.0, 2.0, 3.0, 4.0)]], (2.0, 4.0, 6.0, 8.0)) == pytest.approx([24])
+def arrived(*losses):
+    """A trial after another, each at a place of its own."""
+    return [Standing(number, number, each) for number, each in enumerate(losses, 1)]
+
+
+def test_hypervolume_grows_with_what_joins_the_front():
+    found = hypervolumes(arrived((2.0, 2.0), None, (2.0, 2.5), (0.0, 2.5), (1.0, 1.0)), (3.0, 3.0), most=9)
+    assert found == [(1, pytest.approx(1.0)), (4, pytest.approx(2.0)), (5, pytest.approx(4.5))]
+    assert [number for number, _ in hypervolumes(arrived(*((-x, 0.0) for x in range(9))), (3.0, 3.0), most=3)] == [
+        3,
+        6,
+        9,
+    ]
+
+
+def test_a_place_whose_losses_change_may_cost_hypervolume():
+    standings = [
+        Standing(1, 1, (1.0, 1.0)),
+        Standing(2, 2, (2.0, 2.0)),
+        Standing(3, 1, (9.0, 9.0)),
+        Standing(4, 2, None),
+    ]
+    assert [value for _, value in hypervolumes(standings, (3.0, 3.0), most=9)] == pytest.approx([4, 4, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("losses", "reference", "expected"),
+    [
+        ((-1e308, 0.0), (1e308, 1e-3), 2e305),
+        ((-1e308, -1e308), (1e308, 1e308), np.finfo(np.float64).max),
+        ((1.0, 2.0, 3.0, 4.0), (2.0, 4.0, 6.0, 8.0), 24),
+        ((5.0, 5.0), (3.0, 3.0), 0),
+        ((0.0, 0.0), (0.0, 0.0), 0),
+    ],
+)
+def test_hypervolumes_are_exact_whatever_the_losses_are(losses, reference, expected):
+    assert hypervolumes(arrived(losses), reference, most=9) == [(1, pytest.approx(expected))]
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=30))
+def test_the_last_hypervolume_is_botorchs(points):
+    *_, (_, volume) = hypervolumes(arrived(*(tuple(map(float, point)) for point in points)), (5.0, 5.0, 5.0), most=9)
+    theirs = DominatedPartitioning(ref_point=torch.full((3,), -5.0).double(), Y=-torch.tensor(points).double())
+    assert volume == pytest.approx(float(theirs.compute_hypervolume()), rel=1e-9)
 
 
 def test_of_equal_points_the_first_is_not_dominated():

@@ -114,7 +114,7 @@ class Hypervolume:
     """How much of the space of two to four objectives the Pareto front dominates, up to `reference` (by metric, in its unit).
 
     It is a product of the objectives' units, and more is better. `history` has the numbers of trials that changed the front, in the order
-    in which they ended, each with the hypervolume then, all from the present reference; of more than 500 it has 500.
+    in which they ended, each with the hypervolume then, all from the present reference; of more than 200 it has 200.
     """
 
     value: float

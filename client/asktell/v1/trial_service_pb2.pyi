@@ -1445,8 +1445,8 @@ class Hypervolume(_message.Message):
 
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hypervolume.Step]:
-        """In the order in which trials ended, what each that changed the front made of it, all measured from the present reference. At most 500
-        entries: of more, 500 at even distances. It only rises, but in a noisy study.
+        """In the order in which trials ended, what each that changed the front made of it, all measured from the present reference. At most 200
+        entries, or 100 once trials of a noisy study have been repeated: of more, so many at even distances. It only rises, but in a noisy study.
         """
 
     def __init__(

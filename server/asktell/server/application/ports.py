@@ -11,7 +11,7 @@ from asktell.server.domain.beliefs import Question
 from asktell.server.domain.curve import Curve
 from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.policy import Decision, SuggestRequest
-from asktell.server.domain.ranking import Losses
+from asktell.server.domain.ranking import Losses, Standing
 from asktell.server.domain.stopping import StoppingRule, StopRequest
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, TrialCounts
 from asktell.server.domain.trial import Lease, Trial, TrialState
@@ -317,5 +317,10 @@ class Engine(Protocol):
         Raises FailedPrecondition for too few observations, OutOfTime after the request's time limit, Overloaded if too many wait for answers.
         """
 
-    async def hypervolumes(self, fronts: Sequence[Sequence[Losses]], reference: Losses) -> list[float]:
-        """How much of the space below the reference, all smaller losses, each front dominates."""
+    async def hypervolumes(
+        self, standings: Sequence[Standing], reference: Losses, *, most: int
+    ) -> list[tuple[int, float]]:
+        """How much of the space below the reference is dominated, after those trials that changed the front, by their numbers.
+
+        Of more than `most` changes that many.
+        """

@@ -14,14 +14,14 @@ from asktell.server.application.requests import keep_reply, refuse_replay
 from asktell.server.application.studies import locked_study, require_study
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.metric import Measurement, Metrics, check_measurements, check_metrics
-from asktell.server.domain.ranking import MAX_FRONT, optimal, reference, stages
+from asktell.server.domain.ranking import MAX_FRONT, front_losses, optimal, reference, standings
 from asktell.server.domain.space import Parameters
 from asktell.server.domain.study import StudyName, StudySpec
 from asktell.server.domain.text import check_message, check_notes
 from asktell.server.domain.trial import Origin, Trial, TrialName, TrialState
 
 MAX_TRIALS = 1_000
-MAX_STAGES = 500
+MAX_STAGES = 200
 """So many entries at most has a hypervolume's history."""
 _ADDABLE = (
     TrialState.QUEUED,
@@ -195,12 +195,13 @@ async def list_optimal_trials(history: History, engine: Engine, name: StudyName)
 
 
 async def _hypervolume(engine: Engine, trials: Sequence[Trial], spec: StudySpec) -> Hypervolume:
-    fronts = await asyncio.to_thread(stages, trials, spec, most=MAX_STAGES)
-    corner = reference(fronts[-1].losses, spec)
-    values = await engine.hypervolumes([stage.losses for stage in fronts], corner)
-    history = [Volume(stage.number, value) for stage, value in zip(fronts, values, strict=True)]
+    arrived = await asyncio.to_thread(lambda: list(standings(trials, spec)))
+    corner = reference(await asyncio.to_thread(front_losses, trials, spec), spec)
+    history = await engine.hypervolumes(arrived, corner, most=MAX_STAGES)
     ends = zip(spec.objectives, corner, strict=True)
-    return Hypervolume({objective.metric: objective.loss(loss) for objective, loss in ends}, history)
+    return Hypervolume(
+        {objective.metric: objective.loss(loss) for objective, loss in ends}, [Volume(*each) for each in history]
+    )
 
 
 def cancel_trial(name: TrialName) -> Change[Trial]:

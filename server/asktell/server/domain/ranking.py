@@ -6,14 +6,11 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from asktell.server.domain.metric import Metrics, MetricValue, Objective, OutcomeConstraint
 from asktell.server.domain.space import key
 from asktell.server.domain.study import StudySpec
 from asktell.server.domain.trial import Trial, TrialState, finite
-
-T = TypeVar("T")
 
 Losses = tuple[float, ...]
 
@@ -45,17 +42,28 @@ def optimal(trials: Iterable[Trial], spec: StudySpec) -> list[Trial]:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A Pareto front on the way: the trial by whose end it came about, and its losses."""
+class Standing:
+    """What a trial's end makes of the losses at a place of the ranking: None for what is not feasible. It stands in place of what was there."""
 
     number: int
-    losses: tuple[Losses, ...]
+    place: int
+    losses: Losses | None
 
 
-def stages(trials: Iterable[Trial], spec: StudySpec, *, most: int) -> list[Stage]:
-    """How the Pareto front of several objectives came about as trials ended: its changes, of more than `most` an even choice."""
-    ended = sorted(_usable(trials, spec), key=_by_end)
-    return _stages_of_means(ended, spec, most) if spec.noisy else _evenly(list(_changes(ended, spec)), most)
+def standings(trials: Iterable[Trial], spec: StudySpec) -> Iterator[Standing]:
+    """How the ranking came about as trials ended. Each trial has a place of its own; in a noisy study all of equal parameters have one."""
+    repeats: dict[object, list[Trial]] = {}
+    for trial in sorted(_usable(trials, spec), key=_by_end):
+        group = repeats.setdefault(key(trial.parameters) if spec.noisy else trial.number, [])
+        group.append(trial)
+        ranked = _ranked(group, spec)
+        yield Standing(trial.number, group[0].number, ranked[0][0] if ranked else None)
+
+
+def front_losses(trials: Iterable[Trial], spec: StudySpec) -> list[Losses]:
+    """The losses of the Pareto front of several objectives."""
+    ranked = sorted(_ranked(_usable(trials, spec), spec), key=lambda pair: (pair[0], pair[1].number))
+    return [own for own, _ in _front(ranked)]
 
 
 def reference(front: Sequence[Losses], spec: StudySpec) -> Losses:
@@ -79,31 +87,6 @@ def _beyond(worst: float, extent: float) -> float:
 
 def _by_end(trial: Trial) -> tuple[float, int]:
     return (trial.end_time.timestamp() if trial.end_time else 0.0, trial.number)
-
-
-def _changes(ended: Sequence[Trial], spec: StudySpec) -> Iterator[Stage]:
-    front: list[Losses] = []
-    for own, trial in _ranked(ended, spec):
-        if not any(other == own or dominates(other, own) for other in front):
-            front = [*(other for other in front if not dominates(own, other)), own]
-            yield Stage(trial.number, tuple(front))
-
-
-def _stages_of_means(ended: Sequence[Trial], spec: StudySpec, most: int) -> list[Stage]:
-    """Every result may change what repeats of it have on average, and so the front, for the worse as well."""
-    counts = _evenly(range(1, len(ended) + 1), most)
-    return [Stage(ended[count - 1].number, _means_front(ended[:count], spec)) for count in counts]
-
-
-def _means_front(trials: Sequence[Trial], spec: StudySpec) -> tuple[Losses, ...]:
-    ranked = sorted(_ranked(trials, spec), key=lambda pair: (pair[0], pair[1].number))
-    return tuple(own for own, _ in _front(ranked))
-
-
-def _evenly(items: Sequence[T], most: int) -> list[T]:
-    """All items, or `most` of them at even distances with the last."""
-    count = len(items)
-    return list(items) if count <= most else [items[(place + 1) * count // most - 1] for place in range(most)]
 
 
 def _usable(trials: Iterable[Trial], spec: StudySpec) -> list[Trial]:

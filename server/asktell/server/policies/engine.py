@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from asktell.server.domain.beliefs import Question
 from asktell.server.domain.errors import OutOfTime, Overloaded
 from asktell.server.domain.policy import Decision, SuggestRequest
-from asktell.server.domain.ranking import Losses
+from asktell.server.domain.ranking import Losses, Standing
 from asktell.server.policies import gp, questions, registry, safety, torch_device
 from asktell.server.policies.pool import Late, Pool
 from asktell.server.policies.volumes import hypervolumes
@@ -88,9 +88,11 @@ class ProcessPoolEngine:
         # One that goes away leaves the computation to its end, because its process cannot be interrupted.
         return await asyncio.shield(self._keep(self._answered(request, question)))
 
-    async def hypervolumes(self, fronts: Sequence[Sequence[Losses]], reference: Losses) -> list[float]:
-        """How much of the space below the reference each front dominates."""
-        return await self._in_thread(hypervolumes, fronts, reference)
+    async def hypervolumes(
+        self, standings: Sequence[Standing], reference: Losses, *, most: int
+    ) -> list[tuple[int, float]]:
+        """How much of the space below the reference is dominated, after those trials that changed the front."""
+        return await self._in_thread(partial(hypervolumes, standings, reference, most=most))
 
     async def warm_up(self) -> None:
         """Start a process and import what decisions of `gp` need. Whatever goes wrong shows when the process is used."""
