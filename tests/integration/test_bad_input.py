@@ -473,6 +473,8 @@ def constraints(row: Callable[..., Row]) -> Iterator[Row]:
     for name, written in BAD_CONSTRAINTS.items():
         yield row(f"between_{name}", lambda s, v=written: s.input_constraints.append(v), "input_constraints[0]")
     yield row("65_constraints", lambda s: s.input_constraints.extend(["x <= 1"] * 65), "input_constraints")
+    chain = [" <= ".join(["x", "rate"] * 40)] * 2
+    yield row("158_comparisons", lambda s: s.input_constraints.extend(chain), "input_constraints")
     contradiction = ["x <= 0.2", "x >= 0.3"]
     yield row("contradiction", lambda s: s.input_constraints.extend(contradiction), "input_constraints[1]")
 

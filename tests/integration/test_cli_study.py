@@ -393,3 +393,22 @@ def test_files_that_cannot_be_written_or_read_are_named_as_they_were_typed(
     table = tmp_path / "full.csv"
     study("export", "full", "--format", "csv", "--output", str(table))
     assert "is a table, without all that a study is" in study("import", str(table), status=2)
+
+
+def test_constraints_are_created_shown_and_read_back_and_a_range_is_widened(
+    client: Client, study, tmp_path: Path
+) -> None:
+    bounded = ["--int", "width=1:512:log", "--ordinal", "depth=2,8", "--constraint", "width * depth <= 512"]
+    study("create", "narrow", *bounded, "--minimize", "loss")
+    assert "width * depth <= 512" in study("show", "narrow")
+    document = tmp_path / "study.json"
+    document.write_text(study("show", "narrow", "--json"))
+    study("create", "copy", "--spec", str(document))
+    assert client.get_study("copy").constraints == ("width * depth <= 512",)
+    assert "1 to 1024" in study("widen", "narrow", "width", "--high", "1024")
+    assert "1 < 2 < 4 < 8" in study("widen", "narrow", "depth", "--add-choice", "4", "--add-choice", "1")
+    assert "ranges only widen" in study("widen", "narrow", "width", "--high", "100", status=1)
+    assert "--add-choice" in study("widen", "narrow", "depth", "--low", "1", status=2)
+    assert "there are width, depth" in study("widen", "narrow", "height", "--low", "1", status=2)
+    bad = ["create", "bad", *bounded, "--minimize", "loss", "--constraint", "width < 3"]
+    assert "constraint 'width < 3' compares by < or >" in study(*bad, status=1)

@@ -191,6 +191,35 @@ async def test_a_failure_drops_what_is_prepared(tmp_path):
         assert new.parameters == {"x": 0.01 * 33 + 1e-4}
 
 
+async def widen(home: House, high: float) -> None:
+    wider = studies.UpdateStudy(name=NAME, parameters=(Float(name="x", low=0.0, high=high),))
+    await home.store.write(lambda tx: studies.update_study(tx, wider))
+
+
+async def test_a_wider_space_drops_what_is_prepared_for_the_old_one(tmp_path):
+    async with house(tmp_path) as home:
+        await with_workers(home, 32)
+        await widen(home, 2.0)
+        await home.ask()
+        assert [request.space["x"].high for request in home.engine.asked] == [1.0, 2.0]
+
+
+async def test_a_space_that_becomes_wider_during_a_choice_is_chosen_from_anew(tmp_path):
+    async with house(tmp_path) as home:
+        usual = home.engine.suggest
+
+        async def slow(request: SuggestRequest) -> Decision:
+            decision = await usual(request)
+            if len(home.engine.asked) == 1:
+                await widen(home, 2.0)
+            return decision
+
+        home.engine.suggest = slow
+        (trial,) = await home.ask()
+        assert [request.space["x"].high for request in home.engine.asked] == [1.0, 2.0]
+        assert trial.number == 1
+
+
 async def test_a_trial_that_was_added_elsewhere_drops_what_is_prepared(tmp_path):
     async with house(tmp_path) as home:
         await with_workers(home, 32)

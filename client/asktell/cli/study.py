@@ -22,6 +22,7 @@ from asktell.cli.enqueue import enqueue
 from asktell.cli.failure import Refused
 from asktell.cli.service import ANYWHERE, Json, Service
 from asktell.cli.watching import Lines, changes_until_over, printer
+from asktell.cli.widening import widened
 from asktell.client import Study, StudyRecord, Trial, TrialState
 from asktell.client.values import KEEP
 
@@ -366,6 +367,47 @@ def update(
         _print_json(document.of_study(study.record))
     else:
         tables.show(tables.heading(study.record))
+
+
+@app.command
+def widen(
+    name: str,
+    parameter: str,
+    /,
+    *,
+    low: Annotated[str | None, Parameter(show_default=False, allow_leading_hyphen=True)] = None,
+    high: Annotated[str | None, Parameter(show_default=False, allow_leading_hyphen=True)] = None,
+    add_choice: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
+    service: Service = ANYWHERE,
+    as_json: Json = False,
+) -> None:
+    """Make the range of a parameter wider while the study runs. Earlier trials stay in the model.
+
+    For example:
+
+    `asktell study widen digits learning_rate --high 1.0`
+
+    `asktell study widen digits optimizer --add-choice lion`
+
+    Parameters
+    ----------
+    name
+        The study.
+    parameter
+        The parameter.
+    low
+        Its new lower bound.
+    high
+        Its new upper bound.
+    add_choice
+        One more choice, or value of an ordinal parameter: among numbers in order it takes its place, else it comes last. May be repeated.
+    """
+    with service.study(name) as study:
+        study.update(parameters=widened(study.parameters, parameter, low=low, high=high, added=add_choice))
+    if as_json:
+        _print_json(document.of_study(study.record))
+    else:
+        tables.show(tables.space(study.parameters))
 
 
 @app.command

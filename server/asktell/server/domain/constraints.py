@@ -19,6 +19,8 @@ from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.text import excerpt
 
 MAX_CONSTRAINTS = 64
+MAX_COMPARISONS = 128
+"""In all of a study's constraints: a chain makes several."""
 MAX_LENGTH = 1_000
 MAX_TERMS = 64
 MAX_DEGREE = 6
@@ -137,7 +139,11 @@ def read_constraints(field: str, texts: Sequence[str]) -> tuple[InputConstraint,
     """The constraints of texts, or InvalidArgument that names the one below `field`."""
     if len(texts) > MAX_CONSTRAINTS:
         raise InvalidArgument(field, f"has {len(texts):,} constraints; at most {MAX_CONSTRAINTS} are allowed")
-    return tuple(_read(f"{field}[{index}]", text) for index, text in enumerate(texts))
+    constraints = tuple(_read(f"{field}[{index}]", text) for index, text in enumerate(texts))
+    comparisons = sum(len(constraint.inequalities) for constraint in constraints)
+    if comparisons > MAX_COMPARISONS:
+        raise InvalidArgument(field, f"makes {comparisons:,} comparisons; at most {MAX_COMPARISONS} are allowed")
+    return constraints
 
 
 def _read(field: str, text: str) -> InputConstraint:
@@ -147,16 +153,18 @@ def _read(field: str, text: str) -> InputConstraint:
         raise InvalidArgument(field, str(error)) from None
 
 
-def leave_one_value(one: Inequality, other: Inequality) -> bool:
-    """Whether the two are the two sides of one equation: the same terms with opposite signs, and bounds that touch."""
-    opposite = {(term.names, -term.coefficient) for term in other.terms}
-    return {(term.names, term.coefficient) for term in one.terms} == opposite and one.bound == -other.bound
+def opposite_sides(inequalities: Iterable[tuple[int, Inequality]]) -> Iterator[tuple[int, Inequality, Number]]:
+    """Of numbered inequalities those whose terms are those of an earlier one with opposite signs, and how far apart the two bounds are.
 
-
-def exclude_each_other(one: Inequality, other: Inequality) -> bool:
-    """Whether no values meet both, as far as that shows at once: the same terms with opposite signs, and bounds with a gap between."""
-    opposite = {(term.names, -term.coefficient) for term in other.terms}
-    return {(term.names, term.coefficient) for term in one.terms} == opposite and one.bound < -other.bound
+    Below 0 no values meet both; at 0 the two are an equation.
+    """
+    bounds: dict[frozenset[Term], Number] = {}
+    for number, one in inequalities:
+        terms = frozenset(one.terms)
+        opposite = bounds.get(frozenset(Term(-term.coefficient, term.names) for term in terms))
+        if opposite is not None:
+            yield number, one, one.bound + opposite
+        bounds[terms] = min(one.bound, bounds.get(terms, one.bound))
 
 
 def _placeholders(text: str) -> tuple[str, dict[str, str]]:

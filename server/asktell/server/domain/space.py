@@ -6,14 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, zip_longest
+from itertools import zip_longest
 
 from asktell.server.domain.constraints import (
     MAX_CONSTRAINTS,
     InputConstraint,
     Range,
-    exclude_each_other,
-    leave_one_value,
+    opposite_sides,
     shown,
 )
 from asktell.server.domain.errors import InvalidArgument
@@ -286,15 +285,15 @@ class SearchSpace:
 
     def _refuse_contradictions(self, names: Mapping[str, ParameterSpec]) -> None:
         """Of pairs of inequalities; what several of them exclude together shows only when configurations are sought."""
-        placed = [(index, one) for index, each in enumerate(self.constraints) for one in each.inequalities]
-        for (_, one), (index, other) in combinations(placed, 2):
-            field = f"input_constraints[{index}]"
-            if exclude_each_other(one, other):
-                raise InvalidArgument(field, f"{excerpt(self.constraints[index].text)} contradicts another constraint")
-            if leave_one_value(one, other) and any(names[name].size is None for name in one.names):
+        placed = ((index, one) for index, each in enumerate(self.constraints) for one in each.inequalities)
+        for index, one, gap in opposite_sides(placed):
+            field, text = f"input_constraints[{index}]", excerpt(self.constraints[index].text)
+            if gap < 0:
+                raise InvalidArgument(field, f"{text} contradicts another constraint")
+            if gap == 0 and any(names[name].size is None for name in one.names):
                 raise InvalidArgument(
                     field,
-                    f"{excerpt(self.constraints[index].text)} and another constraint make an equation of real numbers:"
+                    f"{text} and another constraint make an equation of real numbers:"
                     " leave one of its parameters out and compute it from the others",
                 )
 

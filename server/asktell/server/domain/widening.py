@@ -39,10 +39,10 @@ def widened(space: SearchSpace, parameters: Sequence[ParameterSpec]) -> SearchSp
     missing = [spec.name for spec in space if spec.name not in given]
     if missing:
         raise InvalidArgument("parameters", f"lacks {', '.join(missing[:10])}: parameters cannot be removed or renamed")
-    # In the caller's order first, for the paths of errors.
-    SearchSpace(tuple(parameters), space.constraints).validate()
     for spec in space:
         _check(spec, *given[spec.name])
+    # In the caller's order, for the paths of errors.
+    SearchSpace(tuple(parameters), space.constraints).validate()
     return replace(space, parameters=tuple(given[spec.name][1] for spec in space))
 
 
@@ -73,12 +73,15 @@ def _check_range(old: Float | Int, field: str, new: Float | Int) -> None:
         raise _refused(f"{field}.log", old, "keeps its scale")
     if new.step != old.step:
         raise _refused(f"{field}.step", old, f"keeps its step, {old.step!r}")
-    if old.step is not None and not math.isclose(
-        (old.low - new.low) / old.step, round((old.low - new.low) / old.step), abs_tol=1e-9
-    ):
+    if old.step is not None and not _on_steps(old.low - new.low, old.step):
         raise _refused(
             f"{field}.low", old, f"cannot begin at {new.low!r}: earlier values would be off the steps of {old.step!r}"
         )
+
+
+def _on_steps(distance: float, step: float) -> bool:
+    steps = distance / step
+    return math.isfinite(steps) and math.isclose(steps, round(steps), abs_tol=1e-9)
 
 
 def _check_members(
