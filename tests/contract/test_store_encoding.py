@@ -148,6 +148,9 @@ stopping_rules = st.builds(
         ).map(tuple),
         noisy=st.booleans(),
         stopping_rule=st.none() | stopping_rules,
+        warm_start=st.lists(st.from_regex(r"[a-z][a-z0-9_.-]{0,9}", fullmatch=True), max_size=3, unique=True).map(
+            tuple
+        ),
         policy=texts,
         seed=st.none() | integers,
         lease_duration=durations,

@@ -36,6 +36,17 @@ def test_constraints_and_references_are_created_shown_and_read_back(client: Clie
     assert "such as latency_ms=50" in study("create", "bad", *SPACE, "--minimize", "y", "--at-most", "x", status=2)
 
 
+def test_a_study_starts_from_an_earlier_one(client: Client, study, tmp_path: Path) -> None:
+    study("create", "earlier", *SPACE, "--minimize", "loss")
+    study("create", "later", *SPACE, "--minimize", "loss", "--warm-start", "earlier")
+    assert re.search(r"starts from +earlier", study("show", "later"))
+    document = tmp_path / "study.json"
+    document.write_text(study("show", "later", "--json"))
+    study("create", "latest", "--spec", str(document))
+    assert client.get_study("latest").warm_start == ("earlier",)
+    assert "nowhere" in study("create", "bad", *SPACE, "--minimize", "loss", "--warm-start", "nowhere", status=1)
+
+
 def populate(client: Client, name: str = "full") -> Study:
     """A study with a trial in every state, and awkward values."""
     study = client.create_study(

@@ -163,6 +163,13 @@ class Settings:
         ),
     ] = None
     noisy: Annotated[bool, _help("The same parameters give another result each time.")] = False
+    warm_start: Annotated[
+        Texts,
+        Many,
+        _help(
+            "An earlier study to start from: what it found is tried early, and counts as far as it explains the results."
+        ),
+    ] = ()
     label: Labels = ()
 
     def given(self) -> dict[str, Any]:
@@ -173,6 +180,7 @@ class Settings:
             lease_duration=self.lease_duration,
             max_attempts=self.max_attempts,
             noisy=self.noisy or None,
+            warm_start=self.warm_start or None,
         )
 
     def stopping_rule(self) -> StoppingRule | None:

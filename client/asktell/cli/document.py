@@ -26,7 +26,7 @@ KINDS: Mapping[str, type[ParameterSpec]] = {
     "bool": Bool,
     "ordinal": Ordinal,
 }
-_SETTINGS = ("policy", "seed", "lease_duration", "max_attempts", "late_tells", "noisy")
+_SETTINGS = ("policy", "seed", "lease_duration", "max_attempts", "late_tells", "noisy", "warm_start")
 
 
 class Malformed(ValueError):
@@ -60,6 +60,7 @@ def of_study(record: StudyRecord) -> Document:
         "objectives": [_of_objective(objective) for objective in record.objectives],
         "outcome_constraints": [_of_constraint(constraint) for constraint in record.outcome_constraints],
         "noisy": record.noisy,
+        "warm_start": list(record.warm_start),
         "stopping_rule": None if record.stopping_rule is None else of_stopping_rule(record.stopping_rule),
         "policy": record.policy,
         "seed": record.seed,

@@ -122,6 +122,7 @@ def heading(record: StudyRecord) -> Table:
         "feasible if": ", ".join(map(constraint, record.outcome_constraints)),
         "results": "noisy" if record.noisy else "",
         "stops": "" if record.stopping_rule is None else stopping_rule(record.stopping_rule),
+        "starts from": ", ".join(record.warm_start),
         "policy": f"{record.policy}, seed {record.seed}",
         "budget": ", ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None) or "unlimited",
         "trials": counted(record.counts),

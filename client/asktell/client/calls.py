@@ -112,6 +112,7 @@ class NewStudy:
     objectives: Sequence[Objective]
     outcome_constraints: Sequence[OutcomeConstraint]
     noisy: bool
+    warm_start: Sequence[str]
     stopping_rule: StoppingRule | None
     policy: str
     seed: int | None
@@ -131,6 +132,7 @@ def create_study(project: str, study_id: str, new: NewStudy) -> Call[StudyRecord
         objectives=[wire.pack_objective(objective) for objective in new.objectives],
         outcome_constraints=[wire.pack_constraint(constraint) for constraint in new.outcome_constraints],
         noisy=new.noisy,
+        warm_start=new.warm_start,
         stopping_rule=None if new.stopping_rule is None else wire.pack_stopping_rule(new.stopping_rule),
         policy=new.policy,
         seed=new.seed,

@@ -91,6 +91,7 @@ class Client:
         constraints: Sequence[str] = (),
         outcome_constraints: Sequence[OutcomeConstraint] = (),
         noisy: bool = False,
+        warm_start: Sequence[str] = (),
         stopping_rule: StoppingRule | None = None,
         policy: str = "auto",
         seed: int | None = None,
@@ -108,6 +109,8 @@ class Client:
         All trials meet the `constraints` between parameters, such as `"a + 2*b <= 1"` or `"width * depth <= 512"`; names that are not
         identifiers stand in backquotes. A trial is feasible if its metrics meet the `outcome_constraints`; only such a one is the best.
         `noisy`: the same parameters give another result each time, so that configurations may be tried again.
+        `warm_start`: ids of earlier studies of the project to start from, the most alike first; what they found is tried early, and counts
+        as far as it explains this study's own results.
 
         The `stopping_rule` says which trials may end early, by what they report: `trial.report(...).should_stop`.
 
@@ -122,6 +125,7 @@ class Client:
             constraints=constraints,
             outcome_constraints=outcome_constraints,
             noisy=noisy,
+            warm_start=warm_start,
             stopping_rule=stopping_rule,
             policy=policy,
             seed=seed,

@@ -242,6 +242,7 @@ class StudyRecord:
     constraints: tuple[str, ...]
     outcome_constraints: tuple[OutcomeConstraint, ...]
     noisy: bool
+    warm_start: tuple[str, ...]
     stopping_rule: StoppingRule | None
     policy: str
     seed: int | None

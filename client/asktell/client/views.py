@@ -79,6 +79,11 @@ class StudyView:
         return self._record.outcome_constraints
 
     @property
+    def warm_start(self) -> tuple[str, ...]:
+        """Ids of the earlier studies that this one starts from."""
+        return self._record.warm_start
+
+    @property
     def noisy(self) -> bool:
         """Whether the same parameters give another result each time."""
         return self._record.noisy

@@ -413,6 +413,7 @@ def unpack_study(message: study_service_pb2.Study) -> StudyRecord:
         constraints=tuple(spec.input_constraints),
         outcome_constraints=tuple(unpack_constraint(constraint) for constraint in spec.outcome_constraints),
         noisy=spec.noisy,
+        warm_start=tuple(spec.warm_start),
         stopping_rule=unpack_stopping_rule(spec.stopping_rule),
         policy=spec.policy,
         seed=_optional(spec, "seed"),

@@ -180,6 +180,7 @@ class StudySpec(_message.Message):
     LATE_TELLS_FIELD_NUMBER: _builtins.int
     NOISY_FIELD_NUMBER: _builtins.int
     STOPPING_RULE_FIELD_NUMBER: _builtins.int
+    WARM_START_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Optional. What chooses candidates; `auto` if empty. `auto`: `gp`, or `evolution` for a study too large for it, and each trial's origin says
     why. `gp`: a Gaussian process, for the fewest trials. `gp-botorch`: the same course on BoTorch, on the server's torch device. `evolution`: a
@@ -230,6 +231,13 @@ class StudySpec(_message.Message):
     def stopping_rule(self) -> _stopping_pb2.StoppingRule:
         """Optional. What decides that a trial may stop early; without it the service stops none."""
 
+    @_builtins.property
+    def warm_start(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Ids of earlier studies of the project to start from, the most alike first: at most 10, which share a parameter and an objective's
+        metric with this one. What they found is tried early, and counts in the model as far as it explains this study's own results. `gp` and
+        `auto` make use of them. A source that is deleted later is done without, and each trial's origin says so.
+        """
+
     def __init__(
         self,
         *,
@@ -244,10 +252,11 @@ class StudySpec(_message.Message):
         late_tells: Global___StudySpec.LateTells.ValueType = ...,
         noisy: _builtins.bool = ...,
         stopping_rule: _stopping_pb2.StoppingRule | None = ...,
+        warm_start: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "lease_duration", b"lease_duration", "seed", b"seed", "stopping_rule", b"stopping_rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "input_constraints", b"input_constraints", "late_tells", b"late_tells", "lease_duration", b"lease_duration", "max_attempts", b"max_attempts", "noisy", b"noisy", "objectives", b"objectives", "outcome_constraints", b"outcome_constraints", "parameters", b"parameters", "policy", b"policy", "seed", b"seed", "stopping_rule", b"stopping_rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "input_constraints", b"input_constraints", "late_tells", b"late_tells", "lease_duration", b"lease_duration", "max_attempts", b"max_attempts", "noisy", b"noisy", "objectives", b"objectives", "outcome_constraints", b"outcome_constraints", "parameters", b"parameters", "policy", b"policy", "seed", b"seed", "stopping_rule", b"stopping_rule", "warm_start", b"warm_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015

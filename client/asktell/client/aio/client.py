@@ -88,6 +88,7 @@ class Client:
         constraints: Sequence[str] = (),
         outcome_constraints: Sequence[OutcomeConstraint] = (),
         noisy: bool = False,
+        warm_start: Sequence[str] = (),
         stopping_rule: StoppingRule | None = None,
         policy: str = "auto",
         seed: int | None = None,
@@ -105,6 +106,8 @@ class Client:
         All trials meet the `constraints` between parameters, such as `"a + 2*b <= 1"` or `"width * depth <= 512"`; names that are not
         identifiers stand in backquotes. A trial is feasible if its metrics meet the `outcome_constraints`; only such a one is the best.
         `noisy`: the same parameters give another result each time, so that configurations may be tried again.
+        `warm_start`: ids of earlier studies of the project to start from, the most alike first; what they found is tried early, and counts
+        as far as it explains this study's own results.
 
         The `stopping_rule` says which trials may end early, by what they report: `trial.report(...).should_stop`.
 
@@ -119,6 +122,7 @@ class Client:
             constraints=constraints,
             outcome_constraints=outcome_constraints,
             noisy=noisy,
+            warm_start=warm_start,
             stopping_rule=stopping_rule,
             policy=policy,
             seed=seed,

@@ -166,6 +166,7 @@ def suggest_request(snapshot: Snapshot, count: int, *, fixed: Parameters, time_l
         next_number=study.next_number,
         observations=snapshot.observations,
         pending=snapshot.roster.pending,
+        sources=snapshot.sources,
         fixed=fixed,
         max_trials=study.budget.max_trials,
         time_limit=time_limit,

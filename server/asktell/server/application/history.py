@@ -20,9 +20,11 @@ from asktell.server.application.ports import (
     Transaction,
 )
 from asktell.server.application.roster import Roster
+from asktell.server.application.sources import make_source
 from asktell.server.application.studies import missing_study
+from asktell.server.domain.errors import NotFound
 from asktell.server.domain.metric import MetricValue, Objective
-from asktell.server.domain.policy import Observation
+from asktell.server.domain.policy import Observation, Source
 from asktell.server.domain.study import Study, StudyName, StudySpec, TrialCounts
 from asktell.server.domain.trial import Trial, TrialState
 
@@ -52,6 +54,7 @@ class Snapshot:
     counts: TrialCounts
     hint: bytes = b""
     expected: Mapping[int, float] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
 
     @property
     def observations(self) -> tuple[Observation, ...]:
@@ -144,9 +147,34 @@ class History:
         self._store, self._foresee = store, foresee
         self._max_studies, self._max_values = max_studies, max_values
         self._known: OrderedDict[int, _Known] = OrderedDict()
+        self._sources: OrderedDict[tuple[int, str], tuple[tuple[int, int], Source]] = OrderedDict()
 
     async def read(self, name: StudyName, *, requests: Sequence[Request] = ()) -> Snapshot:
-        """The study as it stands, with what the requests got if they were answered before; NotFound if there is no such study."""
+        """The study as it stands, with its sources and what the requests got if they were answered before; NotFound if there is none."""
+        snapshot = await self._read(name, requests=requests)
+        if not snapshot.study.spec.warm_start:
+            return snapshot
+        sources = [await self._source(snapshot.study, source) for source in snapshot.study.spec.warm_start]
+        # Read again: the roster may have changed since, and must go with the study.
+        return replace(await self._read(name, requests=requests), sources=tuple(sources))
+
+    async def _source(self, study: Study, source: str) -> Source:
+        """An earlier study as it stands; gone if it was deleted."""
+        try:
+            found = await self._read(StudyName(study.name.project, source))
+        except NotFound:
+            return Source(source, gone=True)
+        place, sequence = (study.id, source), (found.study.id, found.study.sequence)
+        kept = self._sources.get(place)
+        if kept is None or kept[0] != sequence:
+            kept = sequence, make_source(source, study.spec, found.study.spec, found.observations)
+            self._sources[place] = kept
+        self._sources.move_to_end(place)
+        while len(self._sources) > self._max_studies:
+            self._sources.popitem(last=False)
+        return kept[1]
+
+    async def _read(self, name: StudyName, *, requests: Sequence[Request] = ()) -> Snapshot:
         while True:
             sequences = {study_id: known.roster.sequence for study_id, known in self._known.items()}
             places = {study_id: known.chart.place for study_id, known in self._known.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from asktell.server.application.ports import Locked, NewStudy, Request, Transaction
 from asktell.server.application.requests import Unchanged
+from asktell.server.application.sources import unlike
 from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound
 from asktell.server.domain.space import ParameterSpec
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, StudyState, TrialCounts
@@ -78,12 +79,27 @@ def create_study(tx: Transaction, command: CreateStudy) -> CountedStudy:
     )
     created = tx.insert_study(new)
     if created is not None:
+        _require_sources(tx, command)
         return CountedStudy(created, TrialCounts())
     existing = require_study(tx, command.name)
     difference = existing.difference(command.spec, command.budget)
     if difference is not None:
         raise AlreadyExists(f"study {command.name.study!r} exists with {difference}", reason="STUDY_EXISTS")
     return counted(tx, existing)
+
+
+def _require_sources(tx: Transaction, command: CreateStudy) -> None:
+    """Raise InvalidArgument, relative to the request, for sources that are missing or have nothing in common with the new study."""
+    for index, source in enumerate(command.spec.warm_start):
+        path = f"study.spec.warm_start[{index}]"
+        found = None if source == command.name.study else tx.find_study(StudyName(command.name.project, source))
+        if found is None:
+            raise InvalidArgument(
+                path, f"there is no study {excerpt(source)} in project {excerpt(command.name.project)}"
+            )
+        reason = unlike(command.spec, found.study.spec)
+        if reason is not None:
+            raise InvalidArgument(path, f"study {excerpt(source)} {reason}")
 
 
 def get_study(tx: Transaction, name: StudyName) -> CountedStudy:

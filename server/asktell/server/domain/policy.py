@@ -22,12 +22,26 @@ class Observation:
     metrics: Metrics
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An earlier study to start from: which of its parameters are also this study's, and its observations, of these parameters alone.
+
+    All their values lie in this study's ranges. `gone` if the study was deleted since, or shares nothing any more.
+    """
+
+    name: str
+    parameters: frozenset[str] = frozenset()
+    observations: tuple[Observation, ...] = ()
+    gone: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuggestRequest:
     """Everything that the choice of candidates depends on.
 
     `next_number` is the number that the first candidate's trial gets; `pending` are the parameters of queued and active trials;
     `noisy`: the same parameters give another result each time, so that repeats are worth something;
+    `sources` are earlier studies to start from;
     `fixed` parameters every candidate must have exactly so; `max_trials` is the study's budget, if any; `time_limit`, in seconds, is how
     long the computation may take before it should settle for what it has, and does not change the answer otherwise. `hint` is what an
     earlier decision of this policy in this study left to make later ones cheaper, or b"": the candidates are the same to the bit with it,
@@ -44,6 +58,7 @@ class SuggestRequest:
     next_number: int
     observations: tuple[Observation, ...] = ()
     pending: tuple[Parameters, ...] = ()
+    sources: tuple[Source, ...] = ()
     fixed: Parameters = field(default_factory=dict)
     max_trials: int | None = None
     time_limit: float | None = None

@@ -19,6 +19,7 @@ MAX_LEASE = timedelta(days=7)
 DEFAULT_LEASE = timedelta(seconds=60)
 DEFAULT_ATTEMPTS = 3
 MAX_ATTEMPTS = 100
+MAX_SOURCES = 10
 MAX_DURATION = timedelta(days=36_500)
 INT64 = range(-(2**63), 2**63)
 
@@ -93,6 +94,7 @@ class StudySpec:
     late_tells: LateTells = LateTells.ACCEPT
     noisy: bool = False
     stopping_rule: StoppingRule | None = None
+    warm_start: tuple[str, ...] = ()
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the spec if a part makes no sense. The policy's name is the engine's to judge."""
@@ -104,6 +106,7 @@ class StudySpec:
         check_lease_duration("lease_duration", self.lease_duration)
         if self.stopping_rule is not None:
             self.stopping_rule.validate(self.objectives)
+        check_warm_start(self.warm_start)
         if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
             raise InvalidArgument("max_attempts", f"must be from 1 to {MAX_ATTEMPTS}, not {self.max_attempts}")
 
@@ -170,6 +173,7 @@ class Study:
             "late_tells",
             "noisy",
             "stopping_rule",
+            "warm_start",
         ):
             kept, given = getattr(self.spec, name), getattr(spec, name)
             if kept != given:
@@ -202,6 +206,16 @@ class Study:
         )
 
 
+def check_warm_start(sources: Sequence[str]) -> None:
+    """Raise InvalidArgument for ids of sources that are none, too many or repeated."""
+    if len(sources) > MAX_SOURCES:
+        raise InvalidArgument("warm_start", f"names {len(sources)} studies; at most {MAX_SOURCES} are allowed")
+    for index, source in enumerate(sources):
+        check_identifier(f"warm_start[{index}]", source)
+        if source in sources[:index]:
+            raise InvalidArgument(f"warm_start[{index}]", f"{excerpt(source)} is named already")
+
+
 def check_lease_duration(path: str, duration: timedelta) -> timedelta:
     """Return a lease duration, or raise: 1 s to 7 days."""
     if not MIN_LEASE <= duration <= MAX_LEASE:
@@ -209,7 +223,9 @@ def check_lease_duration(path: str, duration: timedelta) -> timedelta:
     return duration
 
 
-def _described(part: Objective | OutcomeConstraint) -> str:
+def _described(part: Objective | OutcomeConstraint | str) -> str:
+    if isinstance(part, str):
+        return part
     if isinstance(part, OutcomeConstraint):
         return f"{part.metric} {part.relation.value} {part.bound!r}"
     reference = "" if part.reference is None else f" from {part.reference!r}"

@@ -162,6 +162,7 @@ def pack_spec(spec: StudySpec) -> str:
             "late_tells": spec.late_tells.value,
             "noisy": spec.noisy,
             "stopping_rule": None if spec.stopping_rule is None else _stopping_rule(spec.stopping_rule),
+            "warm_start": list(spec.warm_start),
         }
     )
 
@@ -189,6 +190,7 @@ def unpack_spec(text: str) -> StudySpec:
         late_tells=LateTells(content["late_tells"]),
         noisy=content["noisy"],
         stopping_rule=_read_stopping_rule(content.get("stopping_rule")),
+        warm_start=tuple(content["warm_start"]),
     )
 
 

@@ -24,6 +24,36 @@ _FAR = -1e5
 Array = npt.NDArray[np.float64]
 
 
+class Belief(Protocol):
+    """What is believed at `m` rows: means (`m x s`), deviations (`m`), and the gradients of functions of them."""
+
+    @property
+    def mean(self) -> Matrix:
+        """Means (`m x s`)."""
+        ...
+
+    @property
+    def deviation(self) -> Vector:
+        """Standard deviations (`m`)."""
+        ...
+
+    def gradient(self, by_mean: Matrix, by_deviation: Vector) -> Matrix:
+        """The gradients (`m x D`) of a function of each row that has these derivatives."""
+        ...
+
+
+class Surrogate(Protocol):
+    """What believes something of labels at feature rows (`m x D`)."""
+
+    def moments(self, rows: Matrix) -> tuple[Matrix, Vector]:
+        """Means (`m x s`) and standard deviations (`m`)."""
+        ...
+
+    def believe(self, rows: Matrix) -> Belief:
+        """The same, ready for gradients."""
+        ...
+
+
 class Acquisition(Protocol):
     """A function of feature rows (`m x D`) to be maximised."""
 
@@ -58,7 +88,7 @@ class ExpectedImprovement:
     worth what is still to be learned.
     """
 
-    posterior: Posterior
+    posterior: Surrogate
     incumbents: Vector
     noise: float = 0.0
 

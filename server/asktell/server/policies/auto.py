@@ -43,7 +43,11 @@ def suggest_by_choice(request: SuggestRequest) -> Decision:
     chosen = choice(request)
     decision = gp.suggest(request) if chosen.policy == gp.NAME else evolution.suggest(request)
     candidates = (
-        replace(candidate, origin=replace(candidate.origin, reason=chosen.reason)) for candidate in decision.candidates
+        replace(
+            candidate,
+            origin=replace(candidate.origin, reason="; ".join(filter(None, [chosen.reason, candidate.origin.reason]))),
+        )
+        for candidate in decision.candidates
     )
     return replace(decision, candidates=tuple(candidates))
 

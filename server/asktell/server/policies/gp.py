@@ -16,6 +16,7 @@ from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
 from asktell.server.domain.ranking import MAX_FRONT
 from asktell.server.domain.space import Parameters, ParameterValue, key
 from asktell.server.domain.trial import Origin, Prediction
+from asktell.server.policies import warm_start
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.initial_design import (
     ENUMERATION,
@@ -87,7 +88,7 @@ def suggest(request: SuggestRequest, *, recipe: Recipe = STANDARD) -> Decision:
 def suggest_with(chooser: Callable[[Deadline], Chooser], request: SuggestRequest, *, name: str) -> Decision:
     """The decision of the policy of this name, whose model is behind `chooser`: it is only called where one is needed."""
     course = _Course(chooser, request, name)
-    return Decision(tuple(course.candidates()), hint=course.hint())
+    return Decision(tuple(warm_start.credited(course.candidates(), request.sources)), hint=course.hint())
 
 
 def stages(request: SuggestRequest) -> Iterator[Stage]:
@@ -153,7 +154,11 @@ class _Course:
 
     def _initial(self, number: int) -> Candidate | None:
         started = len(self._request.observations) + len(self._taken)
-        point = self._design.point(number, started=started, seen=self._seen)
+        warm = warm_start.warm_point(self._request, self._taken, self._seen)
+        if warm is not None:
+            return self._plain(warm, method=warm_start.METHOD)
+        # A source's point may have come first; the default or the centre is due all the same.
+        point = self._design.point(number, started=0 if self._request.sources else started, seen=self._seen)
         late = started >= design_size(len(self._request.space), self._request.max_trials)
         return self._plain(point, method=METHOD, fallback=_TOO_FEW if late else "")
 

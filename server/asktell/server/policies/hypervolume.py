@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr
 
-from asktell.server.policies.acquisition import Array, log_improvement, log_mean
+from asktell.server.policies.acquisition import Array, Belief, log_improvement, log_mean
 from asktell.server.policies.boxes import boxes
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Indices, Matrix
-from asktell.server.policies.posterior import Belief, Posterior
+from asktell.server.policies.posterior import Posterior
+from asktell.server.policies.transfer import Transferred
 
 _CELLS = 500_000
 """So many boxes are integrated over at a time."""
@@ -22,7 +23,7 @@ _CELLS = 500_000
 class Mixture:
     """What is believed of one objective: posteriors of labels in one unit, weighted by numbers whose mean is 1, given as logarithms (`j`)."""
 
-    posteriors: tuple[Posterior, ...]
+    posteriors: tuple[Posterior | Transferred, ...]
     log_weights: Vector
 
     @property
@@ -34,7 +35,7 @@ class Mixture:
     @property
     def ways(self) -> int:
         """How many sets of labels the posteriors have (`s`)."""
-        return int(self.posteriors[0].labels.shape[1])
+        return int(self.posteriors[0].means.shape[1])
 
     def means(self) -> Matrix:
         """The means at the inputs, which all posteriors have in common (`n x s`)."""

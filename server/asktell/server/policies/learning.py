@@ -23,11 +23,17 @@ from asktell.server.policies.models import Learned, Limit, Model, weigh
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.recipe import Member, Recipe
 from asktell.server.policies.subset import MAX_FITTED, spaced, subset
+from asktell.server.policies.transfer import Accounts, Expert, Prior, Rest, Transferred
 
 _ALWAYS = 16
 """Up to so many observations every new one is a reason for a new fit;"""
 _GROWTH = 1.1
 """beyond, so much growth is. A fit costs as much as all the rest of an ask, and a few observations seldom change it."""
+
+
+def nobody(objectives: Sequence[Objective]) -> Iterator[Expert]:  # noqa: ARG001 - a study without sources.
+    """No experts."""
+    return iter(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,7 @@ class Lesson:
     deadline: Deadline
     constraints: tuple[OutcomeConstraint, ...] = ()
     noisy: bool = False
+    sources: Callable[[Sequence[Objective]], Iterator[Expert]] = nobody
 
     def learn(self) -> Learned:
         """Fit the recipe's models."""
@@ -88,6 +95,29 @@ class Lesson:
             yield self._model(member, useful, eligible, kept)
             if self.deadline.passed:
                 return
+        if self.weights is None and (experts := tuple(self.sources(self.objectives))):
+            yield self._transferred(experts, useful, eligible, kept)
+
+    def _transferred(self, experts: tuple[Expert, ...], useful: Mask, eligible: Mask, kept: list[int] | None) -> Model:
+        """A model whose prior is what the experts of earlier studies say."""
+        accounts = Accounts.of(experts, self.rows)
+        places = {seen.number: place for place, seen in enumerate(self.observations)}
+        shape = self.recipe.members[0].shape
+
+        def label(some: Sequence[Observation]) -> Labels:
+            return make_labels(some, self.objectives, shape=shape, constraints=self.constraints)
+
+        def leave(some: Sequence[Observation]) -> Rest:
+            return accounts.at([places[seen.number] for seen in some]).rest(label(some))
+
+        if kept is None:
+            values = label(self.observations).values
+            kept = subset(self.rows, values + np.where(eligible, 0.0, np.ptp(values)))
+        labels, rest = label(self._those(kept)), leave(self._those(kept))
+        hyper = self._hyper(leave, useful=useful, trend=False)
+        prior = Prior(experts, rest.weights, rest.scale)
+        posterior = Transferred(prior, self._posterior(hyper, kept, rest))
+        return Model(labels, posterior, labels.measured, eligible[kept, None], kept)
 
     def _model(self, member: Member, useful: Mask, eligible: Mask, kept: list[int] | None) -> Model:
         def label(some: Sequence[Observation]) -> Labels:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
+from asktell.server.domain.metric import Objective
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.trial import Prediction
 from asktell.server.policies.choosing import ModelChooser
@@ -15,6 +18,7 @@ from asktell.server.policies.learning import Lesson
 from asktell.server.policies.models import Learned
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.search import Optima, Search
+from asktell.server.policies.transfer import Expert, experts
 
 
 class AnalyticChooser(ModelChooser[Learned]):
@@ -45,8 +49,12 @@ class AnalyticChooser(ModelChooser[Learned]):
             self._deadline,
             constraints=self._request.outcome_constraints,
             noisy=self._request.noisy,
+            sources=self._experts,
         )
         return lesson.learn()
+
+    def _experts(self, objectives: Sequence[Objective]) -> Iterator[Expert]:
+        return experts(self._request.sources, objectives, self._whole, fits=self._fits, deadline=self._deadline)
 
     def _imagine(self, known: Learned, pending: Matrix) -> Learned:
         rows = self._whole.features(pending)

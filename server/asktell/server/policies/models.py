@@ -15,6 +15,7 @@ from asktell.server.policies.excess import Excesses
 from asktell.server.policies.kernel import Mask, Matrix
 from asktell.server.policies.labels import Labels
 from asktell.server.policies.posterior import Posterior
+from asktell.server.policies.transfer import Transferred
 
 _LEAST_WEIGHT = 1e-9
 _CAUTION = 20.0
@@ -31,7 +32,7 @@ class Model:
     """
 
     labels: Labels
-    posterior: Posterior
+    posterior: Posterior | Transferred
     measured: Mask
     eligible: Mask
     kept: Sequence[int]

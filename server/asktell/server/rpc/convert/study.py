@@ -83,6 +83,7 @@ def _read_spec(message: pb.StudySpec) -> StudySpec:
         late_tells=_LATE_TELLS_READ[message.late_tells],
         noisy=message.noisy,
         stopping_rule=read_stopping_rule(message.stopping_rule) if message.HasField("stopping_rule") else None,
+        warm_start=tuple(message.warm_start),
     )
 
 
@@ -198,6 +199,7 @@ def _spec_message(spec: StudySpec, *, seed: int) -> pb.StudySpec:
         late_tells=_LATE_TELLS[spec.late_tells],
         noisy=spec.noisy,
         stopping_rule=None if spec.stopping_rule is None else stopping_message(spec.stopping_rule),
+        warm_start=spec.warm_start,
     )
 
 
