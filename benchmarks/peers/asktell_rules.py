@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from asktell.server.domain.curve import Curve
@@ -56,6 +55,7 @@ class Asktell:
     def ask(self) -> tuple[int, dict[str, Any]]:
         """The next trial's number, and its parameters."""
         number = len(self._observations) + len(self._pending) + 1
+        expected = self._expected()
         request = SuggestRequest(
             space=self._space,
             objectives=(LOSS,),
@@ -63,24 +63,25 @@ class Asktell:
             seed=self._seed,
             count=1,
             next_number=number,
-            observations=self._seen(),
-            pending=tuple(self._pending[number] for number in sorted(self._pending)),
+            observations=self._seen(expected),
+            pending=tuple(self._pending[number] for number in sorted(self._pending) if number not in expected),
         )
         parameters = registry.suggest(request).candidates[0].parameters
         self._pending[number] = parameters
         return number, dict(parameters)
 
-    def _seen(self) -> tuple[Observation, ...]:
-        """The observations as the server has them: of stopped trials, where they would have ended."""
-        expected: Mapping[int, float] = {}
-        if self._rule is not None:
-            ended = {number: self._curves[number] for number in self._observations}
-            stopped = [number for number, seen in self._observations.items() if seen.state is TrialState.STOPPED]
-            expected = foresee(self._rule, ended, stopped)
-        return tuple(
-            replace(seen, metrics={LOSS.metric: MetricValue(expected[number])}) if number in expected else seen
-            for number, seen in sorted(self._observations.items())
-        )
+    def _expected(self) -> Mapping[int, float]:
+        """Where trials that were stopped, or are under way, will have ended, as the server foresees it."""
+        stopped = [number for number, seen in self._observations.items() if seen.state is TrialState.STOPPED]
+        return {} if self._rule is None else foresee(self._rule, self._curves, [*stopped, *self._pending])
+
+    def _seen(self, expected: Mapping[int, float]) -> tuple[Observation, ...]:
+        """The observations as the server has them."""
+        seen = dict(self._observations)
+        for number, loss in expected.items():
+            parameters = seen[number].parameters if number in seen else self._pending[number]
+            seen[number] = Observation(number, TrialState.STOPPED, parameters, {LOSS.metric: MetricValue(loss)})
+        return tuple(seen[number] for number in sorted(seen))
 
     def report(self, token: int, epoch: int, loss: float) -> bool:
         """Whether the rule stops the trial."""

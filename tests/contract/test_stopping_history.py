@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from asktell.server.application.curves import chart
 from asktell.server.application.history import History
+from asktell.server.application.ports import Transaction
 from asktell.server.application.studies import CreateStudy, create_study
 from asktell.server.application.trials import AddTrials, NewTrial, add_trials
 from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
@@ -52,6 +56,32 @@ async def test_a_stopped_trial_is_observed_where_it_would_have_ended(store: SqlS
     await add(store, *FINISHED)
     assert [round(gain, 9) for gain in await gains(history)] == [0.55, 0.8, 0.7]
     assert await gains(history) == await gains(History(store, foresee=foresee))
+
+
+async def test_a_trial_under_way_is_observed_where_it_will_have_ended_and_is_not_pending(store: SqlStore) -> None:
+    await create(store, StoppingRule(kind=Median()), GAIN)
+    queued = NewTrial(parameters={"x": 0.25})
+    await add(store, *FINISHED, queued, replace(queued, parameters={"x": 0.75}))
+    snapshot = await History(store, foresee=foresee).read(NAME)
+    assert [parameters["x"] for parameters in snapshot.pending] == [0.25, 0.75]
+
+    def report(tx: Transaction) -> None:
+        locked = tx.lock_study(NAME, changes=1)
+        assert locked is not None
+        trial = tx.find_trials(locked.study.id, [3])[3]
+        tx.update_trials(locked.study.id, [replace(trial, sequence=locked.first_sequence)])
+        measured = {3: [Measurement(1, {"gain": MetricValue(0.25)})]}
+        charted = chart(locked.study.spec, {3: locked.first_sequence})
+        tx.record_measurements(locked.study.id, measured, now=locked.now, charted=charted)
+
+    await store.write(report)
+    snapshot = await History(store, foresee=foresee).read(NAME)
+    assert [parameters["x"] for parameters in snapshot.pending] == [0.75]
+    assert [(seen.number, round(seen.metrics["gain"].value, 9)) for seen in snapshot.observations] == [
+        (1, 0.8),
+        (2, 0.7),
+        (3, 0.55),
+    ]
 
 
 async def test_without_a_rule_or_with_one_for_another_metric_it_is_observed_as_it_stood(store: SqlStore) -> None:

@@ -165,7 +165,7 @@ def suggest_request(snapshot: Snapshot, count: int, *, fixed: Parameters, time_l
         count=count,
         next_number=study.next_number,
         observations=snapshot.observations,
-        pending=snapshot.roster.pending,
+        pending=snapshot.pending,
         sources=snapshot.sources,
         fixed=fixed,
         max_trials=study.budget.max_trials,

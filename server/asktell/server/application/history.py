@@ -25,6 +25,7 @@ from asktell.server.application.studies import missing_study
 from asktell.server.domain.errors import NotFound
 from asktell.server.domain.metric import MetricValue, Objective
 from asktell.server.domain.policy import Observation, Source
+from asktell.server.domain.space import Parameters
 from asktell.server.domain.study import Study, StudyName, StudySpec, TrialCounts
 from asktell.server.domain.trial import Trial, TrialState
 
@@ -58,16 +59,25 @@ class Snapshot:
 
     @property
     def observations(self) -> tuple[Observation, ...]:
-        """What the model may learn from: of stopped trials where they would have ended, if that is `expected`, in the objective's unit."""
+        """What the model may learn from, in the order of numbers: of trials that were stopped, and of those under way, where they will have
+        ended, if that is `expected`, in the objective's unit.
+        """
         if not self.expected:
             return self.roster.observations
         metric = self.study.spec.objectives[0].metric
-        return tuple(
-            replace(seen, metrics={**seen.metrics, metric: MetricValue(self.expected[seen.number])})
-            if seen.number in self.expected
-            else seen
-            for seen in self.roster.observations
-        )
+        seen = {each.number: each for each in self.roster.observations}
+        for number, value in self.expected.items():
+            measured = seen[number].metrics if number in seen else {}
+            parameters = self.roster.trials[number].parameters
+            seen[number] = Observation(number, TrialState.STOPPED, parameters, {**measured, metric: MetricValue(value)})
+        return tuple(seen[number] for number in sorted(seen))
+
+    @property
+    def pending(self) -> tuple[Parameters, ...]:
+        """The parameters of the queued and active trials of which nothing is expected, in the order of numbers."""
+        if not self.expected:
+            return self.roster.pending
+        return tuple(trial.parameters for trial in self.roster.unfinished if trial.number not in self.expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +205,15 @@ class History:
         return Snapshot(found.study, found.now, read.replays, roster, roster.counts, found.hint, expected)
 
     def _expected(self, study: Study, known: _Known) -> Mapping[int, float]:
-        """What the objective of stopped trials is expected to have come to, from what was measured of trials that ended."""
+        """What the objective of trials that were stopped, and of those under way, is expected to come to, from all that was measured."""
         objective, rule = foreseen(study.spec), study.spec.stopping_rule
-        if objective is None or rule is None or not known.roster.counts.stopped:
+        if objective is None or rule is None or not known.chart.curves:
             return {}
-        seen = known.roster.observations
-        curves = {each.number: known.chart.curves[each.number] for each in seen if each.number in known.chart.curves}
-        stopped = [each.number for each in seen if each.state is TrialState.STOPPED]
-        return {number: objective.loss(loss) for number, loss in self._foresee(rule, curves, stopped).items()}
+        partial = [each.number for each in known.roster.observations if each.state is TrialState.STOPPED]
+        partial += [trial.number for trial in known.roster.unfinished]
+        return {
+            number: objective.loss(loss) for number, loss in self._foresee(rule, known.chart.curves, partial).items()
+        }
 
     def _remember(self, read: _Read) -> _Known | None:
         """What is known now; None if what the changes build on was dropped while they were read."""

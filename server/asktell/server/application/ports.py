@@ -139,7 +139,7 @@ Judge = Callable[[StopRequest], str | None]
 
 
 Foresee = Callable[[StoppingRule, Mapping[int, Curve], Collection[int]], Mapping[int, float]]
-"""The expected last losses of stopped trials, by their numbers, from the curves of all trials that ended."""
+"""The expected last losses of trials that were stopped or are under way, by their numbers, from the curves of all trials."""
 
 
 class Transaction(Protocol):

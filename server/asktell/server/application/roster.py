@@ -51,6 +51,11 @@ class Roster:
         return (self.trials[number] for number in self._queued)
 
     @property
+    def unfinished(self) -> Iterator[Trial]:
+        """The queued and active trials, by number."""
+        return (self.trials[number] for number in self._pending)
+
+    @property
     def pending(self) -> tuple[Parameters, ...]:
         """The parameters of the queued and active trials, in the order of numbers."""
         return tuple(self.trials[number].parameters for number in self._pending)

@@ -1,10 +1,10 @@
-"""Where stopped trials would have ended, for the surrogate to learn from: an early value is no final one."""
+"""Where trials that were stopped, or are under way, will have ended, for the surrogate to learn from: an early value is no final one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asktell.server.domain.curve import Curve
 from asktell.server.domain.stopping import Folds, StoppingRule
@@ -12,8 +12,10 @@ from asktell.server.stopping.extrapolation import regression
 
 ENOUGH = 5
 """Trials that went on from a step, to learn from."""
+LATEST = 2_000
+"""Trials that are looked at, the latest ones, so that an ask in a large study takes hundredths of a second."""
 MOST = 200
-"""Trials that are learned from: the latest ones."""
+"""Trials that are learned from at one stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +34,23 @@ class Line:
         return Line(self.slope * first.slope, self.at(first.shift))
 
 
-def foresee(rule: StoppingRule, curves: Mapping[int, Curve], stopped: Collection[int]) -> dict[int, float]:
-    """The expected last losses of stopped trials, by their numbers, from the curves of all trials that ended.
+def foresee(rule: StoppingRule, curves: Mapping[int, Curve], partial: Collection[int]) -> dict[int, float]:
+    """The expected last losses of trials of which only a part was measured, by their numbers, from the curves of all trials.
 
     How the losses at a step relate to those at the end is learned from the trials that went on: by a linear regression to the last step that
-    at least five of them came to, and from there on again. Who was stopped is not expected to end better than the best that did not, nor
-    worse than it stood. One whose last value is not finite is left out. With folds for steps, a trial's mean is what is expected.
+    at least five of them came to, and from there on again. Nobody is expected to end better than the best that came to the end, or than it
+    stands if that is better still, nor worse than it stands. One whose last value is not finite is left out. With folds for steps, a
+    trial's mean is what is expected.
     """
     judged = {
-        number: curves[number] for number in stopped if number in curves and math.isfinite(curves[number].losses[-1])
+        number: curves[number] for number in partial if number in curves and math.isfinite(curves[number].losses[-1])
     }
     if isinstance(rule.kind, Folds):
         return {number: curve.mean(curve.steps[-1]) for number, curve in judged.items()}
-    known = [curves[number] for number in sorted(curves, reverse=True)]
-    end = max((curve.steps[-1] for curve in known), default=0)
-    best = min((curve.lowest[-1] for curve in known if curve.steps[-1] == end), default=math.inf)
-    lines = _lines(known, {curve.steps[-1] for curve in judged.values()}, end)
+    road = _Road([curves[number] for number in sorted(curves, reverse=True)])
+    best = road.best()
     return {
-        number: _within(lines[curve.steps[-1]].at(curve.lowest[-1]), best, curve.lowest[-1])
+        number: _within(road.from_step(curve.steps[-1]).at(curve.lowest[-1]), best, curve.lowest[-1])
         for number, curve in judged.items()
     }
 
@@ -58,27 +59,30 @@ def _within(expected: float, best: float, stood: float) -> float:
     return min(max(expected, best), stood)
 
 
-def _lines(known: Sequence[Curve], steps: Collection[int], end: int) -> dict[int, Line]:
-    """What becomes of losses at steps, the last ones of some curves, until the end."""
-    lasts = sorted({curve.steps[-1] for curve in known}, reverse=True)
-    lines = {end: Line()}
-    for step in sorted({*steps, *lasts}, reverse=True):
-        later = [last for last in lasts if last > step]
-        if later:
-            target, pairs = _ahead(known, step, later)
-            lines[step] = lines[target].after(_fitted(pairs))
-    return lines
+@dataclass(frozen=True, slots=True)
+class _Road:
+    """What becomes of losses on the way to the end, which is the last step of any curve; the latest trials' curves come first."""
 
+    curves: Sequence[Curve]
+    _lines: dict[int, Line] = field(default_factory=dict)
 
-def _ahead(known: Sequence[Curve], step: int, later: Sequence[int]) -> tuple[int, list[tuple[float, float]]]:
-    """The last step to which enough curves go on from a step, else the next one that any does, with the losses at both of these curves."""
-    pairs: list[tuple[float, float]] = []
-    for target in later:
-        there = [curve for curve in known if curve.reached(step) and curve.steps[-1] >= target][:MOST]
-        pairs = [(curve.best(step), curve.best(target)) for curve in there if math.isfinite(curve.best(step))]
-        if len(pairs) >= ENOUGH:
-            return target, pairs
-    return later[-1], pairs
+    def best(self) -> float:
+        """The least loss of those that came to the end."""
+        end = max((curve.steps[-1] for curve in self.curves), default=0)
+        return min((curve.lowest[-1] for curve in self.curves if curve.steps[-1] == end), default=math.inf)
+
+    def from_step(self, step: int) -> Line:
+        """From a step to the end. Few stages: from the second one on, fewer than five curves go on."""
+        if step not in self._lines:
+            ahead = [curve for curve in self.curves[:LATEST] if curve.reached(step) and curve.steps[-1] > step]
+            self._lines[step] = self._stage(step, ahead) if ahead else Line()
+        return self._lines[step]
+
+    def _stage(self, step: int, ahead: Sequence[Curve]) -> Line:
+        target = sorted((curve.steps[-1] for curve in ahead), reverse=True)[:ENOUGH][-1]
+        there = [curve for curve in ahead if curve.steps[-1] >= target and math.isfinite(curve.best(step))][:MOST]
+        fitted = _fitted([(curve.best(step), curve.best(target)) for curve in there])
+        return self.from_step(target).after(fitted)
 
 
 def _fitted(pairs: Sequence[tuple[float, float]]) -> Line:
