@@ -49,12 +49,14 @@ class Fits:
         return _MAGIC + _checksum(body) + body if body else b""
 
 
-def digest_of(inputs: Matrix, labels: Vector, layout: Layout, *, noise: Noise, trend: bool) -> Digest:
+def digest_of(
+    inputs: Matrix, labels: Vector, layout: Layout, *, noise: Noise, trend: bool, least: float = 0.0
+) -> Digest:
     """A digest of all that a fit depends on."""
     content = hashlib.blake2b(digest_size=_DIGEST)
     for array in (inputs, labels, noise.variances, layout.owners, layout.numeric):
         content.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-    content.update(bytes([noise.complete, trend]))
+    content.update(struct.pack("<??d", noise.complete, trend, least))
     return content.digest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -25,6 +26,8 @@ from asktell.server.policies.recipe import Member, Recipe
 from asktell.server.policies.subset import MAX_FITTED, spaced, subset
 from asktell.server.policies.transfer import Accounts, Expert, Prior, Rest, Transferred
 
+_EDGES = 0.5
+"""The least lengthscales of a model of failures, where the diagonal of the unit cube is 1."""
 _ALWAYS = 16
 """Up to so many observations every new one is a reason for a new fit;"""
 _GROWTH = 1.1
@@ -166,15 +169,17 @@ class Lesson:
         return np.logical_and.reduce([np.ones(len(self.observations), dtype=np.bool_), *met])
 
     def _feasibility(self, useful: Mask) -> Feasibility:
-        """The model of what works, by least-squares classification."""
+        """The model of what works, by least-squares classification: the middle is the threshold."""
 
         def label(some: Sequence[Observation]) -> Signs:
             return Signs.of(measured(some, self.objectives))
 
         kept = subset(self.rows, label(self.observations).values)
         signs = label(self._those(kept))
-        hyper = self._hyper(label, useful=useful, trend=False)
-        return Feasibility(self._posterior(hyper, kept, signs), signs.threshold)
+        # An edge looks like short lengthscales, with which a failure would say nothing of its neighbourhood.
+        least = _EDGES * math.sqrt(self.layout.dimensions)
+        hyper = self._hyper(label, useful=useful, trend=False, least=least)
+        return Feasibility(self._posterior(hyper, kept, signs), threshold=0.0)
 
     def _posterior(self, hyper: Hyperparameters, kept: Sequence[int], labels: Learnable) -> Posterior:
         return Posterior(
@@ -185,9 +190,9 @@ class Lesson:
         return [self.observations[index] for index in indices]
 
     def _hyper(
-        self, label: Callable[[Sequence[Observation]], Learnable], *, useful: Mask, trend: bool
+        self, label: Callable[[Sequence[Observation]], Learnable], *, useful: Mask, trend: bool, least: float = 0.0
     ) -> Hyperparameters:
-        """The hyper-parameters that fit the earliest observations, up to a milestone in their number.
+        """The hyper-parameters that fit the earliest observations, up to a milestone in their number. Lengthscales are at least so long.
 
         They depend on these alone, so that a fit can be kept from one ask to the next, and made again wherever it is not known.
         """
@@ -196,12 +201,12 @@ class Lesson:
         values, noise = labels.values, labels.noise
 
         def compute() -> Vector:
-            return fit(rows, values, self.layout, deadline=self.deadline, noise=noise, trend=trend)
+            return fit(rows, values, self.layout, deadline=self.deadline, noise=noise, trend=trend, least=least)
 
         if self.weights is not None:
             return unpack(compute(), self.layout)  # Another scalarisation every time: nothing to recall.
         point = self.fits.recall(
-            digest_of(rows, values, self.layout, noise=noise, trend=trend), compute, keep=self._in_time
+            digest_of(rows, values, self.layout, noise=noise, trend=trend, least=least), compute, keep=self._in_time
         )
         return unpack(point, self.layout)
 
@@ -238,18 +243,18 @@ class Learnable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """-1 where trials worked and 1 where they failed, standardised, as labels (`n`); the middle is the threshold."""
+    """-1 where trials worked and 1 where they failed, as labels (`n`).
+
+    They are not standardised: the fewer fail, the surer a model would be that all else works.
+    """
 
     values: Vector
     noise: Noise
-    threshold: float
 
     @classmethod
     def of(cls, worked: Mask) -> Signs:
         """The labels of trials that worked or did not."""
-        signs = np.where(worked, -1.0, 1.0)
-        centre, scale = float(signs.mean()), float(signs.std()) or 1.0
-        return cls((signs - centre) / scale, Noise(np.zeros(len(worked))), -centre / scale)
+        return cls(np.where(worked, -1.0, 1.0), Noise(np.zeros(len(worked))))
 
 
 def milestone(count: int) -> int:

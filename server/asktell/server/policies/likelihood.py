@@ -19,6 +19,7 @@ _LENGTHSCALES = (math.log(5e-3), 7.0)
 _NOISES = (math.log(1e-6), 1.0)
 _MEANS = (-10.0, 10.0)
 _TRENDS = (-12.0, 3.0)
+_STEPS = 60
 _HOPELESS = 1e10
 _LOG_TWO_PI = math.log(2.0 * math.pi)
 
@@ -151,11 +152,14 @@ def fit(
     noise: Noise | None = None,
     starts: Sequence[Vector] = (),
     trend: bool = False,
-    steps: int = 60,
+    least: float = 0.0,
 ) -> Vector:
-    """The best point that L-BFGS reaches from the starts, by default those of the prior. At the deadline it is the best so far."""
+    """The best point that L-BFGS reaches from the starts, by default those of the prior. At the deadline it is the best so far.
+
+    Lengthscales are at least `least`.
+    """
     likelihood = Likelihood(inputs, labels, layout, noise=noise, trend=trend)
-    bounds = limits(layout.dimensions, trend=trend)
+    bounds = limits(layout.dimensions, trend=trend, least=least)
     best: OptimizeResult | None = None
     for start in starts or prior_starts(layout.dimensions, noise=noise, trend=trend):
         found = minimize(
@@ -165,7 +169,7 @@ def fit(
             method="L-BFGS-B",
             bounds=bounds,
             callback=_stop_at(deadline),
-            options={"maxiter": steps, "ftol": 1e-6, "gtol": 1e-3},
+            options={"maxiter": _STEPS, "ftol": 1e-6, "gtol": 1e-3},
         )
         if best is None or found.fun < best.fun - 1e-6:
             best = found
@@ -177,9 +181,12 @@ def fit(
     return point
 
 
-def limits(dimensions: int, *, trend: bool = False) -> list[tuple[float, float]]:
-    """Between which values each coordinate of the likelihood's points may be."""
-    return [_LENGTHSCALES] * dimensions + [_NOISES, _MEANS] + [_TRENDS] * (2 * trend)
+def limits(dimensions: int, *, trend: bool = False, least: float = 0.0) -> list[tuple[float, float]]:
+    """Between which values each coordinate of the likelihood's points may be. Lengthscales are at least so long."""
+    shortest, longest = _LENGTHSCALES
+    if least:
+        shortest = max(shortest, math.log(least))
+    return [(shortest, longest)] * dimensions + [_NOISES, _MEANS] + [_TRENDS] * (2 * trend)
 
 
 def unpack(point: Vector, layout: Layout) -> Hyperparameters:
