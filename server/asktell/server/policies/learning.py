@@ -26,6 +26,8 @@ from asktell.server.policies.recipe import Member, Recipe
 from asktell.server.policies.subset import MAX_FITTED, spaced, subset
 from asktell.server.policies.transfer import Accounts, Expert, Prior, Rest, Transferred
 
+_SURE = -0.5
+"""Below this label, of -1 for what worked and 1 for what failed, trials are thought to work: a curved edge is easily taken too far out."""
 _EDGES = 0.5
 """The least lengthscales of a model of failures, where the diagonal of the unit cube is 1."""
 _ALWAYS = 16
@@ -169,7 +171,7 @@ class Lesson:
         return np.logical_and.reduce([np.ones(len(self.observations), dtype=np.bool_), *met])
 
     def _feasibility(self, useful: Mask) -> Feasibility:
-        """The model of what works, by least-squares classification: the middle is the threshold."""
+        """The model of what works, by least-squares classification."""
 
         def label(some: Sequence[Observation]) -> Signs:
             return Signs.of(measured(some, self.objectives))
@@ -179,7 +181,7 @@ class Lesson:
         # An edge looks like short lengthscales, with which a failure would say nothing of its neighbourhood.
         least = _EDGES * math.sqrt(self.layout.dimensions)
         hyper = self._hyper(label, useful=useful, trend=False, least=least)
-        return Feasibility(self._posterior(hyper, kept, signs), threshold=0.0)
+        return Feasibility(self._posterior(hyper, kept, signs), threshold=_SURE)
 
     def _posterior(self, hyper: Hyperparameters, kept: Sequence[int], labels: Learnable) -> Posterior:
         return Posterior(
