@@ -13,8 +13,10 @@ from asktell.client import AtMost, Client, Float, Int, Maximize
 
 
 def evaluate(width: int, depth: int, dropout: float) -> tuple[float, float]:
-    """Accuracy and latency in milliseconds: both rise with the size."""
+    """Accuracy and latency in milliseconds, which rise with the size. MemoryError for too large a model."""
     size = width * depth
+    if size > 1500:
+        raise MemoryError("does not fit into memory")
     accuracy = 0.97 - 0.4 * math.exp(-size / 250) - 0.2 * (dropout - 0.2) ** 2
     return accuracy, 5.0 + 0.1 * size
 
@@ -31,14 +33,14 @@ def main() -> None:
             seed=0,
         )
         for trial in study.trials():
-            width, depth, dropout = (trial.parameters[name] for name in ("width", "depth", "dropout"))
-            if width * depth > 1500:
-                trial.infeasible("does not fit into memory")
-                continue
-            accuracy, latency = evaluate(width, depth, dropout)
-            trial.tell(accuracy=accuracy, latency=latency)
+            try:
+                accuracy, latency = evaluate(**trial.parameters)  # type: ignore[arg-type]
+            except MemoryError as error:
+                trial.infeasible(str(error))
+            else:
+                trial.tell(accuracy=accuracy, latency=latency)
 
-        best = study.best_trial
+        (best,) = study.optimal_trials()
         print(f"best: accuracy {best.metrics['accuracy'].value:.3f} in {best.metrics['latency'].value:.1f} ms")
         expected = study.get_trial(30).origin.predictions
         print("expected of the last trial:", ", ".join(f"{name} {each.mean:.3g}" for name, each in expected.items()))

@@ -33,15 +33,17 @@ def main() -> None:
             seed=0,
         )
         for trial in study.trials():
-            losses = [fold(float(trial.parameters["temperature"]), chance) for _ in range(FOLDS)]
+            losses = [fold(**trial.parameters, chance=chance) for _ in range(FOLDS)]  # type: ignore[arg-type]
             error = statistics.stdev(losses) / FOLDS**0.5
             trial.tell(loss=(statistics.mean(losses), error))
 
         methods = [trial.origin.method for trial in study.list_trials()]
         print(f"{methods.count('repeat')} of {len(methods)} trials measured an earlier configuration again")
-        luckiest = min(study.list_trials(), key=lambda trial: trial.metrics["loss"].value)
-        best = study.best_trial
-        for name, trial in [("luckiest", luckiest), ("best", best)]:
+        trials = study.list_trials()
+        luckiest = min(trials, key=lambda trial: trial.metrics["loss"].value)
+        means = [each["loss"].mean for each in study.predict([trial.parameters for trial in trials])]
+        likeliest = trials[means.index(min(means))]
+        for name, trial in [("luckiest", luckiest), ("likeliest", likeliest)]:
             (expected,) = study.predict([trial.parameters])
             print(
                 f"{name}: {trial.parameters['temperature']:.3f}, told {trial.metrics['loss'].value:.3f}, "
