@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
+from asktell.server.domain.constraints import InputConstraint
 from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace, key
@@ -132,6 +133,19 @@ def test_a_region_that_fails_is_left(policy):
     failed = [seen.state is TrialState.FAILED for seen in observations]
     assert sum(failed[100:]) < 15
     assert best(observations) < 0.02
+
+
+@pytest.mark.parametrize("policy", ["cma-es", "evolution"])
+def test_where_constraints_leave_a_thousandth_of_the_space_it_is_searched_and_not_left_to_chance(policy):
+    slab = InputConstraint.parse("0.999 <= a + b + c <= 1.001")
+    space = SearchSpace(tuple(Float(name=name, low=0.0, high=1.0) for name in "abc"), (slab,))
+    observations: tuple[Observation, ...] = ()
+    for number in range(1, 101):
+        asked = request(space, policy, observations=observations, next_number=number)
+        (candidate,) = registry.suggest(asked).candidates
+        assert candidate.origin.method != "random"
+        observations += (told(number, candidate, lambda p: {"cost": (p["a"] - 0.6) ** 2 + (p["b"] - 0.1) ** 2}),)
+    assert best(observations) < 2e-3
 
 
 def test_evolution_meets_bounds_on_metrics_before_it_minds_the_cost():

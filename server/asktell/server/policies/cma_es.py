@@ -18,7 +18,7 @@ from asktell.server.policies.draws import generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Indices, Mask, Matrix
 from asktell.server.policies.proposing import Offers, Proposal, suggest_by
-from asktell.server.policies.random_search import RandomDraw
+from asktell.server.policies.region import Region
 from asktell.server.policies.scope import Scope
 from asktell.server.policies.standing import ranks
 
@@ -29,6 +29,7 @@ SIGMA = 0.25
 CONVERGED = 1e-6
 """A population that spreads no farther than this in any number, or is one configuration, has converged."""
 _ATTEMPTS = 16
+_UNREPAIRED = 4
 _ROUNDING = 1e-9
 _LEARNING = 0.2
 """How far a name's frequencies move towards those of the better half in each generation."""
@@ -57,18 +58,25 @@ class Strategy:
 
     def __init__(self, request: SuggestRequest) -> None:
         self._request = request
-        self._draw = RandomDraw(request)
         self._encoder = Encoder.within(Scope.of(request.space, request.fixed))
+        self._region = Region(self._encoder)
         self._state, self._fallback = _MEMORY.state(request, Deadline.after(request.time_limit))
 
     def propose(self, number: int, offers: Offers) -> Proposal | None:
         """A draw that is not taken; None if there is none among many."""
         for attempt in range(_ATTEMPTS):
-            row, _ = self._state.drawn(number, attempt)
-            parameters = self._encoder.decode(self._encoder.settle(row[None])[0])
+            parameters = self._encoder.decode(self._encoder.settle(self._row(number, attempt))[0])
             if offers.free(parameters):
                 return Proposal(parameters, METHOD, self._fallback)
         return None
+
+    def _row(self, number: int, attempt: int) -> Matrix:
+        """A draw (`1 x d`), after some that constraints forbade moved to where they are met."""
+        row, _ = self._state.drawn(number, attempt)
+        if self._region.unbounded or attempt < _UNREPAIRED:
+            return row[None]
+        repaired, _ = self._region.repaired(row[None], generator(self._request.seed, purpose="repair", number=number))
+        return repaired
 
 
 @dataclass(slots=True)
