@@ -10,6 +10,7 @@ from asktell.server.policies.draws import Designs, generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.proposing import Offers, Proposal, suggest_by
 from asktell.server.policies.random_search import RandomDraw
+from asktell.server.policies.region import Region
 from asktell.server.policies.scope import Scope
 from asktell.server.policies.standing import population
 from asktell.server.policies.variation import Family
@@ -18,7 +19,6 @@ NAME = "evolution"
 DESIGN = "initial-design"
 CHILD = "crossover"
 _ATTEMPTS = 16
-_HALVINGS = 8
 _FEWEST = 4
 """So few parents have too little to pass on."""
 
@@ -45,6 +45,7 @@ class Evolution:
         self._population = population(request, size)
         self._whole = Encoder.of(request.space)
         self._encoder = Encoder.within(Scope.of(request.space, request.fixed))
+        self._region = Region(self._encoder)
         self._draw = RandomDraw(request)
         self._design = Designs(request.seed, self._designed, len(request.space), NAME)
         settled = self._whole.encode([trial.parameters for trial in self._population.trials])
@@ -72,16 +73,11 @@ class Evolution:
         return None
 
     def _child(self, random: np.random.Generator) -> dict[str, ParameterValue]:
-        """A child, moved half the way to its first parent, which meets the constraints, as long as it does not meet them itself."""
-        parents = self._parents(random)
-        child = self._family.child(random, parents)
-        parameters: dict[str, ParameterValue] = {}
-        for _ in range(_HALVINGS):
-            parameters = self._encoder.decode(self._encoder.settle(child[None])[0])
-            if self._request.space.allows(parameters):
-                break
-            child = self._family.nearer(child, parents[0])
-        return parameters
+        """A child, moved to where the constraints are met if it does not meet them."""
+        child = self._family.child(random, self._parents(random))[None]
+        if not self._region.unbounded:
+            child, _ = self._region.repaired(child, random)
+        return self._encoder.decode(self._encoder.settle(child)[0])
 
     def _parents(self, random: np.random.Generator) -> tuple[int, int]:
         """Two different parents, each the better of two drawn."""

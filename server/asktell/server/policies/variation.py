@@ -36,12 +36,6 @@ class Family:
             child = np.where(numeric, _blended(random, first, second), child)
         return self._mutated(random, child)
 
-    def nearer(self, child: Vector, parent: int) -> Vector:
-        """A latent row (`d`) half-way between a child and a parent in its numbers, with the parent's names, where the parent has any."""
-        row = self._rows[parent]
-        between = np.where(self._encoder.nominal, row, (child + row) / 2)
-        return np.where(self._active[parent], between, child)
-
     def _whole(self, random: np.random.Generator) -> Matrix:
         """The rows with values for what is inactive: those that others have, or any."""
         rows = np.where(self._active, self._rows, self._encoder.draw(random.random(self._rows.shape)))
