@@ -11,6 +11,7 @@ from asktell.server.domain.trial import Prediction
 from asktell.server.policies.acquisition import Acquisition, Feasibility, Product
 from asktell.server.policies.boxes import non_dominated
 from asktell.server.policies.columns import Vector
+from asktell.server.policies.deadline import NEVER, Deadline
 from asktell.server.policies.draws import fantasy_normals
 from asktell.server.policies.hypervolume import Boxes, HypervolumeImprovement, Mixture
 from asktell.server.policies.kernel import Mask, Matrix
@@ -48,9 +49,10 @@ class Front:
         reference = infer_reference(means[eligible[:, 0] if eligible.any() else measured], references(labels))
         return cls(labels, mixtures, eligible, reference, first.limits, first.feasibility)
 
-    def acquisition(self) -> Acquisition:
-        """What is maximised."""
-        value: Acquisition = HypervolumeImprovement(self.objectives, Boxes.beyond(list(self.fronts()), self.reference))
+    def acquisition(self, deadline: Deadline = NEVER) -> Acquisition:
+        """What is maximised. After the deadline it is minus infinity wherever it would take longer."""
+        boxes = Boxes.beyond(list(self.fronts()), self.reference)
+        value: Acquisition = HypervolumeImprovement(self.objectives, boxes, deadline)
         for factor in (*(limit.feasibility for limit in self.limits), self.works):
             value = value if factor is None else Product(value, factor)
         return value

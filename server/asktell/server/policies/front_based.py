@@ -58,11 +58,13 @@ class FrontChooser(ModelChooser[Front]):
         return Front.of(list(lesson.learn_each()))
 
     def _imagine(self, known: Front, pending: Matrix) -> Front:
+        if self._deadline.passed:
+            return known
         rows = self._whole.features(pending)
         return known.imagining(rows, fantasies=self._recipe.fantasies, seed=self._request.seed)
 
     def _score(self, known: Front, settled: Matrix) -> Vector:
-        return known.acquisition()(self._whole.features(settled))
+        return known.acquisition(self._deadline)(self._whole.features(settled))
 
     def _search(self, number: int, known: Front, imagined: Front, *, ambition: float = 0.0) -> Optima:  # noqa: ARG002
         posteriors = [mixture.posteriors[0] for mixture in known.objectives]
@@ -74,7 +76,7 @@ class FrontChooser(ModelChooser[Front]):
             seed=self._request.seed,
             number=number,
         )
-        return Search(self._encoder, self._whole, imagined.acquisition(), self._deadline).run(raw)
+        return Search(self._encoder, self._whole, imagined.acquisition(self._deadline), self._deadline).run(raw)
 
     def _expect(self, known: Front, settled: Matrix) -> dict[str, Prediction]:
         return known.predictions(self._whole.features(settled))

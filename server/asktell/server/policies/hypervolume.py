@@ -11,12 +11,13 @@ from scipy.special import log_ndtr
 from asktell.server.policies.acquisition import Array, Belief, log_improvement, log_mean
 from asktell.server.policies.boxes import boxes
 from asktell.server.policies.columns import Vector
+from asktell.server.policies.deadline import NEVER, Deadline
 from asktell.server.policies.kernel import Indices, Matrix
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.transfer import Transferred
 
 _CELLS = 500_000
-"""So many boxes are integrated over at a time."""
+"""So many boxes are integrated over, and covariances computed, between two looks at the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +99,18 @@ class HypervolumeImprovement:
 
     objectives: tuple[Mixture, ...]
     boxes: Boxes
+    deadline: Deadline = NEVER
 
     def __call__(self, rows: Matrix) -> Vector:
-        size = max(1, _CELLS // self.boxes.count)
-        parts = [self._value(rows[start : start + size]) for start in range(0, len(rows), size)]
-        return np.concatenate(parts) if parts else np.empty(0)
+        """The values (`m`); minus infinity where time did not suffice."""
+        inputs = sum(len(posterior.inputs) for mixture in self.objectives for posterior in mixture.posteriors)
+        size, values = max(1, _CELLS // max(self.boxes.count, inputs)), np.full(len(rows), -np.inf)
+        for start in range(0, len(rows), size):
+            some = slice(start, start + size)
+            values[some] = self._value(rows[some])
+            if self.deadline.passed:
+                break
+        return values
 
     def with_gradient(self, rows: Matrix) -> tuple[Vector, Matrix]:
         beliefs = [[posterior.believe(rows) for posterior in mixture.posteriors] for mixture in self.objectives]
