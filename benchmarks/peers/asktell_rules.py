@@ -89,7 +89,8 @@ class Asktell:
         if self._rule is None or not self._rule.judges(epoch):
             return False
         return (
-            judge(StopRequest(rule=self._rule, metric=LOSS, curves=self._curves, number=token, step=epoch)) is not None
+            judge(StopRequest(rule=self._rule, metric=LOSS, curves=self._curves, number=token, first=epoch, step=epoch))
+            is not None
         )
 
     def tell(self, token: int, loss: float, *, stopped: bool) -> None:

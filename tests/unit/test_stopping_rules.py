@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -50,7 +51,9 @@ def request(
     """A trial of some whose losses at steps 1, 2, 3 and so on are given, as of its last step."""
     curves = {trial: Curve.of(dict(enumerate(values, start=1))) for trial, values in losses.items()}
     at = len(losses[number]) if step is None else step
-    return StopRequest(rule=StoppingRule(kind=kind, **rule), metric=metric, curves=curves, number=number, step=at)
+    return StopRequest(
+        rule=StoppingRule(kind=kind, **rule), metric=metric, curves=curves, number=number, first=at, step=at
+    )
 
 
 def flat(*losses: float, steps: int = 1) -> dict[int, list[float]]:
@@ -127,10 +130,17 @@ def test_a_trial_is_judged_at_a_rung_once_when_it_comes_there() -> None:
     assert [step for step, stop in enumerate(stops, start=1) if stop] == [1, 3, 9]
 
 
+def test_a_rung_that_lies_among_the_steps_of_one_report_counts() -> None:
+    curves = {**flat(0.1, 0.1, 0.1, steps=9), 4: [0.9] * 5}
+    together = replace(request(SuccessiveHalving(), curves, 4), first=2)
+    assert "at rung 3" in (judge(together) or "")
+    assert judge(replace(together, first=4)) is None
+
+
 def test_a_trial_that_passes_a_rung_between_two_reports_is_judged_by_the_first_beyond_it() -> None:
     curves = {number: Curve.of({5: 0.1}) for number in range(1, 4)} | {4: Curve.of({5: 0.9})}
     rule = StoppingRule(kind=SuccessiveHalving())
-    judged = StopRequest(rule=rule, metric=LOSS, curves=curves, number=4, step=5)
+    judged = StopRequest(rule=rule, metric=LOSS, curves=curves, number=4, first=5, step=5)
     assert "at rung 3" in (judge(judged) or "")
 
 
@@ -264,8 +274,12 @@ def test_whatever_was_measured_the_leader_goes_on_and_the_answer_does_not_depend
     rule = StoppingRule(kind=kind, max_step=12)
     best = min(curves, key=lambda number: curves[number].lowest[-1])
     for number, curve in curves.items():
-        judged = StopRequest(rule=rule, metric=LOSS, curves=curves, number=number, step=curve.steps[-1])
-        again = StopRequest(rule=rule, metric=LOSS, curves=dict(shuffled), number=number, step=curve.steps[-1])
+        judged = StopRequest(
+            rule=rule, metric=LOSS, curves=curves, number=number, first=curve.steps[-1], step=curve.steps[-1]
+        )
+        again = StopRequest(
+            rule=rule, metric=LOSS, curves=dict(shuffled), number=number, first=curve.steps[-1], step=curve.steps[-1]
+        )
         assert judge(judged) == judge(again)
         if leads(judged):
             assert judge(judged) is None

@@ -39,5 +39,13 @@ class Reports:
         if not steps or not rule.judges(max(steps)):
             return None
         curves = await self._curves.read(study, metric)
-        number = command.trial.number
-        return self._judge(StopRequest(rule=rule, metric=metric, curves=curves, number=number, step=max(steps)))
+        return self._judge(
+            StopRequest(
+                rule=rule,
+                metric=metric,
+                curves=curves,
+                number=command.trial.number,
+                first=min(steps),
+                step=max(steps),
+            )
+        )

@@ -246,7 +246,7 @@ class StoppingRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRequest:
-    """A trial of which something was reported, as of `step`, and the curves of all of the study's trials of which anything was, by number.
+    """A trial of which something was reported, from step `first` to `step`, and the curves of all trials of the study, by number.
 
     The curves are those of `metric`, as losses. A rule knows nothing else, so that equal measurements get equal answers.
     """
@@ -255,6 +255,7 @@ class StopRequest:
     metric: Objective
     curves: Mapping[int, Curve]
     number: int
+    first: int
     step: int
 
     @property

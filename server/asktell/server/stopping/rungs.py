@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 
 from asktell.server.domain.curve import Curve
@@ -56,9 +57,11 @@ def bracket(number: int, *, count: int, factor: int) -> int:
 
 def _halved(request: StopRequest, others: Mapping[int, Curve], *, first: int, factor: int) -> str | None:
     rung = _last_rung(request.step, first, factor)
-    if rung is None or not _just_came(request.own, rung):
+    place = -1 if rung is None else bisect_left(request.own.steps, rung)
+    # It came to the rung before what is reported now, and was judged then.
+    if rung is None or request.own.steps[place] < request.first:
         return None
-    own = request.own.lowest[-1]
+    own = request.own.lowest[place]
     arrived = [loss for curve in others.values() if (loss := curve.arrival(rung)) is not None]
     better = sum(loss < own for loss in arrived)
     places = max((len(arrived) + 1) // factor, 1)
@@ -68,11 +71,6 @@ def _halved(request: StopRequest, others: Mapping[int, Curve], *, first: int, fa
         f"of {len(arrived) + 1} trials at rung {rung} the best {places} go on, and {better} are better than this trial,"
         f" whose best there is {request.shown(own)}"
     )
-
-
-def _just_came(own: Curve, rung: int) -> bool:
-    """Whether the last point of a curve is the first at a rung or beyond it."""
-    return own.steps[-1] >= rung and (len(own.steps) == 1 or own.steps[-2] < rung)
 
 
 def _last_rung(step: int, first: int, factor: int) -> int | None:
