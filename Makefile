@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow chaos bench bench-peers bench-latency bench-service bench-ablation bench-methods bench-speculation bench-stopping check format proto lock clean
+.PHONY: help env demo test test-slow chaos bench bench-peers bench-latency bench-service bench-ablation bench-methods bench-speculation bench-stopping bench-transfer check format proto lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench-methods: $(BENCH_STAMP) ## Compare the policies at large budgets (POLICIES
 
 bench-ablation: env ## Show what each ingredient of the engine brings (FAMILIES, INGREDIENTS, SEEDS, TRIALS, WORKERS, JOBS)
 	$(BIN)/python -m benchmarks.ablation $(foreach name,FAMILIES INGREDIENTS SEEDS TRIALS WORKERS JOBS,$(call flag,$(name)))
+
+bench-transfer: env ## Show what a warm start from an earlier study brings (PROBLEMS, SEEDS, TRIALS, RECORD=1)
+	$(BIN)/python -m benchmarks.transfer $(foreach name,PROBLEMS SEEDS TRIALS,$(call flag,$(name))) $(if $(RECORD),--record)
 
 bench-speculation: env ## Compare candidates prepared ahead with candidates chosen when asked (PROBLEMS, SEEDS, WORKERS, TRIALS)
 	$(BIN)/python -m benchmarks.speculation $(foreach name,PROBLEMS SEEDS WORKERS TRIALS,$(call flag,$(name)))

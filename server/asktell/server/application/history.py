@@ -157,7 +157,7 @@ class History:
         self._store, self._foresee = store, foresee
         self._max_studies, self._max_values = max_studies, max_values
         self._known: OrderedDict[int, _Known] = OrderedDict()
-        self._sources: OrderedDict[tuple[int, str], tuple[tuple[int, int], Source]] = OrderedDict()
+        self._sources: OrderedDict[tuple[int, str], tuple[tuple[int, int, int], Source]] = OrderedDict()
 
     async def read(self, name: StudyName, *, requests: Sequence[Request] = ()) -> Snapshot:
         """The study as it stands, with its sources and what the requests got if they were answered before; NotFound if there is none."""
@@ -174,7 +174,8 @@ class History:
             found = await self._read(StudyName(study.name.project, source))
         except NotFound:
             return Source(source, gone=True)
-        place, sequence = (study.id, source), (found.study.id, found.study.sequence)
+        # The study's own space may have become wider since.
+        place, sequence = (study.id, source), (study.own_sequence, found.study.id, found.study.sequence)
         kept = self._sources.get(place)
         if kept is None or kept[0] != sequence:
             kept = sequence, make_source(source, study.spec, found.study.spec, found.observations)
