@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -165,3 +169,13 @@ async def test_asyncio_starts_from_earlier_studies_too(client):
         )
         (first,) = await study.ask()
         assert first.parameters == BEST
+
+
+def test_the_example_gains_by_the_earlier_week() -> None:
+    command = [sys.executable, "-m", "examples.warm_start"]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, check=True
+    )
+    cold, warm = map(float, re.findall(r"([0-9.]+) above", done.stdout))
+    assert warm < cold / 2
+    assert "starts from week-0" in done.stdout

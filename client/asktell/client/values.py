@@ -127,7 +127,7 @@ class Origin:
     """How a trial's parameters were chosen.
 
     `policy` is `user` for an added trial; `method` is what in the policy chose; `fallback` says why the policy did not do its usual,
-    `reason` why it was this policy, where the study left the choice to `auto`.
+    `reason` why it was this policy, where the study left the choice to `auto`, and which earlier studies it starts from.
     """
 
     policy: str = ""

@@ -354,7 +354,7 @@ class Origin(_message.Message):
     latest results if they were about as expected; then more changes lie between this and the trial's own sequence number.
     """
     reason: _builtins.str
-    """Why it was this policy, for a person to read, where the study left the choice to `auto`; else empty."""
+    """For a person to read: why it was this policy, where the study left the choice to `auto`, and which earlier studies it starts from."""
     @_builtins.property
     def predictions(self) -> _containers.MessageMap[_builtins.str, Global___PredictedMetric]:
         """What the surrogate expected of the objectives, in their own units."""

@@ -43,8 +43,8 @@ class Prediction:
 class Origin:
     """How a trial's parameters were chosen. `policy` is `user` for an added trial; `fallback` says why a policy did not do its usual.
 
-    `reason` says why it was this policy where the study left that to `auto`. `made_for` is the sequence number of the study that the choice was
-    made for: older than the trial's own where it was prepared ahead.
+    `reason` says why it was this policy where the study left that to `auto`, and which sources there are. `made_for` is the sequence number
+    of the study that the choice was made for: older than the trial's own where it was prepared ahead.
     """
 
     policy: str
