@@ -38,7 +38,7 @@ from asktell.server.policies.likelihood import NOISE_PRIOR, LogNormal, lengthsca
 from asktell.server.policies.search import OutOfTimeError
 
 STEPS = 60
-SAMPLES = {2: 64, 3: 32, 4: 16}
+SAMPLES = {2: 64, 3: 16, 4: 8}
 """How many joint samples of a front are drawn for so many objectives: each has boxes of its own."""
 _NEAREST = 1e-30
 """Squared distances count as this at least: the square root has no derivative at 0."""
