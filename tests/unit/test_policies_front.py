@@ -10,7 +10,7 @@ import torch
 from scipy.stats import spearmanr
 
 from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
-from asktell.server.domain.policy import Observation, SuggestRequest
+from asktell.server.domain.policy import Observation, Source, SuggestRequest
 from asktell.server.domain.space import Float, SearchSpace
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import registry
@@ -107,6 +107,15 @@ def test_all_objectives_learn_from_the_same_of_many_observations_the_front_among
     ranks = dominance(many, (LEFT, RIGHT), np.ones(1_100, dtype=bool))
     kept = {tuple(row) for row in first.tolist()}
     assert {tuple(seen.parameters.values()) for seen, rank in zip(many, ranks, strict=True) if rank == 0} <= kept
+
+
+def test_an_earlier_study_is_a_prior_of_each_objective():
+    request = asked(observations=observed(6), sources=(Source("earlier", frozenset({"x", "y"}), observed(40, seed=8)),))
+    front = FrontChooser(request, Deadline(None), STANDARD).learned()
+    assert [len(mixture.posteriors) for mixture in front.objectives] == [3, 3]
+    candidates = registry.suggest(replace(request, count=3)).candidates
+    assert not any(candidate.origin.fallback for candidate in candidates)
+    assert all(abs(candidate.parameters["y"] - 0.5) < 0.1 for candidate in candidates)
 
 
 def test_dominance_ranks_the_front_first_and_what_was_not_measured_last():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from asktell.server.domain.metric import Objective
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.trial import Prediction
 from asktell.server.policies.choosing import ModelChooser
@@ -17,6 +19,7 @@ from asktell.server.policies.kernel import Matrix
 from asktell.server.policies.learning import Lesson
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.search import Optima, Search, raw_points
+from asktell.server.policies.transfer import Expert, experts
 
 _LEADERS = 20
 
@@ -54,8 +57,12 @@ class FrontChooser(ModelChooser[Front]):
             self._deadline,
             constraints=self._request.outcome_constraints,
             noisy=self._request.noisy,
+            sources=self._experts,
         )
         return Front.of(list(lesson.learn_each()))
+
+    def _experts(self, objectives: Sequence[Objective]) -> Iterator[Expert]:
+        return experts(self._request.sources, objectives, self._whole, fits=self._fits, deadline=self._deadline)
 
     def _imagine(self, known: Front, pending: Matrix) -> Front:
         if self._deadline.passed:
