@@ -144,8 +144,8 @@ async def test_changes_of_one_trial_that_meet_see_each_other_in_their_order(stor
         clerk.make(release(Release(trial=name, lease_token=token))),
         return_exceptions=True,
     )
-    assert outcomes[0].directive is Directive.CONTINUE
-    assert outcomes[2].directive is Directive.ABANDON
+    assert outcomes[0].verdict.directive is Directive.CONTINUE
+    assert outcomes[2].verdict.directive is Directive.ABANDON
     assert isinstance(outcomes[3], FailedPrecondition)
     kept = await store.read(lambda tx: trials.get_trial(tx, name))
     assert (kept.state, kept.metrics, kept.message) == (TrialState.STOPPED, {"y": MetricValue(0.5)}, "enough")
