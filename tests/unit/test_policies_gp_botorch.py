@@ -19,12 +19,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from asktell.server import bootstrap
-from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.policy import Candidate, Decision, Observation, SuggestRequest
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace, key
 from asktell.server.domain.trial import Origin, TrialState
 from asktell.server.policies import registry, torch_device
-from asktell.server.policies.acquisition import ExpectedImprovement
+from asktell.server.policies.acquisition import ExpectedImprovement, Feasibility, Product
 from asktell.server.policies.botorch_model import fit as fit_botorch
 from asktell.server.policies.botorch_model import log_posterior, make_model, point_of, tensor
 from asktell.server.policies.deadline import Deadline
@@ -136,6 +136,42 @@ def our_model(request, chooser):
     pending = sorted(request.pending, key=lambda parameters: repr(key(parameters)))
     normals = fantasy_normals(request.seed, points=len(pending), fantasies=STANDARD.fantasies)
     return model.imagining(encoder.features(encoder.encode(pending)), normals, np.ones(normals.shape, dtype=bool))
+
+
+def limited(request, bound):
+    """The request with a second metric, the sum of a trial's latent coordinates, that has a bound."""
+    encoder = Encoder.of(request.space)
+    observations = tuple(
+        replace(seen, metrics={**seen.metrics, "sum": MetricValue(float(encoder.encode([seen.parameters]).sum()))})
+        for seen in request.observations
+    )
+    return replace(
+        request, observations=observations, outcome_constraints=(OutcomeConstraint("sum", Relation.AT_MOST, bound),)
+    )
+
+
+@pytest.mark.parametrize("bound", [1.5, -1.0], ids=["some are feasible", "nothing is"])
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_both_agree_on_the_acquisition_under_an_outcome_constraint(space, bound):
+    request = limited(study(space, next_number=15), bound)
+    choice, chooser = chosen(request)
+    (limit,) = chooser._known.limits
+    whole, model = Encoder.of(space), our_model(request, chooser)
+    met = np.array([seen.metrics["sum"].value <= bound for seen in request.observations])
+    model = replace(model, eligible=met[:, None])
+    posterior = Posterior(
+        whole.layout,
+        unpack(point_of(limit.model), whole.layout),
+        inputs=model.posterior.inputs,
+        labels=limit.excesses.values,
+    )
+    ours = Product(
+        ExpectedImprovement(model.posterior, model.incumbents), Feasibility(posterior, limit.excesses.threshold)
+    )
+    row = whole.features(whole.encode([choice.parameters]))
+    assert choice.acquisition == pytest.approx(float(ours(row)[0]), rel=1e-6)
+    assert choice.predictions.keys() == {"cost", "sum"}
+    assert (choice.incumbent is None) == (not met.any())
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -43,6 +43,7 @@ SAMPLES = {2: 64, 3: 16, 4: 8}
 _NEAREST = 1e-30
 """Squared distances count as this at least: the square root has no derivative at 0."""
 _JITTER = 1e-9
+_LEAST_VARIANCE = 1e-12
 _EXACT = 10_000
 """Above the largest number of observations, so that GPyTorch factorises and never iterates."""
 
@@ -227,21 +228,41 @@ class Settling(AcquisitionFunction):
 
 
 class Improvement(Settling):
-    """BoTorch's LogEI of labels below the incumbents (`s`, or one), averaged over the ways in which pending trials may end."""
+    """BoTorch's LogEI of labels below the incumbents (`s`, or one), averaged over the ways in which pending trials may end.
+
+    The log probabilities that the labels of `limits` are below their thresholds are added (as LogConstrainedExpectedImprovement does).
+    """
 
     def __init__(
-        self, model: SingleTaskGP, incumbents: Tensor, encoder: Encoder, *, deadline: Deadline, leaders: Tensor
+        self,
+        model: SingleTaskGP,
+        incumbents: Tensor,
+        encoder: Encoder,
+        *,
+        deadline: Deadline,
+        leaders: Tensor,
+        limits: Sequence[tuple[SingleTaskGP, float]] = (),
     ) -> None:
         self._ways = incumbents.numel()
-        cells = model.train_targets.shape[-1] * self._ways
+        cells = model.train_targets.shape[-1] * (self._ways + len(limits))
         super().__init__(model, encoder, deadline=deadline, leaders=leaders, cells=cells)
         self._log_ei = LogExpectedImprovement(model, best_f=incumbents.unsqueeze(-1), maximize=False)
+        self._limits = [(limit, threshold) for limit, threshold in limits]
 
     def value(self, settled: Tensor) -> Tensor:
         """The values (`b`) at rows (`b x 1 x d`) that are settled, whatever the time is."""
+        return self._gain(settled) + sum(self._chance(settled, *limit) for limit in self._limits)
+
+    def _gain(self, settled: Tensor) -> Tensor:
         if self._ways == 1:
             return self._log_ei(settled)
         return torch.logsumexp(self._log_ei(settled.unsqueeze(-3)), dim=-1) - math.log(self._ways)
+
+    @staticmethod
+    def _chance(settled: Tensor, model: SingleTaskGP, threshold: float) -> Tensor:
+        posterior = cast("GPyTorchPosterior", model.posterior(settled))
+        mean, variance = posterior.mean.reshape(-1), posterior.variance.reshape(-1)
+        return torch.special.log_ndtr((threshold - mean) / variance.clamp_min(_LEAST_VARIANCE).sqrt())
 
 
 class FrontImprovement(Settling):

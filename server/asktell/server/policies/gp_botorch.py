@@ -38,15 +38,17 @@ from asktell.server.policies.columns import Column, Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import fantasy_normals, generator
 from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.excess import Excesses, make_excesses, met_by
+from asktell.server.policies.excess import known as known_of
 from asktell.server.policies.front import infer_reference, references
-from asktell.server.policies.gp import Choice
+from asktell.server.policies.gp import MIN_LEARNED, Choice
 from asktell.server.policies.kernel import Matrix
 from asktell.server.policies.labels import Labels, dominance, make_labels, measured
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.region import Region
 from asktell.server.policies.scope import Key
 from asktell.server.policies.search import Optima, OutOfTimeError, distinct, raw_points
-from asktell.server.policies.subset import MAX_FITTED, spaced, subset
+from asktell.server.policies.subset import MAX_FITTED, MAX_LEARNED, spaced, subset
 
 RESTARTS = 4
 RAW_SAMPLES = 128
@@ -58,17 +60,33 @@ _CELLS = 250_000
 
 
 @dataclass(frozen=True, slots=True)
+class Limited:
+    """A fitted model of an outcome constraint's labels."""
+
+    excesses: Excesses
+    model: SingleTaskGP
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
-    """A fitted model of labels, and the settled rows where the incumbent may be: those that were measured, or are imagined to be."""
+    """A fitted model of labels, the settled rows that were measured, or are imagined to be (`m`), which of them are feasible, and the models
+    of outcome constraints."""
 
     labels: Labels
     model: SingleTaskGP
     places: Tensor
+    feasible: Tensor
+    limits: tuple[Limited, ...] = ()
 
     def means(self) -> Tensor:
         """Posterior means at the places (`m`, or `s x m` if pending trials are imagined to end in `s` ways)."""
         with torch.no_grad():
             return self.model.posterior(self.places).mean.squeeze(-1)
+
+    def incumbents(self) -> Tensor:
+        """The best of the means that are feasible (`s`, or one), or the worst of all if none is."""
+        means = self.means()
+        return means[..., self.feasible].amin(dim=-1) if self.feasible.any() else means.amax(dim=-1)
 
 
 Belief = TypeVar("Belief")
@@ -96,18 +114,43 @@ class BotorchChooser(TorchChooser[Known]):
 
     def _fit(self, weights: Vector | None) -> Known:
         shape, objectives = self._recipe.members[0].shape, self._request.objectives
-        everything = make_labels(self._ordered, objectives, weights=weights, shape=shape)
+        bounds = self._request.outcome_constraints
+        everything = make_labels(self._ordered, objectives, weights=weights, shape=shape, constraints=bounds)
         settled = self._tried[: len(self._ordered)]
         kept = subset(self._whole.features(settled), everything.values)
-        labels = make_labels([self._ordered[index] for index in kept], objectives, weights=weights, shape=shape)
+        some = [self._ordered[index] for index in kept]
+        labels = make_labels(some, objectives, weights=weights, shape=shape, constraints=bounds)
         rows = self._tensor(settled[kept])
         model = learn(rows, self._tensor(labels.values), self._whole, self._deadline)
-        return Known(labels, model, rows[torch.as_tensor(labels.measured)])
+        limits = tuple(self._limits(settled)) if weights is None else ()
+        seen = [met_by(self._ordered, limit.excesses.constraint)[kept] for limit in limits]
+        feasible = np.logical_and.reduce([labels.measured, *seen])[labels.measured]
+        places = rows[torch.as_tensor(labels.measured)]
+        return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits)
+
+    def _limits(self, settled: Matrix) -> Iterator[Limited]:
+        """The models of the outcome constraints whose metrics are known often enough."""
+        for constraint in self._request.outcome_constraints:
+            where = np.flatnonzero(known_of(self._ordered, constraint))[-MAX_LEARNED:]
+            if len(where) >= MIN_LEARNED:
+                excesses = make_excesses([self._ordered[index] for index in where], constraint)
+                rows, labels = self._tensor(settled[where]), self._tensor(excesses.values)
+                yield Limited(excesses, learn(rows, labels, self._whole, self._deadline))
 
     def _imagine(self, known: Known, pending: Matrix) -> Known:
         normals = fantasy_normals(self._request.seed, points=len(pending), fantasies=self._recipe.fantasies)
         rows = self._tensor(pending)
-        return Known(known.labels, imagining(known.model, rows, self._tensor(normals)), torch.cat([known.places, rows]))
+        # Those of constraints are not fantasised: what is expected of pending trials decides.
+        feasible = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        for limit in known.limits:
+            with torch.no_grad():
+                feasible &= limit.model.posterior(rows).mean.squeeze(-1) <= limit.excesses.threshold
+        return replace(
+            known,
+            model=imagining(known.model, rows, self._tensor(normals)),
+            places=torch.cat([known.places, rows]),
+            feasible=torch.cat([known.feasible, feasible]),
+        )
 
     def _score(self, known: Known, settled: Matrix) -> Vector:
         return score(self._improvement(known, known), settled)
@@ -132,18 +175,31 @@ class BotorchChooser(TorchChooser[Known]):
         return BotorchSearch(self._encoder, improvement, self._deadline).run(raw)
 
     def _expect(self, known: Known, settled: Matrix) -> dict[str, Prediction]:
+        own = known.labels.prediction(*self._moments(known.model, settled))
+        predictions = {} if own is None else {known.labels.objective.metric: own}
+        return predictions | {
+            limit.excesses.constraint.metric: limit.excesses.prediction(*self._moments(limit.model, settled))
+            for limit in known.limits
+        }
+
+    def _moments(self, model: SingleTaskGP, settled: Matrix) -> tuple[float, float]:
         with torch.no_grad():
-            posterior = known.model.posterior(self._tensor(settled))
-            prediction = known.labels.prediction(float(posterior.mean), float(posterior.variance.sqrt()))
-        return {} if prediction is None else {known.labels.objective.metric: prediction}
+            posterior = model.posterior(self._tensor(settled))
+            return float(posterior.mean), float(posterior.variance.sqrt())
 
     def _incumbent(self, known: Known) -> float | None:
-        return known.labels.value(float(known.means().min()))
+        return known.labels.value(float(known.incumbents())) if known.feasible.any() else None
 
     def _improvement(self, known: Known, imagined: Known, *, ambition: float = 0.0) -> Improvement:
         leaders = known.places[known.means().argsort(stable=True)[:1]]
-        incumbents = imagined.means().min(dim=-1).values - ambition
-        return Improvement(imagined.model, incumbents, self._whole, deadline=self._deadline, leaders=leaders)
+        return Improvement(
+            imagined.model,
+            imagined.incumbents() - ambition,
+            self._whole,
+            deadline=self._deadline,
+            leaders=leaders,
+            limits=[(limit.model, limit.excesses.threshold) for limit in known.limits],
+        )
 
 
 @dataclass(frozen=True, slots=True)
