@@ -76,7 +76,7 @@ class Lesson:
         """Fit the recipe's models."""
         works = self._works()
         models = tuple(self.models(works.useful, works.eligible))
-        return Learned(models, weigh(models, temper=self.recipe.temper), works.feasibility, works.limits, self.noisy)
+        return Learned(models, weigh(models, temper=self.recipe.temper), works.feasibility, works.limits)
 
     def learn_each(self) -> Iterator[Learned]:
         """Fit the recipe's models to each objective, all at the same inputs."""
@@ -85,7 +85,7 @@ class Lesson:
         for objective in self.objectives:
             own = replace(self, objectives=(objective,))
             models = tuple(own.models(measured(self.observations, own.objectives), works.eligible, kept=kept))
-            yield Learned(models, weigh(models, temper=self.recipe.temper), works.feasibility, works.limits, self.noisy)
+            yield Learned(models, weigh(models, temper=self.recipe.temper), works.feasibility, works.limits)
 
     def _works(self) -> _Works:
         useful = measured(self.observations, self.objectives)

@@ -122,25 +122,24 @@ class Learned:
     """The models of the objective, the first of which makes the predictions, those of outcome constraints, and the probability that a
     trial works, if that is learned.
 
-    `log_weights` are what the models' improvements are weighted by. In a `noisy` study a measurement does not tell all.
+    `log_weights` are what the models' improvements are weighted by.
     """
 
     models: tuple[Model, ...]
     log_weights: Vector
     feasibility: Feasibility | None = None
     limits: tuple[Limit, ...] = ()
-    noisy: bool = False
 
     def acquisition(self, *, ambition: float = 0.0, again: Matrix | None = None) -> Acquisition:
         """What is maximised. `ambition` is how much more than the incumbent is asked for, in standard deviations of the labels.
 
-        For measuring `again` a configuration (`1 x D`) the incumbent is the best of the others.
+        For measuring `again` a configuration (`1 x D`) the incumbent is the best of the others, and only what noise lets through counts.
         """
         parts = [
             ExpectedImprovement(
                 model.posterior,
                 (model.incumbents if again is None else model.rivals(again)) - ambition,
-                model.noise if self.noisy else 0.0,
+                0.0 if again is None else model.noise,
             )
             for model in self.models
         ]
@@ -186,7 +185,7 @@ class Learned:
             limits.append(imagined)
             feasible &= met
         models = tuple(model.imagining(rows, normals, feasible) for model in self.models)
-        return Learned(models, self.log_weights, self.feasibility, tuple(limits), self.noisy)
+        return Learned(models, self.log_weights, self.feasibility, tuple(limits))
 
 
 def weigh(models: Sequence[Model], *, temper: float) -> Vector:
