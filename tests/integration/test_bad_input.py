@@ -475,6 +475,8 @@ def constraints(row: Callable[..., Row]) -> Iterator[Row]:
     yield row("65_constraints", lambda s: s.input_constraints.extend(["x <= 1"] * 65), "input_constraints")
     chain = [" <= ".join(["x", "rate"] * 40)] * 2
     yield row("158_comparisons", lambda s: s.input_constraints.extend(chain), "input_constraints")
+    squares = "(x + rate + grid + size + level + extra)**2 <= 900"
+    yield row("525_terms", lambda s: s.input_constraints.extend([squares] * 25), "input_constraints")
     contradiction = ["x <= 0.2", "x >= 0.3"]
     yield row("contradiction", lambda s: s.input_constraints.extend(contradiction), "input_constraints[1]")
 

@@ -206,7 +206,7 @@ class StudySpec(_message.Message):
     @_builtins.property
     def input_constraints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Constraints between parameters, such as `a + b <= 1` or `width * depth <= 512`, which every trial meets; at most 64, of at most
-        1,000 characters each.
+        1,000 characters each, 128 comparisons and 512 terms in all.
 
         Each is a comparison by `<=` or `>=`, or a chain of them, of polynomials in parameters that are float, int, or ordinal with numbers alone:
         numbers, names, `+ - *`, division by a number, whole powers, parentheses. A name with other characters than letters, digits and `_` stands

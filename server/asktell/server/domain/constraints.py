@@ -23,6 +23,7 @@ MAX_COMPARISONS = 128
 """In all of a study's constraints: a chain makes several."""
 MAX_LENGTH = 1_000
 MAX_TERMS = 64
+MAX_ALL_TERMS = 512
 MAX_DEGREE = 6
 MAX_POWER = 332
 """Of a number: 2^332 is about LARGEST."""
@@ -140,9 +141,12 @@ def read_constraints(field: str, texts: Sequence[str]) -> tuple[InputConstraint,
     if len(texts) > MAX_CONSTRAINTS:
         raise InvalidArgument(field, f"has {len(texts):,} constraints; at most {MAX_CONSTRAINTS} are allowed")
     constraints = tuple(_read(f"{field}[{index}]", text) for index, text in enumerate(texts))
-    comparisons = sum(len(constraint.inequalities) for constraint in constraints)
-    if comparisons > MAX_COMPARISONS:
-        raise InvalidArgument(field, f"makes {comparisons:,} comparisons; at most {MAX_COMPARISONS} are allowed")
+    inequalities = [one for constraint in constraints for one in constraint.inequalities]
+    if len(inequalities) > MAX_COMPARISONS:
+        raise InvalidArgument(field, f"makes {len(inequalities):,} comparisons; at most {MAX_COMPARISONS} are allowed")
+    terms = sum(len(one.terms) for one in inequalities)
+    if terms > MAX_ALL_TERMS:
+        raise InvalidArgument(field, f"has {terms:,} terms in all; at most {MAX_ALL_TERMS} are allowed")
     return constraints
 
 

@@ -33,6 +33,8 @@ RARE = 0.02
 """When fewer than this share of the rows are allowed, the others are repaired rather than drawn anew."""
 _SWEEPS = 6
 _LEVELS = np.linspace(0.0, 1.0, 17)
+_SWEEP_CELLS = 4_000_000
+"""So many terms are computed in one sweep of repairs: some hundredths of a second."""
 _STIRS = 2
 _HALVINGS = 30
 _STIR_HALVINGS = 4
@@ -101,6 +103,13 @@ class Region:
         return np.array([place for place in mentioned if self._encoder.columns[place].size != 1], dtype=np.intp)
 
     @cached_property
+    def _effort(self) -> int:
+        """How many terms are computed to repair one row once."""
+        rules = {place: [rule for rule in self._rules if place in rule.places] for place in self.places.tolist()}
+        terms = {place: sum(len(rule.terms) for rule in some) for place, some in rules.items()}
+        return max(1, sum((len(_LEVELS) + 5 * len(some)) * terms[place] for place, some in rules.items()))
+
+    @cached_property
     def _mentioned(self) -> list[int]:
         return sorted({place for rule in self._rules for place in rule.places})
 
@@ -121,7 +130,7 @@ class Region:
             allowed = self.allows(rows)
             found.append(rows[allowed])
             if batch and allowed.mean() < RARE and sum(map(len, found)) < count:
-                some = min(max(2 * count, FEW), REPAIRED)
+                some = max(1, min(max(2 * count, FEW), REPAIRED, _SWEEP_CELLS // self._effort))
                 found.append(self._stirred(random, *self.repaired(rows[~allowed][:some], random)))
             many = sum(map(len, found))
             if many >= count or (not many and batch == HOPELESS):
@@ -134,7 +143,7 @@ class Region:
         """
         rows = self._encoder.snap(latent)
         bad = np.flatnonzero(~self.allows(rows))
-        for _ in range(_SWEEPS):
+        for _ in range(_SWEEPS if len(bad) * self._effort <= 4 * _SWEEP_CELLS else 1):
             for place in random.permutation(self.places):
                 if not len(bad):
                     break

@@ -27,7 +27,7 @@ Agenda = tuple[ParameterSpec, "Agenda"] | None
 MAX_LISTED = 20_000
 """Finite spaces up to this size are listed; larger ones are walked lazily."""
 MAX_BARREN = 50_000
-"""After so many steps that lead to no configuration a walk through a space with constraints ends: about a second."""
+"""After so many steps in a row that lead to no configuration a walk through a space with constraints ends: about a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ class _Forest:
         values: dict[str, ParameterValue] = {}
         stack = self._opened(_ahead(specs, None))
         barren = 0
-        while stack and barren < MAX_BARREN:
+        while stack and (barren < MAX_BARREN or self._bounds.free):
             name, options, rest = stack[-1]
             option = next(options, None)
             if option is None:
@@ -205,7 +205,7 @@ class _Forest:
                 values.pop(name, None)
                 continue
             (values[name],) = option
-            barren += 1
+            barren += self._bounds.effort(name)
             if not self._bounds.possible(name, values):
                 continue
             opened = self._opened(_ahead(self.active(name, values[name]), rest))
@@ -234,6 +234,15 @@ class _Bounds:
             for name in inequality.names:
                 self._ranges.setdefault(name, scope.range(name))
                 self._telling.setdefault(name, []).append(inequality)
+
+    @property
+    def free(self) -> bool:
+        """Whether there are no constraints."""
+        return not self._constraints
+
+    def effort(self, name: str) -> int:
+        """What it takes to look at a value of a parameter, in steps."""
+        return 1 + sum(len(inequality.terms) for inequality in self._telling.get(name, ())) // 4
 
     def possible(self, name: str, values: Parameters) -> bool:
         """False if no choice of the other values can make up for those chosen, the latest of which is that of `name`."""

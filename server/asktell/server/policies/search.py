@@ -136,6 +136,7 @@ class Search:
             return values, gradients * free[which]
 
         def within(before: Matrix, after: Matrix, which: Indices) -> Matrix:
+            self._check_time()
             return self._region.between(before, self._region.projected(after, free[which]))
 
         limited = None if self._region.unbounded else within
