@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.hints import Fits
 from asktell.server.policies.model_based import AnalyticChooser
+from asktell.server.policies.models import weigh
 from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.transfer import Accounts, Transferred, experts
 
@@ -82,13 +84,24 @@ def test_a_source_counts_as_far_as_it_explains_the_results() -> None:
     assert weights[1] == 0.0
 
 
-def test_a_source_of_what_has_nothing_to_do_with_it_leaves_the_usual_model() -> None:
+def test_a_source_of_what_has_nothing_to_do_with_it_leaves_the_usual_models() -> None:
     told = observe(bowl(0.3), points(12, seed=2))
-    posterior = learned(told, (source(lambda x: -bowl(0.3)(x)),))
-    rows = np.random.default_rng(5).random((20, 4))
-    mean, amplitude = posterior.prior.moments(rows)
-    assert not mean.any()
-    assert amplitude == pytest.approx(amplitude[0])
+    asked = request(told, sources=(source(lambda x: -bowl(0.3)(x)),))
+    assert len(AnalyticChooser(asked, Deadline.after(None), STANDARD).learned().models) == len(STANDARD.members)
+    (misled,), (alone,) = gp.suggest(asked).candidates, gp.suggest(request(told)).candidates
+    assert misled.parameters == alone.parameters
+
+
+def test_a_source_that_explains_little_takes_no_weight_from_other_models() -> None:
+    told = observe(bowl(0.3), points(12, seed=2))
+    chooser = AnalyticChooser(request(told, sources=(source(bowl(0.35)),)), Deadline.after(None), STANDARD)
+    first, *others, last = chooser.learned().models
+    same = replace(
+        last, posterior=Transferred(replace(last.posterior.prior, weights=np.zeros(1), scale=1.0), first.posterior)
+    )
+    usual = np.exp(weigh([first, *others], temper=STANDARD.temper))
+    shared = np.exp(weigh([first, *others, replace(same, labels=first.labels)], temper=STANDARD.temper))
+    assert (shared[0] + shared[-1]) / shared[1] == pytest.approx(usual[0] / usual[1])
 
 
 def test_the_gradient_of_the_acquisition_is_that_of_its_values() -> None:

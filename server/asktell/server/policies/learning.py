@@ -101,10 +101,12 @@ class Lesson:
             if self.deadline.passed:
                 return
         if self.weights is None and (experts := tuple(self.sources(self.objectives))):
-            yield self._transferred(experts, useful, eligible, kept)
+            yield from self._transferred(experts, useful, eligible, kept)
 
-    def _transferred(self, experts: tuple[Expert, ...], useful: Mask, eligible: Mask, kept: list[int] | None) -> Model:
-        """A model whose prior is what the experts of earlier studies say."""
+    def _transferred(
+        self, experts: tuple[Expert, ...], useful: Mask, eligible: Mask, kept: list[int] | None
+    ) -> Iterator[Model]:
+        """A model whose prior is what the experts of earlier studies say; none if they explain nothing."""
         accounts = Accounts.of(experts, self.rows)
         places = {seen.number: place for place, seen in enumerate(self.observations)}
         shape = self.recipe.members[0].shape
@@ -119,10 +121,12 @@ class Lesson:
             values = label(self.observations).values
             kept = subset(self.rows, values + np.where(eligible, 0.0, np.ptp(values)))
         labels, rest = label(self._those(kept)), leave(self._those(kept))
+        if not rest.weights.any():
+            return
         hyper = self._hyper(leave, useful=useful, trend=False)
         prior = Prior(experts, rest.weights, rest.scale)
         posterior = Transferred(prior, self._posterior(hyper, kept, rest))
-        return Model(labels, posterior, labels.measured, eligible[kept, None], kept)
+        yield Model(labels, posterior, labels.measured, eligible[kept, None], kept)
 
     def _model(self, member: Member, useful: Mask, eligible: Mask, kept: list[int] | None) -> Model:
         def label(some: Sequence[Observation]) -> Labels:

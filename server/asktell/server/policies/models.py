@@ -191,7 +191,15 @@ class Learned:
 def weigh(models: Sequence[Model], *, temper: float) -> Vector:
     """Logarithms of what the models' improvements are weighted by: evidence to a power, and their unit, so that all are losses."""
     evidence = temper * np.array([model.evidence() for model in models])
-    weights = np.exp(evidence - evidence.max())
+    weights = np.exp(evidence - evidence.max()) * _shares(models)
     units = np.array([model.labels.unit for model in models])
     logarithms: Vector = np.log(np.maximum(weights / weights.mean(), _LEAST_WEIGHT)) + np.log(units / units[0])
     return logarithms
+
+
+def _shares(models: Sequence[Model]) -> Vector:
+    """What models are worth before any evidence: one that starts from sources and the first, which does not, count as one."""
+    shares = np.ones(len(models))
+    if isinstance(models[-1].posterior, Transferred):
+        shares[[0, -1]] = 0.5
+    return shares
