@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asktell.server.domain.constraints import InputConstraint
 from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace
 from asktell.server.domain.stopping import (
@@ -107,6 +108,8 @@ def test_budgets_come_back(budget):
 conditions = st.none() | st.builds(Condition, names, st.lists(values, max_size=3).map(tuple))
 several = st.lists(values, max_size=5).map(tuple)
 common = {"name": names, "default": values, "has_default": st.just(True), "when": conditions}
+written = st.sampled_from(["a + 2*b <= 1", "`a.b/c-1` * width <= 5e2", "0 <= a <= b**2"])
+constraints = st.lists(written.map(InputConstraint.parse), max_size=3).map(tuple)
 parameter_specs = st.one_of(
     st.builds(Float, **common, low=floats, high=floats, log=st.booleans(), step=st.none() | floats),
     st.builds(Int, **common, low=integers, high=integers, log=st.booleans(), step=st.none() | integers),
@@ -139,7 +142,7 @@ stopping_rules = st.builds(
 @given(
     st.builds(
         StudySpec,
-        space=st.lists(parameter_specs, max_size=5).map(tuple).map(SearchSpace),
+        space=st.builds(SearchSpace, st.lists(parameter_specs, max_size=5).map(tuple), constraints),
         objectives=st.lists(st.builds(Objective, names, st.sampled_from(Goal), st.none() | floats), max_size=3).map(
             tuple
         ),

@@ -168,7 +168,10 @@ async def test_the_mutable_parts_of_a_study_are_stored(store):
     def change(tx):
         study = tx.lock_study(NAME, changes=1).study
         budget = Budget(max_duration=timedelta(days=36_500, microseconds=1), max_parallel=2**53 - 1)
-        changed = replace(study.changed(state=StudyState.PAUSED, budget=budget, labels={}), next_number=9)
+        wider = [replace(spec, high=spec.high + 1) if isinstance(spec, Float) else spec for spec in study.spec.space]
+        changed = study.changed(state=StudyState.PAUSED, budget=budget, labels={}, parameters=wider)
+        assert changed.spec != study.spec
+        changed = replace(changed, next_number=9)
         tx.update_study(changed)
         return changed
 

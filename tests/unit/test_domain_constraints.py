@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asktell.server.domain.constraints import Inequality, InputConstraint, Term
 from asktell.server.domain.errors import InvalidArgument
@@ -31,6 +35,35 @@ def space(*specs: ParameterSpec, where: tuple[str, ...]) -> SearchSpace:
 def test_a_text_is_multiplied_out(text: str, inequality: Inequality) -> None:
     (read,) = InputConstraint.parse(text).inequalities
     assert (set(read.terms), read.bound) == (set(inequality.terms), inequality.bound)
+
+
+ALPHABET = st.sampled_from(
+    ["a", "b", "`c.d`", "1", "2.5", "1e3", "+", "-", "*", "/", "**", "<=", ">=", "(", ")", " ", "<", "and", "lambda"]
+)
+
+
+@given(st.lists(ALPHABET, max_size=14).map("".join) | st.text(max_size=60))
+def test_whatever_the_text_it_is_read_or_refused_with_a_reason(text: str) -> None:
+    with suppress(ValueError):
+        assert InputConstraint.parse(text).names
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-9, 9), st.sampled_from(["a", "b", "a*b", "a**2", "(a - b)"])), min_size=1, max_size=5
+    ),
+    st.integers(-20, 20),
+    st.integers(-6, 6),
+    st.integers(-6, 6),
+)
+def test_what_a_text_means_is_what_python_computes(
+    terms: list[tuple[int, str]], bound: int, first: int, second: int
+) -> None:
+    text = " + ".join(f"{number} * {factor}" for number, factor in terms) + f" <= {bound}"
+    values = {"a": first, "b": second}
+    with suppress(ValueError):
+        # What depends on no parameter is refused.
+        assert InputConstraint.parse(text).holds(values) is eval(text, {}, dict(values))
 
 
 def test_a_chain_is_a_comparison_of_each_pair() -> None:
