@@ -60,7 +60,9 @@ class Importer:
             async for batch in batches:
                 # Checking a thousand trials takes a while, which other callers must not wait for.
                 records = await asyncio.to_thread(inspection.take_all, batch)
-                if staged == NOTHING and records:
+                if not records:
+                    continue
+                if staged == NOTHING:
                     staged = await self._stage(command, inspection.header)
                 await self._store(staged, records, inspection.header)
             inspection.require_end()
