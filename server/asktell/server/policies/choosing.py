@@ -32,6 +32,8 @@ _STAGNANT = -3.5
 """The search is stagnant when no point promises more than this log expected improvement, of standardised labels."""
 _AMBITION = 0.5
 """How much more than the incumbent, in standard deviations of the labels, a stagnant search asks for: it then explores."""
+_VAIN = -12.0
+"""Under outcome constraints nothing is explored that promises less: the best is at a bound, and what lies beyond is known to."""
 _REPEATS = 0.25
 """Up to this share of a noisy study's trials repeat earlier ones, as long as there are other configurations."""
 ACQUISITION, EXPLORATION = "acquisition", "exploration"
@@ -99,7 +101,9 @@ class ModelChooser(ABC, Generic[Known]):
         stagnant = len(optima.values) > 0 and optima.values[0] < _STAGNANT
         explores = self._recipe.explores and number % 2 == 0 and stagnant
         if explores:
-            optima = self._search(number, known, imagined, ambition=_AMBITION)
+            bold = self._search(number, known, imagined, ambition=_AMBITION)
+            explores = not self._request.outcome_constraints or bold.values[0] > _VAIN
+            optima = bold if explores else optima
         choice = self._first_new(optima, known, pending=pending, seen=seen)
         return replace(choice, method=self._named(EXPLORATION)) if choice and explores else choice
 
