@@ -290,11 +290,8 @@ def test_nothing_is_offered_twice_in_a_study(policy):
     assert len({key(seen.parameters) for seen in observations}) == 15
 
 
-def test_a_continuum_behind_a_rare_choice_is_found_when_all_else_has_failed(policy, request):
+def test_a_continuum_behind_a_rare_choice_is_found_when_all_else_has_failed(policy):
     """Only one choice of 40 has a number; the other 39 failed, and must not be offered again."""
-    if policy != "grid":
-        reason = "32 draws are all that is tried in a space with a continuum anywhere"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     rare = Float(name="x", low=0.0, high=1.0, when=Condition("c", (0,)))
     space = SearchSpace((Categorical(name="c", choices=tuple(range(40))), rare))
     failed = tuple(Observation(choice, TrialState.FAILED, {"c": choice}, {}) for choice in range(1, 40))

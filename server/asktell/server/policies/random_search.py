@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class RandomDraw:
     """
 
     def __init__(self, request: SuggestRequest) -> None:
-        self._seed = request.seed
+        self._request, self._seed = request, request.seed
         self._scope = Scope.of(request.space, request.fixed)
         self._finite = self._scope.finite
         self._encoder = Encoder.within(self._scope)
@@ -127,11 +128,26 @@ class RandomDraw:
             if (self.region.unbounded and not self._continuous.isdisjoint(drawn)) or key(drawn) not in seen:
                 return drawn
         if not self._finite:
-            return drawn
+            return self._real(random, seen) or drawn
         if self._rest is None:
             self._rest = Rest(self._scope, limit=MAX_LISTED)
         fresh = self._rest.unseen(seen)
         return fresh[int(random.integers(len(fresh)))] if fresh else None
+
+    def _real(self, random: np.random.Generator, seen: Container[Key]) -> dict[str, ParameterValue] | None:
+        """A configuration in which a continuum is active, however rare that is; None if none is found."""
+        for place in random.permutation(len(self._encoder.columns)):
+            spec = self._scope.space.parameters[place]
+            if spec.name not in self._continuous:
+                continue
+            value = self._encoder.columns[place].decode(float(random.random()))
+            draw = RandomDraw(replace(self._request, fixed={**self._request.fixed, spec.name: value}))
+            found = next(
+                (each for each in ([] if draw.empty else draw._draws(random, 1)) if key(each) not in seen), None
+            )
+            if found is not None:
+                return found
+        return None
 
     def _draws(self, random: np.random.Generator, attempts: int) -> Iterator[dict[str, ParameterValue]]:
         if self.region.unbounded:
