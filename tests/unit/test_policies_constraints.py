@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 
 import numpy as np
 import pytest
@@ -120,9 +121,11 @@ def test_the_best_feasible_configuration_is_found_at_a_sharp_bound():
         observations, candidates = run(corner, 25, seed=seed, constraints=(LATENCY,))
         assert best <= best_feasible(observations, (LATENCY,)) < best + 0.002
         assert {"cost", "latency"} == set(candidates[-1].origin.predictions)
-        assert candidates[-1].origin.predictions["latency"].mean == pytest.approx(
-            observations[-1].metrics["latency"].value, abs=20.0
-        )
+        errors = [
+            abs(candidate.origin.predictions["latency"].mean - seen.metrics["latency"].value)
+            for candidate, seen in zip(candidates[-12:], observations[-12:], strict=True)
+        ]
+        assert median(errors) < 5.0
 
 
 def island(p):

@@ -53,6 +53,8 @@ class ModelChooser(ABC, Generic[Known]):
         tried = [trial.parameters for trial in self._ordered]
         self._tried = self._whole.encode([*tried, *request.pending])
         self._known: Known | None = None
+        bounded = {constraint.metric for constraint in request.outcome_constraints}
+        self._bounded = any(bounded & seen.metrics.keys() for seen in self._ordered)
         self._repeatable = repeatable(request, self._ordered) if request.noisy else []
 
     @abstractmethod
@@ -102,7 +104,7 @@ class ModelChooser(ABC, Generic[Known]):
         explores = self._recipe.explores and number % 2 == 0 and stagnant
         if explores:
             bold = self._search(number, known, imagined, ambition=_AMBITION)
-            explores = not self._request.outcome_constraints or bold.values[0] > _VAIN
+            explores = not self._bounded or bold.values[0] > _VAIN
             optima = bold if explores else optima
         choice = self._first_new(optima, known, pending=pending, seen=seen)
         return replace(choice, method=self._named(EXPLORATION)) if choice and explores else choice
