@@ -88,6 +88,14 @@ def test_a_projection_goes_to_the_nearest_point_of_the_boundary_and_moves_only_w
     assert found[1, 0] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_the_nearest_allowed_row_moves_all_numbers_a_little_and_is_rounded():
+    of = space(*(Int(name=f"i{index}", low=0, high=10) for index in range(3)), where=["i0 + i1 + i2 <= 10"])
+    rows, allowed = region(of).nearest(np.array([[0.8, 0.6, 0.1], [0.1, 0.1, 0.1]]), random())
+    assert allowed.all()
+    assert rows[1] == pytest.approx([0.1, 0.1, 0.1])
+    assert np.abs(rows[0] - [0.8, 0.6, 0.1]).max() <= 0.3 + 1e-9
+
+
 def test_draws_from_a_thin_set_differ_and_reach_far_apart():
     thin = space(*(Int(name=f"i{index}", low=0, high=100) for index in range(3)), where=["100 <= i0 + i1 + i2 <= 100"])
     rows = region(thin).draw(random(), 64)

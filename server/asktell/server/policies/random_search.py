@@ -101,8 +101,8 @@ class RandomDraw:
         row = self._encoder.draw(unit)
         if self.region.unbounded:
             return self._encoder.decode(row[0])
-        repaired, _ = self.region.repaired(row, generator(self._seed, purpose="repair"))
-        return self.decoded(repaired[0])
+        nearest, _ = self.region.nearest(row, generator(self._seed, purpose="repair"))
+        return self.decoded(nearest[0])
 
     def decoded(self, row: Vector) -> dict[str, ParameterValue] | None:
         """The configuration of a latent row (`d`); None if constraints forbid it."""

@@ -1,10 +1,10 @@
 """Where the constraints between parameters are met, and how to get there: for every policy that draws, moves or rounds points.
 
 How a policy uses it: `Region(encoder)` for the encoder of the ask's scope (`Encoder.within(Scope.of(space, fixed))`). `allows` says which
-latent rows decode to configurations that are allowed; `draw` gives random rows that are; `repaired` moves rows as little as it takes, a
-parameter at a time, and says which are then allowed; `between` steps back from points towards allowed ones. `unbounded` says that there is no
-constraint and nothing to do. A single configuration is checked by `SearchSpace.allows`; those of `Scope.configurations`, and what
-`RandomDraw` gives, are allowed.
+latent rows decode to configurations that are allowed; `draw` gives random rows that are; `nearest` moves rows as little as it takes,
+`repaired` a parameter at a time, and both say which are then allowed; `between` steps back from points towards allowed ones. `unbounded` says
+that there is no constraint and nothing to do. A single configuration is checked by `SearchSpace.allows`; those of `Scope.configurations`, and
+what `RandomDraw` gives, are allowed.
 """
 
 from __future__ import annotations
@@ -152,6 +152,12 @@ class Region:
         allowed = np.ones(len(rows), dtype=np.bool_)
         allowed[bad] = False
         return rows, allowed
+
+    def nearest(self, latent: Matrix, random: np.random.Generator) -> tuple[Matrix, Mask]:
+        """The rows, rounded, at about the nearest allowed points: led there together in all numbers, then repaired; and which are allowed."""
+        movable = np.zeros(latent.shape[1], dtype=np.bool_)
+        movable[self.places] = ~self._encoder.nominal[self.places]
+        return self.repaired(self.projected(latent, np.broadcast_to(movable, latent.shape)), random)
 
     def between(self, inner: Matrix, outer: Matrix, *, halvings: int = _HALVINGS) -> Matrix:
         """On the way from each of the rows `inner`, which are allowed, to `outer`, the last that is found allowed by halving. Not rounded."""
