@@ -70,6 +70,40 @@ def test_a_study_is_created_with_all_that_was_asked(client):
     assert study.state is at.StudyState.ACTIVE
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"objectives": at.Minimize("loss")}, r"objectives: Minimize\(.* is a Minimize, not a list: write \[Minimize"),
+        ({"objectives": ["loss"]}, r"objectives\[0\]: 'loss' is a str, which cannot stand there: write \[Minimize"),
+        ({"parameters": at.Bool("x")}, "parameters: Bool.* not a list"),
+        ({"outcome_constraints": ["latency <= 50"]}, r"outcome_constraints\[0\]: .* write \[AtMost"),
+        ({"constraints": "x <= y"}, "constraints: 'x <= y' is a str, not a list"),
+        ({"warm_start": "earlier"}, "warm_start: 'earlier' is a str, not a list"),
+        ({"stopping_rule": "median"}, "stopping_rule: 'median' is a str, not a stopping rule"),
+    ],
+)
+def test_a_study_of_other_things_than_lists_of_specs_is_refused_with_how_to_write_it(service, client, options, words):
+    with pytest.raises(at.InvalidArgument, match=words):
+        new_study(client, **options)
+    assert not service.requests
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda study: study.predict({"x": 0.5}), r"points: {'x': 0.5} is a dict, not a list: write \[{"),
+        (lambda study: study.predict(["x"]), r"points\[0\]: 'x' is a str"),
+        (lambda study: study.enqueue([{"x": 0.5}]), r"trials\[0\].parameters: \[.* is a list, not a dict of values"),
+        (lambda study: study.enqueue_all({"x": 0.5}), "trials: .* is a dict, not a list"),
+        (lambda study: study.import_trials([{"x": 0.5}]), r"trials\[0\]: .* write \[FinishedTrial"),
+        (lambda study: study.ask(fixed=["x"]), "fixed_parameters: .* is a list, not a dict"),
+    ],
+)
+def test_configurations_of_another_shape_are_refused_with_how_to_write_them(study, call, words):
+    with pytest.raises(at.InvalidArgument, match=words):
+        call(study)
+
+
 def test_ask_and_tell_are_one_call_each(service, study):
     (trial,) = study.ask(worker_id="w")
     assert (trial.number, trial.parameters, trial.worker_id, trial.attempt) == (1, {"x": 0.1}, "w", 1)

@@ -80,6 +80,12 @@ def test_a_text_is_not_taken_for_its_letters():
         Categorical("c", "adam")
 
 
+@pytest.mark.parametrize("when", [{"optimizer": ["sgd"]}, "optimizer", ("optimizer",), (1, [2])])
+def test_a_condition_of_another_shape_is_refused_with_how_to_write_it(when):
+    with pytest.raises(TypeError, match=r'write when=\("optimizer", \["sgd"\]\)'):
+        Float("momentum", 0, 1, when=when)
+
+
 def test_an_int_spec_refuses_a_real_bound():
     with pytest.raises(TypeError):
         Int("n", 1, 2.5)

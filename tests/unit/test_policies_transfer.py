@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.policy import Observation, Source, SuggestRequest
 from asktell.server.domain.space import Categorical, Condition, Float, SearchSpace
 from asktell.server.domain.trial import TrialState
@@ -165,6 +165,26 @@ def test_no_more_points_of_a_source_are_tried_once_another_one_is_better() -> No
     for function, method in ((bowl(0.8), "warm-start"), (bowl(0.5), "initial-design")):
         (third,) = gp.suggest(request(observe(function, tried), sources=(earlier,))).candidates
         assert third.origin.method == method
+
+
+def test_of_a_source_that_knows_what_is_feasible_only_that_is_tried() -> None:
+    fast = OutcomeConstraint("latency", Relation.AT_MOST, 50.0)
+    told = [(0.1, 0.0, 90.0), (0.3, 1.0, 70.0), (0.5, 2.0, 30.0), (0.9, 3.0, 10.0)]
+    seen = tuple(
+        Observation(
+            number,
+            TrialState.SUCCEEDED,
+            {f"x{i}": place for i in range(4)},
+            {"y": MetricValue(loss), "latency": MetricValue(latency)},
+        )
+        for number, (place, loss, latency) in enumerate(told, 1)
+    )
+    known = request(sources=(Source("earlier", NAMES, seen),), outcome_constraints=(fast,))
+    assert gp.suggest(known).candidates[0].parameters == seen[2].parameters
+    slower = replace(known, sources=(Source("earlier", NAMES, seen[:2]),))
+    assert gp.suggest(slower).candidates[0].parameters == seen[0].parameters
+    unaware = replace(known, outcome_constraints=(replace(fast, metric="memory"),))
+    assert gp.suggest(unaware).candidates[0].parameters == seen[0].parameters
 
 
 def test_points_of_sources_are_completed_and_lie_in_the_space() -> None:

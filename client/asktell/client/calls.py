@@ -127,12 +127,23 @@ def create_study(project: str, study_id: str, new: NewStudy) -> Call[StudyRecord
     """Create a study, or get the one with the same spec."""
     spec = wire.build(
         study_service_pb2.StudySpec,
-        parameters=[wire.pack_spec(parameter) for parameter in new.parameters],
-        input_constraints=new.constraints,
-        objectives=[wire.pack_objective(objective) for objective in new.objectives],
-        outcome_constraints=[wire.pack_constraint(constraint) for constraint in new.outcome_constraints],
+        parameters=_pack_specs(new.parameters),
+        input_constraints=wire.members(new.constraints, str, field="constraints", like='["a + b <= 1"]'),
+        objectives=[
+            wire.pack_objective(objective)
+            for objective in wire.members(new.objectives, Objective, field="objectives", like='[Minimize("loss")]')
+        ],
+        outcome_constraints=[
+            wire.pack_constraint(constraint)
+            for constraint in wire.members(
+                new.outcome_constraints,
+                OutcomeConstraint,
+                field="outcome_constraints",
+                like='[AtMost("latency_ms", 50)]',
+            )
+        ],
         noisy=new.noisy,
-        warm_start=new.warm_start,
+        warm_start=wire.members(new.warm_start, str, field="warm_start", like='["id-of-a-study"]'),
         stopping_rule=None if new.stopping_rule is None else wire.pack_stopping_rule(new.stopping_rule),
         policy=new.policy,
         seed=new.seed,
@@ -145,6 +156,11 @@ def create_study(project: str, study_id: str, new: NewStudy) -> Call[StudyRecord
         study_service_pb2.CreateStudyRequest, parent=f"projects/{project}", study_id=study_id, study=study
     )
     return Call("StudyService", "CreateStudy", request, wire.unpack_study)
+
+
+def _pack_specs(parameters: Iterable[ParameterSpec]) -> list[search_space_pb2.ParameterSpec]:
+    given = wire.members(parameters, ParameterSpec, field="parameters", like='[Float("rate", 0, 1)]')
+    return [wire.pack_spec(parameter) for parameter in given]
 
 
 def get_study(name: str) -> Call[StudyRecord]:
@@ -182,7 +198,7 @@ def update_study(
     study = wire.build(study_service_pb2.Study, name=name, labels=labels or {})
     if budget is not None:
         study.budget.CopyFrom(wire.pack_budget(budget))
-    study.spec.parameters.extend(wire.pack_spec(parameter) for parameter in parameters or ())
+    study.spec.parameters.extend(_pack_specs(() if parameters is None else parameters))
     parts = {"budget": budget, "labels": labels, "spec.parameters": parameters}
     return _update(study, [path for path, part in parts.items() if part is not None])
 
@@ -237,7 +253,7 @@ def ask(
         worker_id=worker_id,
         lease_duration=wire.pack_duration(lease_duration, field="lease_duration"),
         request_id=request_id or _request_id(),
-        fixed_parameters=wire.pack_parameters(fixed or {}, field="fixed_parameters"),
+        fixed_parameters=wire.pack_parameters({} if fixed is None else fixed, field="fixed_parameters"),
     )
     return Call("TrialService", "Ask", request, wire.unpack_answer)
 
@@ -312,7 +328,8 @@ def enqueue_all(
     study: str, configurations: Iterable[Mapping[str, ParameterValue]], *, metadata: Mapping[str, str] | None
 ) -> list[Call[list[TrialRecord]]]:
     """Add trials for workers to evaluate, in batches."""
-    return _add_all(study, [_pack_queued(index, each, metadata) for index, each in enumerate(configurations)])
+    given = wire.members(configurations, Mapping, field="trials", like='[{"rate": 0.1}]')
+    return _add_all(study, [_pack_queued(index, each, metadata) for index, each in enumerate(given)])
 
 
 def _pack_queued(
@@ -329,7 +346,8 @@ def import_trials(
     study: str, trials: Iterable[FinishedTrial], *, request_id: str | None = None
 ) -> list[Call[list[TrialRecord]]]:
     """Add trials that ended elsewhere, in batches, each with an id of its own after `request_id`."""
-    packed = [_pack_finished(index, trial) for index, trial in enumerate(trials)]
+    given = wire.members(trials, FinishedTrial, field="trials", like="[FinishedTrial(...)]")
+    packed = [_pack_finished(index, trial) for index, trial in enumerate(given)]
     return _add_all(study, packed, request_id=request_id)
 
 
@@ -416,7 +434,7 @@ def predict(study: str, points: Sequence[Mapping[str, ParameterValue]]) -> Call[
     """What the surrogate expects at points."""
     packed = [
         wire.build(search_space_pb2.Parameters, values=wire.pack_parameters(point, field=f"points[{index}]"))
-        for index, point in enumerate(points)
+        for index, point in enumerate(wire.members(points, Mapping, field="points", like='[{"rate": 0.1}]'))
     ]
     request = wire.build(surrogate_service_pb2.PredictRequest, parent=study, points=packed)
     return Call(

@@ -201,8 +201,12 @@ def _default(value: Default) -> Default:
     return value if isinstance(value, NoDefault) else plain(value)
 
 
-def _condition(when: When | None) -> Condition | None:
-    return None if when is None else Condition(when[0], _values(when[1]))
+def _condition(when: Any) -> Condition | None:
+    if when is None:
+        return None
+    if not isinstance(when, tuple | list) or len(when) != 2 or not isinstance(when[0], str):
+        raise TypeError(f'{when!r} is no condition: write when=("optimizer", ["sgd"])')
+    return Condition(when[0], _values(when[1]))
 
 
 def _set(spec: ParameterSpec, **fields: object) -> None:

@@ -70,6 +70,7 @@ from asktell.v1 import (
 )
 
 P = ParamSpec("P")
+T = TypeVar("T")
 MessageT = TypeVar("MessageT", bound=Message)
 
 _STUDY_STATES = {
@@ -154,6 +155,24 @@ def _printable(value: object) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode()
 
 
+def members(given: Iterable[T], kind: Any, *, field: str, like: str) -> list[T]:
+    """The members of a list of some kind; InvalidArgument that names `field` for anything else, such as a member by itself.
+
+    A text or a dict can be gone through too, but nobody means its letters or keys. `like` is how to write it.
+    """
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise InvalidArgument.at(field, f"{_shown(given)}, not a list: write {like}")
+    found = list(given)
+    for index, member in enumerate(found):
+        if not isinstance(member, kind):
+            raise InvalidArgument.at(f"{field}[{index}]", f"{_shown(member)}, which cannot stand there: write {like}")
+    return found
+
+
+def _shown(value: object) -> str:
+    return f"{_printable(repr(value))[:100]} is a {type(value).__name__}"
+
+
 def pack_value(value: ParameterValue, *, field: str) -> search_space_pb2.ParameterValue:
     """A value of a parameter; InvalidArgument that names `field` for what is none."""
     try:
@@ -188,7 +207,9 @@ def unpack_value(message: search_space_pb2.ParameterValue) -> ParameterValue:
 
 
 def pack_parameters(values: Mapping[str, ParameterValue], *, field: str) -> dict[str, search_space_pb2.ParameterValue]:
-    """Values of parameters by name."""
+    """Values of parameters by name; InvalidArgument that names `field` for what is no mapping."""
+    if not isinstance(values, Mapping):
+        raise InvalidArgument.at(field, f"{_shown(values)}, not a dict of values by names of parameters")
     return {name: pack_value(value, field=f"{field}[{name}]") for name, value in values.items()}
 
 
@@ -296,6 +317,8 @@ def unpack_constraint(message: metric_pb2.OutcomeConstraint) -> OutcomeConstrain
 
 def pack_stopping_rule(rule: StoppingRule) -> stopping_pb2.StoppingRule:
     """What decides that trials may end early. The contract has a message for each kind, with the fields of the rule's own."""
+    if not isinstance(rule, StoppingRule):
+        raise InvalidArgument.at("stopping_rule", f"{_shown(rule)}, not a stopping rule")
     given = {field.name: getattr(rule, field.name) for field in fields(rule)}
     common = {field.name: given.pop(field.name) for field in fields(StoppingRule)}
     goal = common.pop("goal")

@@ -9,8 +9,9 @@ from itertools import chain, zip_longest
 import numpy as np
 
 from asktell.server.domain.errors import InvalidArgument
-from asktell.server.domain.metric import Objective
+from asktell.server.domain.metric import Objective, OutcomeConstraint
 from asktell.server.domain.policy import Candidate, Observation, Source, SuggestRequest
+from asktell.server.domain.ranking import feasible
 from asktell.server.domain.space import Parameters, ParameterValue, key
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.initial_design import first_point, fits
@@ -61,7 +62,8 @@ def credited(candidates: Iterable[Candidate], sources: Sequence[Source]) -> Iter
 def _disappointed(request: SuggestRequest, warm: Collection[Key]) -> bool:
     """Whether a point of another making is the best of an objective, though some of the sources' were tried."""
     for objective in request.objectives:
-        ranked = [key(seen.parameters) in warm for seen in _ranked(request.observations, objective)]
+        ordered = _ranked(request.observations, objective, request.outcome_constraints)
+        ranked = [key(seen.parameters) in warm for seen in ordered]
         if any(ranked) and not ranked[0]:
             return True
     return False
@@ -72,7 +74,7 @@ def _best(
 ) -> Iterator[dict[str, ParameterValue]]:
     """A source's best points for an objective, which are some way apart."""
     kept = np.zeros((0, len(request.space)))
-    for seen in _ranked(source.observations, objective):
+    for seen in _ranked(source.observations, objective, request.outcome_constraints):
         if len(kept) == MOST:
             return
         point = _completed(seen.parameters, request, encoder)
@@ -81,8 +83,12 @@ def _best(
             yield point
 
 
-def _ranked(observations: Sequence[Observation], objective: Objective) -> list[Observation]:
+def _ranked(
+    observations: Sequence[Observation], objective: Objective, constraints: Sequence[OutcomeConstraint]
+) -> list[Observation]:
+    """What was measured, the best first; of it only what is feasible, if anything is known to be."""
     told = [seen for seen, useful in zip(observations, measured(observations, (objective,)), strict=True) if useful]
+    told = [seen for seen in told if feasible(seen.metrics, constraints)] or told
     return sorted(told, key=lambda seen: (objective.loss(seen.metrics[objective.metric].value), seen.number))
 
 
