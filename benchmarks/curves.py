@@ -47,6 +47,8 @@ def draw(board: Board, suite: Suite, *, trials: int, path: Path) -> None:
             _panel(axes, board, problem, suite, trials=trials)
         for axes in panels.flat[len(board.problems) :]:
             axes.set_visible(False)
+        for axes in panels.flat[: len(board.problems)][-columns:]:
+            axes.tick_params(labelbottom=True)
         _words(figure, panels[0][0], suite, seeds=len(board.seeds))
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
