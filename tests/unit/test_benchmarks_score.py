@@ -223,6 +223,19 @@ def test_the_recorded_peers_are_scored_without_running_anything(
     assert (tmp_path / "sequential.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("suite", ["mixint", "biobj", "constrained", "conditional"])
+def test_every_kind_of_problem_has_recorded_peers_a_page_and_a_picture(
+    suite: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(suites=suite, seeds="0-4", score_only=True, output=tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "is left out" not in said
+    page = (tmp_path / f"{suite}.md").read_text(encoding="utf-8")
+    for word in ("optuna_tpe", "optuna_gp", "optuna_nsga2", "random", *SUITES[suite].problems):
+        assert f"| {word}" in page
+    assert (tmp_path / f"{suite}.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(peers="nobody", score_only=True) == 1
     assert "there is no peer 'nobody'" in capsys.readouterr().err
