@@ -17,10 +17,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.samplers import PartialFixedSampler
 from optuna.trial import TrialState as OptunaState
 
-from asktell.client import AtMost, Categorical, Client, Float, Int, Maximize, Minimize, Study, TrialState
+from asktell.client import AtMost, Categorical, Client, Float, Int, Maximize, Minimize, Study, TrialState, Unavailable
 from asktell.integrations.optuna import LINK, NUMBER, AskTellSampler
 from asktell.integrations.optuna_space import MAX_RANGES
-from tests.processes import Processes, Server
+from tests.processes import Processes, Server, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -423,6 +423,14 @@ def test_a_study_that_was_deleted_from_asktell_is_begun_anew(client, sampler):
     assert mirror(client).counts.succeeded == 7
 
 
+def reachable(client: Client) -> bool:
+    try:
+        client.list_studies()
+    except Unavailable:
+        return False
+    return True
+
+
 def test_what_a_service_out_of_reach_was_not_told_is_told_later(tmp_path, caplog):
     with Processes(tmp_path) as processes:
         server = processes.serve(str(tmp_path / "asktell.db"))
@@ -434,6 +442,7 @@ def test_what_a_service_out_of_reach_was_not_told_is_told_later(tmp_path, caplog
             study.tell(trial, 0.25)
             assert "told later" in caplog.text
             processes.again(server)
+            until(lambda: reachable(client))
             ask(study, x=X)
             found = mirror(client)
             assert (found.counts.succeeded, found.counts.active) == (2, 1)
