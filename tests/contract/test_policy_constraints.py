@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace, key
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import registry
+from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.region import Region
 
 COST = Objective("cost", Goal.MINIMIZE)
 
@@ -175,6 +178,23 @@ def test_where_no_configuration_is_allowed_there_is_no_candidate(policy, of, fix
     assert not ask(of, policy, fixed=fixed)
     seen = observed(ask(replace(of, constraints=()), "random", count=8))
     assert not ask(of, policy, fixed=fixed, observations=seen, next_number=9, count=2)
+
+
+def test_a_number_that_decides_what_is_active_moves_only_to_where_what_then_becomes_active_is_allowed_too():
+    layers, whole = Int(name="layers", low=1, high=4), range(1, 5)
+    units = [
+        Int(name=f"units_{n}", low=1, high=1000, when=Condition("layers", tuple(k for k in whole if k >= n)))
+        for n in whole
+    ]
+    thin = [f"units_{n} <= {4 + n}" for n in whole] + ["units_2 + units_3 + units_4 <= 6", "layers * units_1 <= 9"]
+    of = space(layers, *units, where=thin)
+    region = Region(Encoder.of(of))
+    rows = region.draw(np.random.default_rng(0), 64)
+    assert len(rows) == 64
+    assert region.allows(rows).all()
+    found = [Encoder.of(of).decode(row) for row in rows]
+    assert not any(broken(of, parameters) for parameters in found)
+    assert len({parameters["layers"] for parameters in found}) > 1
 
 
 def test_the_default_point_comes_first_and_what_it_leaves_open_gives_way():

@@ -9,7 +9,7 @@ what `RandomDraw` gives, are allowed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -83,6 +83,10 @@ def _product(coefficient: float, places: Sequence[int], numbers: Matrix) -> Vect
     return product
 
 
+def _places(rules: Iterable[Rule]) -> list[int]:
+    return sorted({place for rule in rules for place in rule.places})
+
+
 class Region:
     """The rows of an encoder that meet the constraints of its space."""
 
@@ -99,26 +103,44 @@ class Region:
     @cached_property
     def places(self) -> Indices:
         """The columns that constraints mention and that have a choice of values."""
-        mentioned = sorted({place for rule in self._rules for place in rule.places})
-        return np.array([place for place in mentioned if self._encoder.columns[place].size != 1], dtype=np.intp)
+        return np.array(
+            [place for place in _places(self._rules) if self._encoder.columns[place].size != 1], dtype=np.intp
+        )
 
     @cached_property
     def _effort(self) -> int:
         """How many terms are computed to repair one row once."""
-        rules = {place: [rule for rule in self._rules if place in rule.places] for place in self.places.tolist()}
+        rules = {place: self._about[place] for place in self.places.tolist()}
         terms = {place: sum(len(rule.terms) for rule in some) for place, some in rules.items()}
         return max(1, sum((len(_LEVELS) + 5 * len(some)) * terms[place] for place, some in rules.items()))
 
     @cached_property
-    def _mentioned(self) -> list[int]:
-        return sorted({place for rule in self._rules for place in rule.places})
+    def _about(self) -> dict[int, list[Rule]]:
+        """The rules that mention each column."""
+        return {place: [rule for rule in self._rules if place in rule.places] for place in self.places.tolist()}
+
+    @cached_property
+    def _deciding(self) -> Indices:
+        """The columns that decide about others' activity."""
+        return np.flatnonzero(self._encoder.parents)
 
     def allows(self, latent: Matrix) -> Mask:
         """Which latent rows (`m x d`) decode to configurations that meet all constraints (`m`)."""
-        if self.unbounded:
+        return self._met(self._rules, latent)
+
+    def _met(self, rules: Sequence[Rule], latent: Matrix) -> Mask:
+        """Which latent rows meet some of the rules. Only the columns that these look at are rounded."""
+        if not rules:
             return np.ones(len(latent), dtype=np.bool_)
-        met: Mask = self._excess(self._encoder.snap(latent)).max(axis=1) <= 0.0
+        snapped = latent.copy()
+        for place in {*_places(rules), *self._deciding.tolist()}:
+            snapped[:, place] = self._encoder.columns[place].snap(latent[:, place])
+        met: Mask = self._excess_of(rules, snapped, self._numbers(rules, snapped)).max(axis=1) <= 0.0
         return met
+
+    def _telling(self, place: int) -> Sequence[Rule]:
+        """The rules of which another may be broken when a column alone changes."""
+        return self._rules if self._encoder.parents[place] else self._about[place]
 
     def draw(self, random: np.random.Generator, count: int) -> Matrix:
         """Up to `count` latent rows that are allowed (`m x d`): as drawn if enough of those are, else also repaired and stirred. Fewer, or
@@ -161,14 +183,18 @@ class Region:
 
     def between(self, inner: Matrix, outer: Matrix, *, halvings: int = _HALVINGS) -> Matrix:
         """On the way from each of the rows `inner`, which are allowed, to `outer`, the last that is found allowed by halving. Not rounded."""
+        return self._between(self._rules, inner, outer, halvings=halvings)
+
+    def _between(self, rules: Sequence[Rule], inner: Matrix, outer: Matrix, *, halvings: int) -> Matrix:
+        """The same where only some of the rules may be broken on the way."""
         rows, length = outer.copy(), np.ones(len(outer))
-        bad = np.flatnonzero(~self.allows(rows))
+        bad = np.flatnonzero(~self._met(rules, rows))
         for _ in range(halvings):
             if not len(bad):
                 return rows
             length[bad] /= 2.0
             rows[bad] = inner[bad] + length[bad, None] * (outer[bad] - inner[bad])
-            bad = bad[~self.allows(rows[bad])]
+            bad = bad[~self._met(rules, rows[bad])]
         rows[bad] = inner[bad]
         return rows
 
@@ -201,17 +227,15 @@ class Region:
         low, high = number_range(list(self._encoder.space)[place]) or (0.0, 0.0)
         return float(max(abs(low), abs(high)))
 
-    def _numbers(self, snapped: Matrix) -> Matrix:
+    def _numbers(self, rules: Sequence[Rule], snapped: Matrix) -> Matrix:
+        """The numbers of the columns that rules mention (`m x d`), and 0 of the others."""
         numbers = np.zeros_like(snapped)
-        for place in self._mentioned:
+        for place in _places(rules):
             numbers[:, place] = self._encoder.columns[place].numbers(snapped[:, place])
         return numbers
 
-    def _excess(self, snapped: Matrix) -> Matrix:
-        """How much each rule is broken (`m x r`); one that mentions what is inactive is not."""
-        return self._excess_of(self._rules, snapped, self._numbers(snapped))
-
     def _excess_of(self, rules: Sequence[Rule], snapped: Matrix, numbers: Matrix) -> Matrix:
+        """How much each rule is broken (`m x r`); one that mentions what is inactive is not."""
         excess = np.stack([rule.excess(numbers) for rule in rules], axis=1)
         if self._encoder.conditional:
             active = self._encoder.activity(snapped)
@@ -221,8 +245,8 @@ class Region:
 
     def _moved(self, rows: Matrix, place: int) -> Matrix:
         """The rows, each with the column's value by which constraints are broken least: of several the nearest."""
-        numbers, codes = self._numbers(rows), self._encoder.columns[place]
-        rules = [rule for rule in self._rules if place in rule.places]
+        rules, codes = self._about[place], self._encoder.columns[place]
+        numbers = self._numbers(rules, rows)
         options = self._options(rows, numbers, rules, place)
         many = options.shape[1]
         varied, numbers = np.repeat(rows, many, axis=0), np.repeat(numbers, many, axis=0)
@@ -256,7 +280,8 @@ class Region:
             for place in random.permutation(self.places):
                 tried = rows.copy()
                 tried[:, place] = self._encoder.columns[place].draw(random.random(len(rows)))
-                rows = self._encoder.snap(self.between(rows, tried, halvings=_STIR_HALVINGS))
+                rows = self._between(self._telling(int(place)), rows, tried, halvings=_STIR_HALVINGS)
+                rows[:, place] = self._encoder.columns[place].snap(rows[:, place])
             one, other = random.integers(len(rows), size=(2, len(rows)))
             difference = (rows[one] - rows[other]) * random.uniform(-1.0, 1.0, (len(rows), 1))
             moved = np.clip(rows + difference, 0.0, 1.0)
@@ -268,8 +293,9 @@ class Region:
     def _stepped(self, rows: Matrix, free: Mask) -> Matrix:
         """The rows after a Newton step towards the boundary of the constraint that each breaks most."""
         snapped = self._encoder.snap(rows)
-        excess = self._excess(snapped)
-        worst, numbers = excess.argmax(axis=1), self._numbers(snapped)
+        numbers = self._numbers(self._rules, snapped)
+        excess = self._excess_of(self._rules, snapped, numbers)
+        worst = excess.argmax(axis=1)
         slopes = np.zeros_like(rows)
         for index, rule in enumerate(self._rules):
             chosen = np.flatnonzero(worst == index)
