@@ -24,7 +24,7 @@ def test_constraints_and_references_are_created_shown_and_read_back(client: Clie
     goals = ["--minimize", "loss=2.5", "--maximize", "speed", "--at-most", "latency_ms=50", "--at-least", "recall=0.9"]
     study("create", "bounded", *SPACE, *goals, "--noisy")
     shown = study("show", "bounded")
-    assert "minimize loss (from 2.5), maximize speed" in shown
+    assert "minimize loss (reference 2.5), maximize speed" in shown
     assert "latency_ms <= 50, recall >= 0.9" in shown
     document = tmp_path / "study.json"
     document.write_text(study("show", "bounded", "--json"))
@@ -232,6 +232,25 @@ def test_the_best_of_a_study_without_success_is_an_empty_list_or_an_error(study)
     study("create", "new", "--bool", "a", "--minimize", "loss")
     assert json.loads(study("best", "new", "--json")) == []
     assert study("best", "new", status=1) == "asktell: no trial of new has succeeded yet\n"
+
+
+def test_a_study_without_a_feasible_trial_says_which_bounds_are_not_kept(client: Client, study) -> None:
+    study("create", "bounded", "--float", "x=0:1", "--minimize", "loss", "--at-most", "latency_ms=50")
+    study("enqueue", "bounded", "--finished", "x=0.5", "loss=1", "latency_ms=60")
+    study("enqueue", "bounded", "--finished", "x=0.6", "loss=1")
+    message = (
+        "asktell: bounded has no best trial yet: none of 2 that succeeded is known to be feasible: latency_ms <= 50\n"
+    )
+    assert study("best", "bounded", status=1) == message
+    assert study("predict", "bounded", "--like", "best", status=1) == message
+    assert json.loads(study("best", "bounded", "--json")) == []
+
+
+def test_objectives_come_before_other_metrics_in_tables_and_files(client: Client, study) -> None:
+    study("create", "ordered", "--float", "x=0:1", "--minimize", "loss")
+    study("enqueue", "ordered", "--finished", "x=0.5", "accuracy=0.5", "loss=1", "a=2")
+    assert "trial 1: loss = 1, a = 2, accuracy = 0.5" in study("best", "ordered")
+    assert study("export", "ordered", "--format", "csv").startswith("number,state,x,loss,a,accuracy,")
 
 
 def test_a_pareto_front_is_shown_as_a_table(client: Client, study) -> None:

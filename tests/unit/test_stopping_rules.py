@@ -118,6 +118,11 @@ def test_of_those_that_came_to_a_rung_the_best_third_go_on() -> None:
     assert why == "of 9 trials at rung 3 the best 3 go on, and 3 are better than this trial, whose best there is 0.35"
 
 
+def test_a_rung_of_few_trials_is_told_of_in_the_singular() -> None:
+    why = judge(request(SuccessiveHalving(), {**flat(0.1, 0.2, steps=3), 9: [0.9, 0.9, 0.15]}, 9))
+    assert why == "of 3 trials at rung 3 the best goes on, and 1 is better than this trial, whose best there is 0.15"
+
+
 def test_nobody_is_judged_below_the_first_rung() -> None:
     curves = {**flat(0.1, 0.1, 0.1, steps=9), 4: [0.9, 0.9]}
     assert judge(request(SuccessiveHalving(min_step=3), curves, 4)) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -12,8 +12,9 @@ from typing import Any, BinaryIO, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from asktell.cli import tables
 from asktell.cli.document import number, time
-from asktell.client import Study, TrialRecord
+from asktell.client import Study, StudyRecord, TrialRecord
 from asktell.client.archive import OnProgress
 
 Format = Literal["jsonl", "csv"]
@@ -48,12 +49,12 @@ def progress_bar(what: str) -> Iterator[OnProgress]:
 def _table(study: Study) -> tuple[int, bytes]:
     trials = [trial.record for trial in study.list_trials()]
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(_rows([parameter.name for parameter in study.parameters], trials))
+    csv.writer(text).writerows(_rows(study.record, trials))
     return len(trials), text.getvalue().encode()
 
 
-def _rows(names: list[str], trials: list[TrialRecord]) -> Iterator[list[Any]]:
-    metrics = _distinct(name for trial in trials for name in trial.metrics)
+def _rows(study: StudyRecord, trials: list[TrialRecord]) -> Iterator[list[Any]]:
+    names, metrics = [parameter.name for parameter in study.parameters], tables.metric_names(trials, study)
     errors = [f"{name} standard error" for name in metrics]
     yield ["number", "state", *names, *metrics, *errors, "message", *_TIMES]
     for trial in trials:
@@ -67,7 +68,3 @@ def _rows(names: list[str], trials: list[TrialRecord]) -> Iterator[list[Any]]:
             trial.message,
             *(time(getattr(trial, name)) for name in _TIMES),
         ]
-
-
-def _distinct(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))

@@ -209,7 +209,7 @@ def _start(study: Study, like: str) -> Trial:
         raise Unreadable(f"--like {like}: expected a trial's number, or best")
     optimal = study.optimal_trials()
     if not optimal:
-        raise Refused(f"no trial of {study.id} has succeeded yet")
+        raise Refused(tables.no_best(study.record))
     return optimal[0]
 
 

@@ -131,7 +131,7 @@ def show(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) ->
 def best(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) -> None:
     """Show the best trial, or the Pareto front of several objectives, the best of the first objective first, and its hypervolume.
 
-    With `--json`, a list of trials: empty while none has succeeded, one with one objective.
+    With `--json`, a list of trials: empty while there is no best, one with one objective.
 
     For example: `asktell study best digits --json | jq '.[0].parameters'`
 
@@ -146,7 +146,7 @@ def best(name: str, /, *, service: Service = ANYWHERE, as_json: Json = False) ->
     if as_json:
         _print_json([document.of_trial(record) for record in optimal])
     elif not optimal:
-        raise Refused(f"no trial of {name} has succeeded yet")
+        raise Refused(tables.no_best(study.record))
     elif len(study.objectives) == 1:
         tables.show(tables.best(optimal[0], study.record))
     else:

@@ -88,7 +88,7 @@ def objectives(record: StudyRecord) -> str:
 
 
 def _objective(objective: Objective) -> str:
-    reference = "" if objective.reference is None else f" (from {objective.reference:.6g})"
+    reference = "" if objective.reference is None else f" (reference {objective.reference:.6g})"
     return f"{objective.goal} {objective.metric}{reference}"
 
 
@@ -189,7 +189,7 @@ def trials(
 
 def _trials(records: Sequence[TrialRecord], study: StudyRecord, *, title: str | None, folded: bool) -> Table:
     parameters = [parameter.name for parameter in study.parameters]
-    metrics = _metric_names(records, study)
+    metrics = metric_names(records, study)
     messages = not folded and any(record.message for record in records)
     last = ["parameters"] if folded else [*parameters, *(["message"] if messages else [])]
     table = _table("trial", "state", *metrics, *last)
@@ -218,7 +218,8 @@ def _folded(record: TrialRecord, names: Sequence[str]) -> Text:
     return text.append(f"\n{gist(record.message)}", style="red") if record.message else text
 
 
-def _metric_names(records: Iterable[TrialRecord], study: StudyRecord) -> list[str]:
+def metric_names(records: Iterable[TrialRecord], study: StudyRecord) -> list[str]:
+    """The metrics that were told: objectives in the study's order, then the others by name."""
     wanted = [objective.metric for objective in study.objectives]
     others = {name for record in records for name in record.metrics} - set(wanted)
     return [*wanted, *sorted(others)]
@@ -230,8 +231,19 @@ def best(record: TrialRecord, study: StudyRecord) -> RenderableType:
     for parameter in study.parameters:
         if parameter.name in record.parameters:
             table.add_row(parameter.name, Text(value(record.parameters[parameter.name])))
-    numbers = ", ".join(f"{name} = {metric(each)}" for name, each in record.metrics.items())
+    numbers = ", ".join(f"{name} = {metric(record.metrics[name])}" for name in metric_names([record], study))
     return Group(Text(f"trial {record.number}: {numbers}", style="bold"), table)
+
+
+def no_best(study: StudyRecord) -> str:
+    """Why a study has no best trial yet."""
+    succeeded = study.counts.succeeded
+    name = study.name.rpartition("/")[2]
+    if not succeeded:
+        return f"no trial of {name} has succeeded yet"
+    bounds = ", ".join(map(constraint, study.outcome_constraints))
+    lacking = f"is known to be feasible: {bounds}" if bounds else "has finite objectives"
+    return f"{name} has no best trial yet: none of {succeeded} that succeeded {lacking}"
 
 
 def hypervolume(found: Hypervolume, study: StudyRecord) -> Text:

@@ -143,7 +143,7 @@ def create_study(project: str, study_id: str, new: NewStudy) -> Call[StudyRecord
             )
         ],
         noisy=new.noisy,
-        warm_start=wire.members(new.warm_start, str, field="warm_start", like='["id-of-a-study"]'),
+        warm_start=wire.members(new.warm_start, str, field="warm_start", like='["last-month"]'),
         stopping_rule=None if new.stopping_rule is None else wire.pack_stopping_rule(new.stopping_rule),
         policy=new.policy,
         seed=new.seed,

@@ -67,8 +67,9 @@ def _halved(request: StopRequest, others: Mapping[int, Curve], *, first: int, fa
     places = max((len(arrived) + 1) // factor, 1)
     if better < places:
         return None
+    kept, ahead = "the best goes" if places == 1 else f"the best {places} go", "is" if better == 1 else "are"
     return (
-        f"of {len(arrived) + 1} trials at rung {rung} the best {places} go on, and {better} are better than this trial,"
+        f"of {len(arrived) + 1} trials at rung {rung} {kept} on, and {better} {ahead} better than this trial,"
         f" whose best there is {request.shown(own)}"
     )
 
