@@ -10,7 +10,7 @@ flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 .PHONY: help env demo test test-slow chaos bench bench-peers bench-latency bench-service bench-ablation bench-methods bench-speculation bench-stopping bench-transfer check format proto lock clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 env: $(STAMP) ## Create .venv with everything, pinned by constraints.txt
 

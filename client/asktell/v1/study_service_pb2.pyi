@@ -235,7 +235,8 @@ class StudySpec(_message.Message):
     def warm_start(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Ids of earlier studies of the project to start from, the most alike first: at most 10, which share a parameter and an objective's
         metric with this one. What they found is tried early, and counts in the model as far as it explains this study's own results. `gp` and
-        `auto` make use of them. A source that is deleted later is done without, and each trial's origin says so.
+        `auto` make use of them, `gp-botorch` only tries their best points. A source that is deleted later is done without, and each trial's
+        origin says so.
         """
 
     def __init__(

@@ -357,7 +357,7 @@ class Origin(_message.Message):
     """For a person to read: why it was this policy, where the study left the choice to `auto`, and which earlier studies it starts from."""
     @_builtins.property
     def predictions(self) -> _containers.MessageMap[_builtins.str, Global___PredictedMetric]:
-        """What the surrogate expected of the objectives, in their own units."""
+        """What the surrogate expected of the objectives and of metrics that outcome constraints bound, in their own units."""
 
     @_builtins.property
     def compute_duration(self) -> _duration_pb2.Duration:
