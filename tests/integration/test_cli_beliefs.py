@@ -186,6 +186,11 @@ def test_a_finished_trial_can_be_typed(client: Client, study) -> None:
         ((*ADAM, "loss=0.5"), 2, "loss is no parameter of the study; there are: rate,"),
         ((*ADAM[1:], "rate=7"), 1, "asktell: rate 7.0 is outside"),
         (("--finished", *ADAM), 1, "loss is an objective and missing; given: none"),
+        (
+            ("--finished", "last.csv"),
+            2,
+            "'last.csv': expected NAME=VALUE, such as learning_rate=0.01; a file is given as --file",
+        ),
         (("--file", "nowhere.csv"), 2, "nowhere.csv: No such file or directory"),
     ],
 )

@@ -109,7 +109,8 @@ class Reader:
 def _assignment(text: str) -> tuple[str, str]:
     name, equals, rest = text.partition("=")
     if not (name.strip() and equals and rest.strip()):
-        raise Unreadable(f"{text!r}: expected NAME=VALUE, such as learning_rate=0.01")
+        instead = f"; a file is given as --file {text}" if Path(text).suffix in {".csv", ".json", ".jsonl"} else ""
+        raise Unreadable(f"{text!r}: expected NAME=VALUE, such as learning_rate=0.01{instead}")
     return name.strip(), rest.strip()
 
 
