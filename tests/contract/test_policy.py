@@ -594,6 +594,7 @@ ODDITIES = {
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @pytest.mark.parametrize("oddity", ODDITIES.values(), ids=ODDITIES)
 def test_the_strange_studies_are_as_strange_as_they_should_be(oddity):
     """Each oddity is among them, most in a request that takes a model."""
