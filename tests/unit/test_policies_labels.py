@@ -82,3 +82,11 @@ def test_a_scalarisation_prefers_what_dominates():
     for weight in (0.0, 0.3, 1.0):
         values = scalarise(units, np.array([weight, 1 - weight]))
         assert values[0] <= values[2] <= values[1]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_the_largest_numbers_there_are_have_finite_predictions(count):
+    told = [observation(number, cost=1.7e308) for number in range(count)]
+    predicted = make_labels(told, [COST]).prediction(0.0, 1.0)
+    assert predicted.mean == 1.7e308
+    assert math.isfinite(predicted.standard_deviation)

@@ -249,7 +249,8 @@ def _warped(
 ) -> tuple[Warp, Vector]:
     losses = np.array([objective.loss(seen.metrics[objective.metric].value) for seen in _those(observations, useful)])
     spared = losses[feasible[useful]]
-    return Warp.fitted(losses, shape, least=float(np.median(spared)) if len(spared) else -math.inf)
+    # Halved, because the median may add two numbers whose sum is infinite.
+    return Warp.fitted(losses, shape, least=2.0 * float(np.median(spared / 2.0)) if len(spared) else -math.inf)
 
 
 def _those(observations: Sequence[Observation], which: Mask) -> list[Observation]:
