@@ -91,6 +91,12 @@ def test_an_int_spec_refuses_a_real_bound():
         Int("n", 1, 2.5)
 
 
+def test_metrics_are_read_in_the_order_of_their_names():
+    names = [f"metric_{number}" for number in range(20)]
+    packed = wire.pack_measurement(1, {name: MetricValue(1.0) for name in reversed(names)})
+    assert list(wire.unpack_measurement(packed).metrics) == sorted(names)
+
+
 def test_a_kind_of_a_newer_service_is_named():
     with pytest.raises(InvalidArgument, match="novel"):
         wire.unpack_spec(search_space_pb2.ParameterSpec(name="novel"))

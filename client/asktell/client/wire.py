@@ -361,8 +361,9 @@ def pack_metrics(metrics: Mapping[str, MetricValue]) -> dict[str, metric_pb2.Met
 
 
 def unpack_metrics(metrics: Mapping[str, metric_pb2.MetricValue]) -> dict[str, MetricValue]:
-    """Values of metrics by name."""
-    return {name: MetricValue(metric.value, _optional(metric, "standard_error")) for name, metric in metrics.items()}
+    """Values of metrics in the order of their names: a map's own order changes from message to message."""
+    found = {name: metrics[name] for name in sorted(metrics)}
+    return {name: MetricValue(metric.value, _optional(metric, "standard_error")) for name, metric in found.items()}
 
 
 def pack_measurement(step: int, metrics: Mapping[str, MetricValue]) -> metric_pb2.Measurement:
