@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asktell.server.domain.constraints import InputConstraint
+from asktell.server.domain.errors import FailedPrecondition
 from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace
 from asktell.server.domain.stopping import (
@@ -176,3 +177,11 @@ def test_the_text_is_strict_json_with_a_version():
 def test_a_document_of_another_version_is_refused_by_name():
     with pytest.raises(encoding.UnknownEncoding, match="version 2"):
         encoding.unpack_notes('[2,{"a":"b"}]')
+
+
+def test_a_study_that_an_earlier_version_wrote_is_refused_with_what_to_do():
+    study = StudySpec(space=SearchSpace((Bool(name="flag"),)), objectives=(Objective("loss", Goal.MINIMIZE),))
+    spec = json.loads(encoding.pack_spec(study))
+    del spec[1]["input_constraints"]
+    with pytest.raises(FailedPrecondition, match="no 'input_constraints': an earlier asktell wrote it; export"):
+        encoding.unpack_spec(json.dumps(spec))

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from asktell.server.domain.constraints import InputConstraint
+from asktell.server.domain.errors import FailedPrecondition
 from asktell.server.domain.metric import Goal, Metrics, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.space import (
     Bool,
@@ -170,7 +171,15 @@ def pack_spec(spec: StudySpec) -> str:
 @lru_cache(maxsize=256)
 def unpack_spec(text: str) -> StudySpec:
     """Equal texts share one value: a spec hardly ever changes, may be large, and is read by every call."""
-    content = _load(text)
+    try:
+        return _read_spec(_load(text))
+    except KeyError as error:
+        raise FailedPrecondition(
+            f"a study in the database has no {error}: an earlier asktell wrote it; export it with that one and import the file"
+        ) from error
+
+
+def _read_spec(content: Mapping[str, Any]) -> StudySpec:
     return StudySpec(
         space=SearchSpace(
             tuple(_read_parameter(parameter) for parameter in content["parameters"]),
