@@ -130,15 +130,13 @@ def main(  # noqa: PLR0913 - one keyword for each option.
     output: Annotated[Path, Parameter(show_default=False)] = HERE / "out",
     environments: Path = Path(".peers"),
 ) -> int:
-    """Run asktell and its peers on the problem set, print tables, and draw the curves.
-
-    What was run is not run again. The recorded runs of all peers are scored, whichever `peers` are run here.
+    """Run asktell and its peers, print tables, draw curves. What was run is not run again; all peers' recorded runs are scored.
 
     Parameters
     ----------
     suites
         What to run, of sequential (one worker), parallel (eight workers), cliffs, outside (problems outside the public set), mixint, biobj,
-        constrained (COCO's suites with integers, two objectives, constraints), and conditional (conditional parameters).
+        constrained (COCO's, with integers, two objectives, constraints), and conditional (conditional parameters).
     peers
         Who is run, where the library is installed; `make bench-peers` installs them.
     problems
@@ -176,13 +174,13 @@ def main(  # noqa: PLR0913 - one keyword for each option.
     except KeyboardInterrupt:
         console.print("Interrupted; the same command goes on with the run that was under way.")
         return 130
-    for failure in failures:
-        _complain(failure)
+    _complain(*failures)
     return 1 if failures else 0
 
 
-def _complain(text: str) -> None:
-    Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+def _complain(*texts: str) -> None:
+    for text in texts:
+        Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def _narrowed(suites: str, problems: str, trials: int | None, *, full: bool) -> Iterator[Suite]:
