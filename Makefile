@@ -25,8 +25,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: env ## Tune a small network on handwritten digits with two worker processes
 	$(BIN)/python -m examples.digits.demo
 
-test: env ## Run all tests
-	$(BIN)/python -m pytest -m "not slow and not chaos"
+# One file's tests stay together: they share servers. More processes than cores make tests wait for each other.
+TEST_JOBS ?= 2
+test: env ## Run all tests, in two processes (TEST_JOBS=4: in four)
+	$(BIN)/python -m pytest -m "not slow and not chaos" -n $(TEST_JOBS) --dist loadfile
 
 test-slow: env ## Run the long matrices
 	$(BIN)/python -m pytest -m slow

@@ -51,5 +51,5 @@ def test_what_is_told_to_stop_ends_there_and_the_worker_goes_on(server: Server, 
         found = [study.get_trial(number) for number in (1, 2, 3)]
     assert [trial.state for trial in found] == [TrialState.SUCCEEDED, TrialState.STOPPED, TrialState.STOPPED]
     assert [len(trial.measurements) for trial in found] == [9, 3, 3]
-    assert found[2].message.startswith("of 3 trials at rung 3 the best 1 go on")
+    assert found[2].message.startswith("of 3 trials at rung 3 the best goes on")
     assert found[2].metrics["loss"].value == 3.0
