@@ -55,3 +55,11 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     """Starts servers and workers, and ends them all."""
     with Processes(tmp_path) as started:
         yield started
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A report that can be sent from one of the tests' processes to the other, whatever was logged: some tests log lone surrogates."""
+    report = yield
+    report.sections = [(title, text.encode("utf-8", "backslashreplace").decode()) for title, text in report.sections]
+    return report
