@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from asktell.server.domain.constraints import InputConstraint
 from asktell.server.domain.errors import FailedPrecondition
+from asktell.server.domain.fidelity import Fidelity
 from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace
 from asktell.server.domain.stopping import (
@@ -155,6 +156,7 @@ stopping_rules = st.builds(
         warm_start=st.lists(st.from_regex(r"[a-z][a-z0-9_.-]{0,9}", fullmatch=True), max_size=3, unique=True).map(
             tuple
         ),
+        fidelity=st.none() | st.builds(Fidelity, parameter=names, reduction_factor=st.integers(2, 1_000)),
         policy=texts,
         seed=st.none() | integers,
         lease_duration=durations,

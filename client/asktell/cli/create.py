@@ -15,7 +15,7 @@ from asktell.cli import dials, specfile
 from asktell.cli.dials import Unreadable
 from asktell.cli.document import Draft
 from asktell.cli.failure import Refused
-from asktell.client import AtLeast, AtMost, Client, InvalidArgument, Maximize, Minimize, Study
+from asktell.client import AtLeast, AtMost, Client, Fidelity, InvalidArgument, Maximize, Minimize, Study
 from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec
 from asktell.client.stopping import STOPPING_RULES, StoppingRule
 
@@ -162,6 +162,13 @@ class Settings:
             " `percentile:percentile=25,warmup_steps=3`, `hyperband:max_step=81`, `median:metric=validation_loss,goal=minimize`."
         ),
     ] = None
+    fidelity: Annotated[
+        str | None,
+        _help(
+            "The parameter that makes trials cheaper, as `epochs` or `epochs:3`: all start with few epochs, and of those that come to a"
+            " rung the best third go on to three times as many."
+        ),
+    ] = None
     noisy: Annotated[bool, _help("The same parameters give another result each time.")] = False
     warm_start: Annotated[
         Texts,
@@ -186,6 +193,10 @@ class Settings:
     def stopping_rule(self) -> StoppingRule | None:
         """The stopping rule, or Unreadable."""
         return None if self.stopping is None else dials.read_stopping_rule(self.stopping)
+
+    def raised(self) -> Fidelity | None:
+        """The fidelity, or Unreadable."""
+        return None if self.fidelity is None else dials.read_fidelity(self.fidelity)
 
     def labels(self) -> dict[str, str]:
         """The notes, or Unreadable."""
@@ -213,6 +224,7 @@ class Order:
                 objectives=(*draft.objectives, *self.goals.objectives()),
                 outcome_constraints=(*draft.outcome_constraints, *self.goals.constraints()),
                 stopping_rule=self.settings.stopping_rule() or draft.stopping_rule,
+                fidelity=self.settings.raised() or draft.fidelity,
                 budget=replace(draft.budget, **self.limits.given()),
                 labels={**draft.labels, **self.settings.labels()},
                 settings={**draft.settings, **self.settings.given()},
@@ -231,6 +243,7 @@ def create(client: Client, draft: Draft, *, name: str) -> Study:
             objectives=draft.objectives,
             outcome_constraints=draft.outcome_constraints,
             stopping_rule=draft.stopping_rule,
+            fidelity=draft.fidelity,
             max_trials=budget.max_trials,
             max_duration=budget.max_duration,
             max_failures=budget.max_failures,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from asktell.cli import document
-from asktell.client import Bool, Categorical, Float, Int, Ordinal
+from asktell.client import Bool, Categorical, Fidelity, Float, Int, Ordinal
 from asktell.client.spec import ParameterSpec, ParameterValue, When
 from asktell.client.stopping import StoppingRule
 
@@ -47,6 +47,7 @@ class Dial:
 
 
 STOPPING_EXAMPLE = "KIND or KIND:OPTION=VALUE,..., such as median or percentile:percentile=25,warmup_steps=3"
+FIDELITY_EXAMPLE = "NAME or NAME:FACTOR, such as epochs or epochs:3"
 EXAMPLES = {
     "--float": "NAME=LOW:HIGH, with :log or :STEP after it if wanted, such as learning_rate=1e-5:1e-1:log",
     "--int": "NAME=LOW:HIGH, with :log or :STEP after it if wanted, such as layers=1:4",
@@ -65,6 +66,18 @@ def read_stopping_rule(text: str) -> StoppingRule:
         return document.stopping_rule({"kind": kind.strip().replace("-", "_"), **members})
     except ValueError as error:
         raise Unreadable(f"--stopping {text!r}: {error}; expected {STOPPING_EXAMPLE}") from error
+
+
+def read_fidelity(text: str) -> Fidelity:
+    """Return the fidelity that `--fidelity` describes, such as `epochs:3`, or raise Unreadable."""
+    # A name may have colons; what follows the last one is the factor if it is a number.
+    parameter, colon, factor = text.rpartition(":")
+    if not (colon and factor.strip().isdecimal()):
+        parameter, factor = text, ""
+    if not parameter.strip():
+        raise Unreadable(f"--fidelity {text!r}: it names no parameter; expected {FIDELITY_EXAMPLE}")
+    name = parameter.strip()
+    return Fidelity(name, reduction_factor=int(factor)) if factor else Fidelity(name)
 
 
 def read(flag: str, text: str) -> ParameterSpec:

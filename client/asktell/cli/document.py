@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from asktell.client import AtLeast, AtMost, Bool, Categorical, Float, Int, Maximize, Minimize, Ordinal
+from asktell.client import AtLeast, AtMost, Bool, Categorical, Fidelity, Float, Int, Maximize, Minimize, Ordinal
 from asktell.client.spec import NO_DEFAULT, Objective, OutcomeConstraint, ParameterSpec
 from asktell.client.stopping import STOPPING_RULES, StoppingRule
 from asktell.client.values import Budget, MetricValue, StudyRecord, TrialRecord
@@ -43,6 +43,7 @@ class Draft:
     objectives: tuple[Objective, ...] = ()
     outcome_constraints: tuple[OutcomeConstraint, ...] = ()
     stopping_rule: StoppingRule | None = None
+    fidelity: Fidelity | None = None
     budget: Budget = field(default_factory=Budget)
     labels: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -62,6 +63,7 @@ def of_study(record: StudyRecord) -> Document:
         "noisy": record.noisy,
         "warm_start": list(record.warm_start),
         "stopping_rule": None if record.stopping_rule is None else of_stopping_rule(record.stopping_rule),
+        "fidelity": None if record.fidelity is None else asdict(record.fidelity),
         "policy": record.policy,
         "seed": record.seed,
         "lease_duration": _seconds(record.lease_duration),
@@ -182,6 +184,7 @@ def draft(document: Any) -> Draft:
         "objectives",
         "outcome_constraints",
         "stopping_rule",
+        "fidelity",
         "budget",
         "labels",
         "counts",
@@ -192,7 +195,7 @@ def draft(document: Any) -> Draft:
     parameters = _list("parameters", members.get("parameters"))
     objectives = _list("objectives", members.get("objectives"))
     bounds = _list("outcome_constraints", members.get("outcome_constraints"))
-    rule = members.get("stopping_rule")
+    rule, dial = members.get("stopping_rule"), members.get("fidelity")
     return Draft(
         name=str(members.get("name", "")),
         parameters=tuple(_at(f"parameters[{place}]", parameter, each) for place, each in enumerate(parameters)),
@@ -205,6 +208,7 @@ def draft(document: Any) -> Draft:
             _at(f"outcome_constraints[{place}]", constraint, each) for place, each in enumerate(bounds)
         ),
         stopping_rule=None if rule is None else _at("stopping_rule", stopping_rule, rule),
+        fidelity=None if dial is None else _at("fidelity", fidelity, dial),
         budget=_at("budget", _budget, members.get("budget") or {}),
         labels=_members("labels", members.get("labels") or {}),
         settings={name: members[name] for name in _SETTINGS if members.get(name) is not None},
@@ -282,6 +286,16 @@ def stopping_rule(document: Any) -> StoppingRule:
         return STOPPING_RULES[kind_name](**members)
     except TypeError as error:
         raise ValueError(f"{kind_name}: {_plain(error)}") from error
+
+
+def fidelity(document: Any) -> Fidelity:
+    """Return the fidelity that a document describes, or raise ValueError."""
+    members = _members("it", document)
+    _no_others("it", members, {"parameter", "reduction_factor"})
+    parameter, factor = members.get("parameter"), members.get("reduction_factor", Fidelity("").reduction_factor)
+    if not isinstance(parameter, str) or isinstance(factor, bool) or not isinstance(factor, int):
+        raise ValueError('a fidelity is written as {"parameter": "epochs", "reduction_factor": 3}')
+    return Fidelity(parameter, reduction_factor=factor)
 
 
 def _finite(name: str, value: Any) -> float:

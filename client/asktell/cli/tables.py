@@ -17,6 +17,7 @@ from asktell.cli import document
 from asktell.client import (
     AtMost,
     Categorical,
+    Fidelity,
     Float,
     Hypervolume,
     Int,
@@ -105,6 +106,11 @@ def stopping_rule(rule: StoppingRule) -> str:
     return f"{kind}: {given}" if given else kind
 
 
+def fidelity(raised: Fidelity) -> str:
+    """Such as `epochs, by rungs: the best 1/3 of each go on`."""
+    return f"{raised.parameter}, by rungs: the best 1/{raised.reduction_factor} of each go on"
+
+
 def heading(record: StudyRecord) -> Table:
     """What a study is, in pairs of word and value."""
     budget = record.budget
@@ -122,6 +128,7 @@ def heading(record: StudyRecord) -> Table:
         "feasible if": ", ".join(map(constraint, record.outcome_constraints)),
         "results": "noisy" if record.noisy else "",
         "stops": "" if record.stopping_rule is None else stopping_rule(record.stopping_rule),
+        "raises": "" if record.fidelity is None else fidelity(record.fidelity),
         "starts from": ", ".join(record.warm_start),
         "policy": f"{record.policy}, seed {record.seed}",
         "budget": ", ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None) or "unlimited",

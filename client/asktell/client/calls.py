@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from asktell.client import outcomes, wire
 from asktell.client.archive import File
 from asktell.client.claim import Claim
-from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec, ParameterValue
+from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, ParameterValue
 from asktell.client.stopping import StoppingRule
 from asktell.client.values import (
     Answer,
@@ -114,6 +114,7 @@ class NewStudy:
     noisy: bool
     warm_start: Sequence[str]
     stopping_rule: StoppingRule | None
+    fidelity: Fidelity | None
     policy: str
     seed: int | None
     budget: Budget
@@ -145,6 +146,7 @@ def create_study(project: str, study_id: str, new: NewStudy) -> Call[StudyRecord
         noisy=new.noisy,
         warm_start=wire.members(new.warm_start, str, field="warm_start", like='["last-month"]'),
         stopping_rule=None if new.stopping_rule is None else wire.pack_stopping_rule(new.stopping_rule),
+        fidelity=None if new.fidelity is None else wire.pack_fidelity(new.fidelity),
         policy=new.policy,
         seed=new.seed,
         lease_duration=wire.pack_duration(new.lease_duration, field="lease_duration"),

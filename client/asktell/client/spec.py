@@ -174,6 +174,19 @@ class AtLeast:
 OutcomeConstraint: TypeAlias = AtMost | AtLeast
 
 
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """The parameter that makes a trial cheaper, such as `"epochs"`: a Float or Int whose range is above 0.
+
+    New configurations start at its lowest rung; of those that ended at a rung the best `1 / reduction_factor` go on to the next one. The
+    rungs are the parameter's highest value, divided by the factor again and again, down to its lowest.
+    """
+
+    parameter: str
+    _: KW_ONLY
+    reduction_factor: int = 3
+
+
 def plain(value: Any) -> ParameterValue:
     """The value as one of the five kinds; numpy's scalars and zero-dimensional tensors become Python's. TypeError for anything else."""
     match value:

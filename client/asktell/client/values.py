@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Final, Generic, Literal, SupportsFloat, TypeAlias, TypeVar
 
-from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec, ParameterValue
+from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, ParameterValue
 from asktell.client.stopping import StoppingRule
 
 TrialT = TypeVar("TrialT")
@@ -244,6 +244,7 @@ class StudyRecord:
     noisy: bool
     warm_start: tuple[str, ...]
     stopping_rule: StoppingRule | None
+    fidelity: Fidelity | None
     policy: str
     seed: int | None
     lease_duration: timedelta | None

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from asktell.client.claim import Claim
 from asktell.client.errors import FailedPrecondition, NotFound
-from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec, ParameterValue
+from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, ParameterValue
 from asktell.client.stopping import StoppingRule
 from asktell.client.values import (
     KEEP,
@@ -92,6 +92,11 @@ class StudyView:
     def stopping_rule(self) -> StoppingRule | None:
         """What decides that trials may end early; None if nothing does."""
         return self._record.stopping_rule
+
+    @property
+    def fidelity(self) -> Fidelity | None:
+        """The parameter that is raised by rungs; None if there is none."""
+        return self._record.fidelity
 
     @property
     def policy(self) -> str:

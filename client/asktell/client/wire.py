@@ -21,6 +21,7 @@ from asktell.client.spec import (
     Categorical,
     Condition,
     Default,
+    Fidelity,
     Float,
     Int,
     Maximize,
@@ -315,6 +316,23 @@ def unpack_constraint(message: metric_pb2.OutcomeConstraint) -> OutcomeConstrain
     return (AtMost if above else AtLeast)(message.metric, message.bound)
 
 
+def pack_fidelity(fidelity: Fidelity) -> study_service_pb2.Fidelity:
+    """The parameter that is raised by rungs."""
+    if not isinstance(fidelity, Fidelity):
+        raise InvalidArgument.at("fidelity", f"{_shown(fidelity)}, not a Fidelity: write Fidelity('epochs')")
+    return build_at(
+        "fidelity",
+        study_service_pb2.Fidelity,
+        parameter=fidelity.parameter,
+        reduction_factor=fidelity.reduction_factor,
+    )
+
+
+def unpack_fidelity(message: study_service_pb2.Fidelity) -> Fidelity:
+    """The parameter that is raised by rungs."""
+    return Fidelity(message.parameter, reduction_factor=message.reduction_factor)
+
+
 def pack_stopping_rule(rule: StoppingRule) -> stopping_pb2.StoppingRule:
     """What decides that trials may end early. The contract has a message for each kind, with the fields of the rule's own."""
     if not isinstance(rule, StoppingRule):
@@ -439,6 +457,7 @@ def unpack_study(message: study_service_pb2.Study) -> StudyRecord:
         noisy=spec.noisy,
         warm_start=tuple(spec.warm_start),
         stopping_rule=unpack_stopping_rule(spec.stopping_rule),
+        fidelity=unpack_fidelity(spec.fidelity) if spec.HasField("fidelity") else None,
         policy=spec.policy,
         seed=_optional(spec, "seed"),
         lease_duration=_duration(spec, "lease_duration"),

@@ -181,6 +181,7 @@ class StudySpec(_message.Message):
     NOISY_FIELD_NUMBER: _builtins.int
     STOPPING_RULE_FIELD_NUMBER: _builtins.int
     WARM_START_FIELD_NUMBER: _builtins.int
+    FIDELITY_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Optional. What chooses candidates; `auto` if empty. `auto`: `gp`, or `evolution` for a study too large for it, and each trial's origin says
     why. `gp`: a Gaussian process, for the fewest trials. `gp-botorch`: the same course on BoTorch, on the server's torch device. `evolution`: a
@@ -239,6 +240,12 @@ class StudySpec(_message.Message):
         origin says so.
         """
 
+    @_builtins.property
+    def fidelity(self) -> Global___Fidelity:
+        """Optional. The parameter that makes a trial cheaper, which the service raises by rungs. `auto`, `gp`, `gp-botorch`, `random` and `sobol`
+        can do so; it goes neither with `stopping_rule` nor with `noisy`.
+        """
+
     def __init__(
         self,
         *,
@@ -254,16 +261,53 @@ class StudySpec(_message.Message):
         noisy: _builtins.bool = ...,
         stopping_rule: _stopping_pb2.StoppingRule | None = ...,
         warm_start: _abc.Iterable[_builtins.str] | None = ...,
+        fidelity: Global___Fidelity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "lease_duration", b"lease_duration", "seed", b"seed", "stopping_rule", b"stopping_rule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "fidelity", b"fidelity", "lease_duration", b"lease_duration", "seed", b"seed", "stopping_rule", b"stopping_rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "input_constraints", b"input_constraints", "late_tells", b"late_tells", "lease_duration", b"lease_duration", "max_attempts", b"max_attempts", "noisy", b"noisy", "objectives", b"objectives", "outcome_constraints", b"outcome_constraints", "parameters", b"parameters", "policy", b"policy", "seed", b"seed", "stopping_rule", b"stopping_rule", "warm_start", b"warm_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "fidelity", b"fidelity", "input_constraints", b"input_constraints", "late_tells", b"late_tells", "lease_duration", b"lease_duration", "max_attempts", b"max_attempts", "noisy", b"noisy", "objectives", b"objectives", "outcome_constraints", b"outcome_constraints", "parameters", b"parameters", "policy", b"policy", "seed", b"seed", "stopping_rule", b"stopping_rule", "warm_start", b"warm_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___StudySpec: _TypeAlias = StudySpec  # noqa: Y015
+
+@_typing.final
+class Fidelity(_message.Message):
+    """The parameter that makes a trial cheaper, such as a number of epochs or a share of the data: asynchronous successive halving by promotion.
+
+    New configurations start at the lowest rung. Of those that ended at a rung, the best `1 / reduction_factor` go on to the next one: a trial
+    with the same parameters but that, whose `parent` is the trial below, from whose checkpoint it goes on.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAMETER_FIELD_NUMBER: _builtins.int
+    REDUCTION_FACTOR_FIELD_NUMBER: _builtins.int
+    parameter: _builtins.str
+    """Required. The name of a float or int parameter whose range is above 0. It has no condition, no other parameter depends on it, and it is
+    in no input constraint. Its range cannot be widened.
+    """
+    reduction_factor: _builtins.int
+    """Optional. 2 to 1,000; 3 if absent. The rungs are the parameter's highest value, that divided by the factor, by its square, and so on,
+    down to the lowest value, rounded to the parameter's values; there are at least two, and at most 64.
+    """
+    def __init__(
+        self,
+        *,
+        parameter: _builtins.str = ...,
+        reduction_factor: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reduction_factor", b"_reduction_factor", "reduction_factor", b"reduction_factor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reduction_factor", b"_reduction_factor", "parameter", b"parameter", "reduction_factor", b"reduction_factor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__reduction_factor: _TypeAlias = _typing.Literal["reduction_factor"]  # noqa: Y015
+    _WhichOneofArgType__reduction_factor: _TypeAlias = _typing.Literal["_reduction_factor", b"_reduction_factor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reduction_factor) -> _WhichOneofReturnType__reduction_factor | None: ...
+
+Global___Fidelity: _TypeAlias = Fidelity  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):

@@ -18,7 +18,7 @@ from asktell.client.aio.study import Study, every
 from asktell.client.archive import File, OnProgress
 from asktell.client.calls import NewStudy
 from asktell.client.errors import InvalidArgument
-from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec
+from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec
 from asktell.client.stopping import StoppingRule
 from asktell.client.values import LateTells, Seconds, StudyRecord, budget
 
@@ -90,6 +90,7 @@ class Client:
         noisy: bool = False,
         warm_start: Sequence[str] = (),
         stopping_rule: StoppingRule | None = None,
+        fidelity: Fidelity | None = None,
         policy: str = "auto",
         seed: int | None = None,
         max_trials: int | None = None,
@@ -110,6 +111,7 @@ class Client:
         as far as it explains this study's own results.
 
         The `stopping_rule` says which trials may end early, by what they report: `trial.report(...).should_stop`.
+        With a `fidelity`, such as `Fidelity("epochs")`, configurations start with few epochs, and the best of them go on to more.
 
         `policy` chooses candidates, repeatably for a `seed`: `auto` (`gp`, or `evolution` for a study too large for it), `gp`, `gp-botorch`,
         `evolution`, `cma-es`, `grid`, `sobol` or `random`. The `max_*` limits are the budget: trials in all, time since creation, failed
@@ -124,6 +126,7 @@ class Client:
             noisy=noisy,
             warm_start=warm_start,
             stopping_rule=stopping_rule,
+            fidelity=fidelity,
             policy=policy,
             seed=seed,
             budget=budget(max_trials, max_duration, max_failures, max_parallel),

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from asktell.server.domain.errors import InvalidArgument
+from asktell.server.domain.fidelity import POLICIES, Fidelity
 from asktell.server.domain.metric import Objective, OutcomeConstraint, check_constraints, check_objectives
 from asktell.server.domain.space import ParameterSpec, SearchSpace
 from asktell.server.domain.stopping import StoppingRule
@@ -95,6 +96,7 @@ class StudySpec:
     noisy: bool = False
     stopping_rule: StoppingRule | None = None
     warm_start: tuple[str, ...] = ()
+    fidelity: Fidelity | None = None
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the spec if a part makes no sense. The policy's name is the engine's to judge."""
@@ -107,12 +109,32 @@ class StudySpec:
         if self.stopping_rule is not None:
             self.stopping_rule.validate(self.objectives)
         check_warm_start(self.warm_start)
+        if self.fidelity is not None:
+            self.fidelity.validate(self.space)
+            self._validate_with_fidelity()
         if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
             raise InvalidArgument("max_attempts", f"must be from 1 to {MAX_ATTEMPTS}, not {self.max_attempts}")
+
+    def _validate_with_fidelity(self) -> None:
+        """Refuse what makes no sense beside a fidelity."""
+        if self.policy not in POLICIES:
+            raise InvalidArgument(
+                "policy",
+                f"{excerpt(self.policy)} knows no fidelity; with one, the policy is one of {', '.join(POLICIES)}",
+            )
+        if self.stopping_rule is not None:
+            raise InvalidArgument(
+                "stopping_rule",
+                "cannot go with a fidelity, whose rungs decide already which trainings go on: give one of the two",
+            )
+        if self.noisy:
+            raise InvalidArgument("noisy", "cannot go with a fidelity: a configuration has one trial at each rung")
 
     def widened(self, parameters: Sequence[ParameterSpec]) -> StudySpec:
         """The spec with a wider search space; itself if that is the same. InvalidArgument with a path that starts at `spec`."""
         try:
+            if self.fidelity is not None:
+                self.fidelity.check_kept(self.space, parameters)
             space = widened(self.space, parameters)
         except InvalidArgument as error:
             raise error.within("spec") from None
@@ -174,6 +196,7 @@ class Study:
             "noisy",
             "stopping_rule",
             "warm_start",
+            "fidelity",
         ):
             kept, given = getattr(self.spec, name), getattr(spec, name)
             if kept != given:

@@ -17,6 +17,7 @@ from typing import Any
 
 from asktell.server.domain.constraints import InputConstraint
 from asktell.server.domain.errors import FailedPrecondition
+from asktell.server.domain.fidelity import Fidelity
 from asktell.server.domain.metric import Goal, Metrics, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.space import (
     Bool,
@@ -164,6 +165,7 @@ def pack_spec(spec: StudySpec) -> str:
             "noisy": spec.noisy,
             "stopping_rule": None if spec.stopping_rule is None else _stopping_rule(spec.stopping_rule),
             "warm_start": list(spec.warm_start),
+            "fidelity": None if spec.fidelity is None else asdict(spec.fidelity),
         }
     )
 
@@ -200,6 +202,7 @@ def _read_spec(content: Mapping[str, Any]) -> StudySpec:
         noisy=content["noisy"],
         stopping_rule=_read_stopping_rule(content.get("stopping_rule")),
         warm_start=tuple(content["warm_start"]),
+        fidelity=None if content.get("fidelity") is None else Fidelity(**content["fidelity"]),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 from asktell.server.application.studies import CountedStudy, CreateStudy, UpdateStudy
 from asktell.server.application.watch import Change, StudyChanged
 from asktell.server.domain.errors import InvalidArgument
+from asktell.server.domain.fidelity import DEFAULT_REDUCTION, Fidelity
 from asktell.server.domain.study import (
     DEFAULT_ATTEMPTS,
     DEFAULT_LEASE,
@@ -84,7 +85,19 @@ def _read_spec(message: pb.StudySpec) -> StudySpec:
         noisy=message.noisy,
         stopping_rule=read_stopping_rule(message.stopping_rule) if message.HasField("stopping_rule") else None,
         warm_start=tuple(message.warm_start),
+        fidelity=_read_fidelity(message.fidelity) if message.HasField("fidelity") else None,
     )
+
+
+def _read_fidelity(message: pb.Fidelity) -> Fidelity:
+    given = message.HasField("reduction_factor")
+    return Fidelity(
+        parameter=message.parameter, reduction_factor=message.reduction_factor if given else DEFAULT_REDUCTION
+    )
+
+
+def _fidelity_message(fidelity: Fidelity) -> pb.Fidelity:
+    return pb.Fidelity(parameter=fidelity.parameter, reduction_factor=fidelity.reduction_factor)
 
 
 def read_budget(message: pb.Budget) -> Budget:
@@ -200,6 +213,7 @@ def _spec_message(spec: StudySpec, *, seed: int) -> pb.StudySpec:
         noisy=spec.noisy,
         stopping_rule=None if spec.stopping_rule is None else stopping_message(spec.stopping_rule),
         warm_start=spec.warm_start,
+        fidelity=None if spec.fidelity is None else _fidelity_message(spec.fidelity),
     )
 
 
