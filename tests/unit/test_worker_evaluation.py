@@ -38,7 +38,7 @@ def run(study: FakeStudy, evaluator, interruption: Interruption) -> FakeStudy:
     return study
 
 
-def command(study: FakeStudy, *arguments: str, interruption: Interruption | None = None, metrics_file=None, **limits):
+def command(study: FakeStudy, *arguments: str, interruption=None, metrics_file=None, infeasible=(), **limits):
     wish = interruption or Interruption()
     program = Program(
         Template.parse(arguments),
@@ -47,6 +47,7 @@ def command(study: FakeStudy, *arguments: str, interruption: Interruption | None
         interruption=wish,
         study=study.id,
         metrics_file=metrics_file,
+        infeasible=frozenset(infeasible),
     )
     return run(study, program, wish)
 
@@ -140,6 +141,37 @@ def test_a_command_that_fails_is_told_with_its_last_lines_and_how_it_ended() -> 
 def test_a_command_that_is_killed_is_told_with_the_signal() -> None:
     what, (message, _) = told(command(FakeStudy(), "sh", "-c", "kill -SEGV $$"))
     assert (what, message) == ("failed", "killed by SIGSEGV")
+
+
+@pytest.mark.parametrize(
+    ("program", "again"),
+    [
+        ("kill -KILL $$", True),
+        ("kill -TERM $$", True),
+        ("kill -HUP $$", True),
+        ("sh -c 'kill -KILL $$'; exit $?", True),
+        ("kill -SEGV $$", False),
+        ("kill -ABRT $$", False),
+        ("sh -c 'kill -SEGV $$'; exit $?", False),
+        ("exit 3", False),
+        ("exit 1", False),
+    ],
+)
+def test_a_training_that_somebody_else_killed_is_tried_again_and_one_that_crashed_is_not(
+    program: str, again: bool
+) -> None:
+    what, (_, retry) = told(command(FakeStudy(), "sh", "-c", program))
+    assert (what, retry) == ("failed", again)
+
+
+def test_an_exit_status_may_mean_that_the_parameters_cannot_work() -> None:
+    study = command(
+        FakeStudy(budget=2), "sh", "-c", "echo width is odd; exit $((40 + {trial.number}))", infeasible={42}
+    )
+    assert study.said == [
+        ("failed", ("width is odd\nexit status 41", False)),
+        ("infeasible", "width is odd\nexit status 42"),
+    ]
 
 
 def test_a_command_without_the_objectives_fails_and_says_what_it_gave() -> None:

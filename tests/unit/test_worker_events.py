@@ -26,16 +26,16 @@ def test_who_puts_waits_for_room() -> None:
 
     def flood() -> None:
         for number in range(3 * MAX_BATCHES):
-            under_way.put((Line("stdout", str(number)),))
+            under_way.put((Line("stdout", str(number).encode()),))
             put.append(number)
 
     writer = threading.Thread(target=flood, daemon=True)
     writer.start()
     until(lambda: len(put) == MAX_BATCHES)
-    assert under_way.next(60) == Line("stdout", "0")
+    assert under_way.next(60) == Line("stdout", b"0")
     until(lambda: len(put) == MAX_BATCHES + 1)
     rest = [under_way.next(60) for _ in range(3 * MAX_BATCHES - 1)]
-    assert rest == [Line("stdout", str(number)) for number in range(1, 3 * MAX_BATCHES)]
+    assert rest == [Line("stdout", str(number).encode()) for number in range(1, 3 * MAX_BATCHES)]
     writer.join(60)
     assert not writer.is_alive()
 
@@ -47,7 +47,7 @@ def test_nobody_waits_for_room_once_nobody_listens() -> None:
         for _ in count():
             if over.is_set():
                 return
-            under_way.put((Line("stdout", "x"),))
+            under_way.put((Line("stdout", b"x"),))
 
     writers = [threading.Thread(target=flood, daemon=True) for _ in range(4)]
     for writer in writers:
@@ -68,7 +68,7 @@ def test_the_pipe_holds_back_a_process_that_nobody_listens_to() -> None:
         assert process._events._batches.qsize() <= MAX_BATCHES
         lines.append(event)
     assert len(lines) == 400_001
-    assert lines[-1] == Line("stdout", "end\n")
+    assert lines[-1] == Line("stdout", b"end\n")
     assert event == Exited(0)
 
 
@@ -82,7 +82,7 @@ def test_every_line_comes_before_the_end_however_late_it_is_listened_to(monkeypa
     seen = []
     while not isinstance(event := process.next_event(60), Exited):
         seen.append(event)
-    assert seen[-1] == Line("stdout", "end\n")
+    assert seen[-1] == Line("stdout", b"end\n")
 
 
 def test_a_process_that_floods_its_output_ends_when_it_is_closed() -> None:

@@ -115,10 +115,13 @@ def test_a_failed_trial_ends_it_only_where_that_was_wished() -> None:
     assert len(study.trials) == 1
 
 
-def test_failures_are_offered_to_other_workers_where_that_was_wished() -> None:
-    study = FakeStudy()
-    work(study, Failed("x"), retry_failed=True)
-    assert study.said == [("failed", ("x", True))]
+@pytest.mark.parametrize(
+    ("retry", "offered"), [("never", [False, False]), ("killed", [False, True]), ("failed", [True, True])]
+)
+def test_failures_are_offered_to_other_workers_as_wished(retry: str, offered: list[bool]) -> None:
+    study = FakeStudy(budget=2)
+    work(study, Failed("x"), Failed("killed by SIGKILL", killed=True), retry=retry)
+    assert [again for _, (_, again) in study.said] == offered
 
 
 def test_it_waits_while_there_is_no_trial_for_now(caplog) -> None:

@@ -20,7 +20,7 @@ from asktell.client import AskTellError, Client, Study
 from asktell.worker.command import Template, TemplateError
 from asktell.worker.evaluation import Evaluator, Limits, Unusable
 from asktell.worker.interruption import Interruption
-from asktell.worker.loop import Options, Summary, Undelivered, Worker
+from asktell.worker.loop import Options, Retry, Summary, Undelivered, Worker
 from asktell.worker.objective import Objective
 from asktell.worker.program import Program
 
@@ -71,11 +71,18 @@ class Manner:
         int | None, Parameter(validator=Number(gte=1)), _help("Trials after which this worker ends.")
     ] = None
     on_error: Annotated[Literal["continue", "stop"], _help("Whether to go on after a failed trial.")] = "continue"
-    retry_failed: Annotated[
-        bool,
-        Parameter(negative=(), show_default=False),
-        _help("Let another worker try a failed trial again, while it has attempts left."),
-    ] = False
+    retry: Annotated[
+        Retry,
+        _help(
+            "Which failed trials another worker may try again, while they have attempts left: those whose training was killed by SIGKILL,"
+            " SIGTERM, SIGHUP or SIGINT from outside (no memory, preemption), all that failed, or none."
+        ),
+    ] = "killed"
+    infeasible_exit_code: Annotated[
+        tuple[int, ...],
+        Parameter(negative=(), show_default=False, validator=Number(gte=1, lte=255)),
+        _help("An exit status by which the command says that the parameters cannot work. May be repeated."),
+    ] = ()
     metrics_file: Annotated[
         str | None, _help("Where the command leaves its metrics as JSON, with fields as in the command line.")
     ] = None
@@ -95,7 +102,7 @@ class Manner:
             lease_duration=self.lease_duration,
             max_trials=self.max_trials,
             on_error=self.on_error,
-            retry_failed=self.retry_failed,
+            retry=self.retry,
             patience=self.patience,
             farewell=self.grace,
             fixed=Reader(study.parameters).fixed(self.fixed),
@@ -174,6 +181,10 @@ def _evaluator(study: Study, objective: Sequence[str], *, manner: Manner, interr
     if len(objective) == 1 and _FUNCTION.fullmatch(objective[0]):
         if manner.metrics_file is not None:
             raise Misused(f"--metrics-file is for command lines; {objective[0]} is a function and returns its metrics")
+        if manner.infeasible_exit_code:
+            raise Misused(
+                f"--infeasible-exit-code is for command lines; {objective[0]} is a function: trial.infeasible"
+            )
         return Objective(objective[0], objectives=study.metrics, limits=manner.limits, interruption=interruption)
     template = Template.parse(objective)
     _check(template, study)
@@ -186,6 +197,7 @@ def _evaluator(study: Study, objective: Sequence[str], *, manner: Manner, interr
         interruption=interruption,
         study=study.id,
         metrics_file=manner.metrics_file,
+        infeasible=frozenset(manner.infeasible_exit_code),
     )
 
 

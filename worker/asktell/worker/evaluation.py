@@ -144,7 +144,11 @@ class Evaluation(ABC):
     def on_exit(self, exited: Exited) -> Outcome:
         """Say what became of the trial."""
 
-    def broken(self, exited: Exited, *, also: str = "") -> Failed:
-        """The outcome of a process that ended as it should not: its last output, and in the last line how it ended."""
+    def ending(self, exited: Exited, *, also: str = "") -> str:
+        """The last lines of output, and in the last one how the process ended."""
         how = ": ".join(part for part in (str(exited), also) if part)
-        return Failed("\n".join(part for part in (str(self.tail), how) if part))
+        return "\n".join(part for part in (str(self.tail), how) if part)
+
+    def broken(self, exited: Exited, *, also: str = "") -> Failed:
+        """The outcome of a process that ended as it should not."""
+        return Failed(self.ending(exited, also=also), killed=exited.killed)

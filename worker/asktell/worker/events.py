@@ -35,7 +35,12 @@ class Line:
     """A line that the process wrote, with the end it had: a newline, a carriage return, or none."""
 
     stream: Stream
-    text: str
+    data: bytes
+
+    @property
+    def text(self) -> str:
+        """The line as text; what is not UTF-8 in it is replaced."""
+        return self.data.decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,15 @@ class Exited:
     def asked_to_end(self) -> bool:
         """Whether a signal ended it that asks politely, as schedulers send to all processes of a job."""
         return -self.code in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    @property
+    def killed(self) -> bool:
+        """Whether somebody else ended it: by SIGKILL (the kernel, for want of memory) or a signal that asks.
+
+        A shell whose last command was killed so exits with 128 and the signal's number. A crash of its own, as by SIGSEGV, is none.
+        """
+        ended_by = -self.code if self.code < 0 else self.code - 128
+        return ended_by in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 Event = Line | Message | Exited
@@ -142,4 +156,4 @@ def lines(pipe: IO[bytes], stream: Stream) -> Iterator[Batch]:
 
 
 def _batch(found: list[bytes], stream: Stream) -> Batch:
-    return tuple(Line(stream, line.decode("utf-8", "replace")) for line in found)
+    return tuple(Line(stream, line) for line in found)

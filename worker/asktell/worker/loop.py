@@ -39,6 +39,7 @@ AWAY_SECONDS = 2.0
 """How long to wait before trying again while the service is away."""
 
 T = TypeVar("T")
+Retry = Literal["never", "killed", "failed"]
 
 logger = logging.getLogger("asktell.worker")
 
@@ -52,7 +53,8 @@ class Options:
         lease_duration: Seconds that a claim lasts without renewal; the study's if None.
         max_trials: Trials after which this worker ends; None for no end.
         on_error: Whether a failed trial ends the worker.
-        retry_failed: Whether another worker may try a failed trial, while it has attempts left.
+        retry: Which failed trials another worker may try again, while they have attempts left: none, those whose training was killed from
+            outside (SIGKILL for want of memory, SIGTERM of a preemption), or all.
         patience: Seconds to go on trying while the service is away.
         farewell: Seconds to go on trying once the worker was told to end.
         fixed: Parameters that its trials have exactly so.
@@ -62,10 +64,14 @@ class Options:
     lease_duration: float | None = None
     max_trials: int | None = None
     on_error: Literal["continue", "stop"] = "continue"
-    retry_failed: bool = False
+    retry: Retry = "killed"
     patience: float = 86_400.0
     farewell: float = 10.0
     fixed: Mapping[str, ParameterValue] = field(default_factory=dict)
+
+    def tries_again(self, *, killed: bool) -> bool:
+        """Whether a trial that failed shall be tried again."""
+        return self.retry == "failed" or (killed and self.retry == "killed")
 
 
 @dataclass(slots=True)
@@ -229,8 +235,8 @@ class Worker:
                 return trial.state.value
             case Stopped(message, metrics):
                 trial.stop(metrics, message=_clean(message))
-            case Failed(message):
-                trial.fail(_clean(message), retry=self._options.retry_failed)
+            case Failed(message, killed):
+                trial.fail(_clean(message), retry=self._options.tries_again(killed=killed))
             case Infeasible(message):
                 trial.infeasible(_clean(message))
             case Released():

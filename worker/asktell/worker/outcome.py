@@ -20,6 +20,8 @@ class Failed:
     """It broke; `message` says how, for a person to read."""
 
     message: str
+    killed: bool = False
+    """Whether a signal from outside ended it (a want of memory, a preemption), which says little about the trial."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from asktell.worker.command import METRICS_FILE, TRIAL_NUMBER, Parameters, Templ
 from asktell.worker.evaluation import Evaluation, Limits, Unusable
 from asktell.worker.events import Exited, Line
 from asktell.worker.interruption import Interruption
-from asktell.worker.outcome import Failed, Outcome, Released, Stopped, Succeeded
+from asktell.worker.outcome import Failed, Infeasible, Outcome, Released, Stopped, Succeeded
 from asktell.worker.output import Transcript
 from asktell.worker.process import Process
 
@@ -35,8 +35,10 @@ class ProgramEvaluation(Evaluation):
         interruption: Interruption,
         objectives: tuple[str, ...],
         metrics_file: Path,
+        infeasible: Collection[int] = (),
     ) -> None:
         super().__init__(trial, process, limits=limits, interruption=interruption)
+        self._infeasible = infeasible
         self._transcript = Transcript(objectives)
         self._metrics_file = metrics_file
         self._line = 0
@@ -69,6 +71,8 @@ class ProgramEvaluation(Evaluation):
             return self.cause
         if complete:
             return Succeeded(self._transcript.metrics)
+        if exited.code in self._infeasible:
+            return Infeasible(self.ending(exited))
         return self.broken(exited, also=self._transcript.shortcoming if exited.code == 0 else "")
 
     def _read_file(self) -> None:
@@ -99,7 +103,7 @@ class Program:
     """A command line that evaluates trials.
 
     `metrics_file` is where the command leaves its metrics, relative to the current directory and with fields as in the command line; None
-    for a new temporary file a trial.
+    for a new temporary file a trial. `infeasible` are the exit statuses by which it says that the parameters cannot work.
     """
 
     template: Template
@@ -108,6 +112,7 @@ class Program:
     interruption: Interruption
     study: str = ""
     metrics_file: str | None = None
+    infeasible: frozenset[int] = frozenset()
 
     def prepare(self) -> None:
         """Raise Unusable if there is no such program; one whose name depends on the trial is tried when its time comes."""
@@ -135,6 +140,7 @@ class Program:
                 interruption=self.interruption,
                 objectives=self.objectives,
                 metrics_file=metrics_file,
+                infeasible=self.infeasible,
             )
             try:
                 return evaluation.run()
