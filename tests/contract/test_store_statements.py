@@ -225,6 +225,23 @@ async def test_a_report_takes_at_most_four_statements_and_one_commit(
 
 
 @pytest.mark.parametrize("finished", HISTORIES)
+async def test_a_report_of_a_checkpoint_alone_takes_one_statement_less(
+    address: str, monkeypatch: pytest.MonkeyPatch, finished: int
+) -> None:
+    async with Service.on(address, monkeypatch) as service:
+        study = await service.study(parameters=2, finished=finished)
+        (trial,) = await service.ask(study)
+        measured = report_request(trial, 1, 0.5)
+        with ledger() as book:
+            both = await book.of(service.trials.Report(measured))
+            measured.ClearField("measurements")
+            measured.checkpoint_uri = "file:///checkpoint"
+            alone = await book.of(service.trials.Report(measured))
+    assert len(alone.statements) == len(both.statements) - 1, (both, alone)
+    assert alone.commits == 1, alone
+
+
+@pytest.mark.parametrize("finished", HISTORIES)
 async def test_a_stopping_rule_adds_one_statement_to_a_report_and_no_commit(
     address: str, monkeypatch: pytest.MonkeyPatch, finished: int
 ) -> None:

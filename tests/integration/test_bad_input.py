@@ -786,6 +786,7 @@ def reports() -> Iterator[Row]:
     good = _measurement(7)
     yield Row("report_nothing", "Report", report(), "measurements")
     many = [_measurement(step) for step in range(1_001)]
+    yield Row("report_1001_with_uri", "Report", report(*many, checkpoint_uri="s3://b/1"), "measurements")
     yield Row("report_1001", "Report", report(*many), "measurements")
     yield Row("step_negative", "Report", report(good, _measurement(-1)), "measurements[1].step")
     yield Row("step_beyond", "Report", report(good, _measurement(2**53 + 1), good), "measurements[1].step")
@@ -801,6 +802,7 @@ def reports() -> Iterator[Row]:
         yield Row(f"report_metric_{name}", "Report", named, f"measurements[1].metrics[{value[:64]}]")
     for name, uri in BAD_URIS.items():
         yield Row(f"report_uri_{name}", "Report", report(good, checkpoint_uri=uri), "checkpoint_uri")
+        yield Row(f"report_uri_alone_{name}", "Report", report(checkpoint_uri=uri), "checkpoint_uri")
         released = _release(checkpoint_uri=uri)
         yield Row(f"release_uri_{name}", "ReleaseTrial", released, "checkpoint_uri")
     for name, token in BAD_LEASE_TOKENS.items():

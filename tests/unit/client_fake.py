@@ -216,6 +216,7 @@ class Trials(trial_service_pb2_grpc.TrialServiceServicer):
         for name, metric in getattr(ending, "metrics", {}).items():
             trial.metrics[name].CopyFrom(metric)
         trial.metadata.update(result.metadata)
+        trial.checkpoint_uri = result.checkpoint_uri or trial.checkpoint_uri
         trial.ClearField("lease")
         return trials_pb2.TellResponse(trials=[trial])
 
@@ -223,6 +224,7 @@ class Trials(trial_service_pb2_grpc.TrialServiceServicer):
         self.service.begin("Report", request, context)
         trial = self.service.trial(request.name)
         trial.measurements.extend(request.measurements)
+        trial.checkpoint_uri = request.checkpoint_uri or trial.checkpoint_uri
         directive, message = self.service.directive(trial.number)
         reply = trials_pb2.ReportResponse(directive=directive, message=message)
         if directive != trials_pb2.DIRECTIVE_ABANDON:

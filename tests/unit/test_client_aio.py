@@ -209,6 +209,15 @@ async def test_a_trial_that_was_asked_to_stop_is_told_as_stopped(service, study)
     assert (trial.state, trial.message) == (at.TrialState.STOPPED, "no longer promising")
 
 
+async def test_a_checkpoint_is_a_report_without_measurements(service, study):
+    (trial,) = await study.ask()
+    assert not (await trial.checkpoint("file:///a")).should_stop
+    (request,) = service.requests["Report"]
+    assert (request.checkpoint_uri, list(request.measurements)) == ("file:///a", [])
+    await trial.fail("broke", retry=True, checkpoint_uri="file:///b")
+    assert trial.checkpoint_uri == "file:///b"
+
+
 async def test_leases_are_renewed_in_the_background_until_lost(service, study):
     service.fail("RenewLeases", *[unavailable()] * 5)
     (trial,) = await study.ask(lease_duration=0.06)

@@ -333,6 +333,18 @@ def test_a_released_trial_goes_to_the_next_worker_with_its_checkpoint(study):
     assert (second.number, second.attempt, second.checkpoint_uri) == (1, 2, "file:///a")
 
 
+def test_a_checkpoint_is_a_report_without_measurements_and_hears_whether_to_go_on(service, study):
+    (trial,) = study.ask()
+    service.directives[1] = STOP
+    assert trial.checkpoint("file:///a") == at.Report(should_stop=True, lost=False, message="no longer promising")
+    (request,) = service.requests["Report"]
+    assert (request.checkpoint_uri, list(request.measurements)) == ("file:///a", [])
+    service.directives[1] = ABANDON
+    assert trial.checkpoint("file:///b").lost
+    assert trial.checkpoint("file:///c").lost
+    assert len(service.requests["Report"]) == 2
+
+
 def test_a_report_says_whether_to_go_on(service, study):
     (trial,) = study.ask()
     assert trial.report(step=1, y=0.9) == at.Report(should_stop=False, lost=False, message="")

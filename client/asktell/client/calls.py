@@ -289,6 +289,17 @@ def report(claim: Claim, *, step: int, metrics: Mapping[str, MetricValue], check
     return Call("TrialService", "Report", request, lambda reply: wire.unpack_report(claim.number, reply))
 
 
+def checkpoint(claim: Claim, *, uri: str) -> Call[Verdict]:
+    """Report where a trial's state lies, and hear whether to go on."""
+    request = wire.build(
+        trial_service_pb2.ReportRequest,
+        name=_trial_name(claim.study, claim.number),
+        lease_token=claim.token,
+        checkpoint_uri=uri,
+    )
+    return Call("TrialService", "Report", request, lambda reply: wire.unpack_report(claim.number, reply))
+
+
 def renew(study: str, claims: Sequence[Claim]) -> Call[list[Verdict]]:
     """Renew leases of one study, at most 1,000."""
     renewals = [

@@ -72,17 +72,17 @@ class Trial(TrialProtocol):
         call = self._telling(metrics, named, metadata=metadata, checkpoint_uri=checkpoint_uri)
         self._tell(call)
 
-    def fail(self, message: str, *, retry: bool = False) -> None:
-        """Tell that the attempt broke; with `retry`, another worker should try while attempts are left."""
-        self._tell(self._ending(outcomes.failed(message, retry=retry)))
+    def fail(self, message: str, *, retry: bool = False, checkpoint_uri: str = "") -> None:
+        """Tell that the attempt broke; with `retry`, another worker should try while attempts are left, and resume from the checkpoint."""
+        self._tell(self._ending(outcomes.failed(message, retry=retry), checkpoint_uri=checkpoint_uri))
 
     def infeasible(self, message: str) -> None:
         """Tell that these parameters cannot work: the model learns it, nobody tries them again."""
         self._tell(self._ending(outcomes.infeasible(message)))
 
-    def stop(self, metrics: Told | None = None, /, *, message: str = "") -> None:
+    def stop(self, metrics: Told | None = None, /, *, message: str = "", checkpoint_uri: str = "") -> None:
         """Tell that the trial was ended early, with its last metrics; by default those last reported."""
-        self._tell(self._stopping(metrics, message))
+        self._tell(self._stopping(metrics, message, checkpoint_uri=checkpoint_uri))
 
     def report(
         self, metrics: Told | None = None, /, *, step: int, checkpoint_uri: str = "", **named: MetricLike
@@ -92,6 +92,14 @@ class Trial(TrialProtocol):
         `checkpoint_uri` is where the trial's state lies, from which another worker could resume. Once the lease is lost, nothing is sent.
         """
         call = self._reporting(metrics, named, step=step, checkpoint_uri=checkpoint_uri)
+        return self._heard() if call is None else self._heard(self._connection.run(call))
+
+    def checkpoint(self, uri: str) -> Report:
+        """Say where the trial's state lies, complete, so that another worker could resume from it; renew the lease, and hear whether to go on.
+
+        A URI of scheme file, s3, gs, az, abfs, hdfs, http or https; it counts until the next one. Once the lease is lost, nothing is sent.
+        """
+        call = self._checkpointing(uri)
         return self._heard() if call is None else self._heard(self._connection.run(call))
 
     def renew(self) -> Report:

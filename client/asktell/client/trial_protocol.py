@@ -67,15 +67,18 @@ class TrialProtocol(TrialView):
             return outcomes.stopped(values, self.message)
         return outcomes.succeeded(values, self._objectives)
 
-    def _ending(self, outcome: Outcome) -> Call[TrialRecord]:
-        return self._once(repr(outcome), lambda claim: calls.tell(claim, outcome, metadata=None, checkpoint_uri=""))
+    def _ending(self, outcome: Outcome, *, checkpoint_uri: str = "") -> Call[TrialRecord]:
+        return self._once(
+            repr((outcome, checkpoint_uri)),
+            lambda claim: calls.tell(claim, outcome, metadata=None, checkpoint_uri=checkpoint_uri),
+        )
 
-    def _stopping(self, told: Told | None, message: str) -> Call[TrialRecord]:
+    def _stopping(self, told: Told | None, message: str, *, checkpoint_uri: str = "") -> Call[TrialRecord]:
         values = outcomes.gather(told, {}, self._objectives)
         return self._once(
-            repr(("stopped", values, message)),
+            repr(("stopped", values, message, checkpoint_uri)),
             lambda claim: calls.tell(
-                claim, outcomes.stopped(values, message or self.message), metadata=None, checkpoint_uri=""
+                claim, outcomes.stopped(values, message or self.message), metadata=None, checkpoint_uri=checkpoint_uri
             ),
         )
 
@@ -87,6 +90,11 @@ class TrialProtocol(TrialView):
         values = outcomes.gather(told, named, self._objectives)
         claim = self._held()
         return None if claim.lost else calls.report(claim, step=step, metrics=values, checkpoint_uri=checkpoint_uri)
+
+    def _checkpointing(self, uri: str) -> Call[Verdict] | None:
+        """The report of a checkpoint alone; None once the lease is lost."""
+        claim = self._held()
+        return None if claim.lost else calls.checkpoint(claim, uri=uri)
 
     def _heard(self, *verdicts: Verdict) -> Report:
         claim = self._held()

@@ -277,7 +277,7 @@ class TrialView:
 
     @property
     def checkpoint_uri(self) -> str:
-        """Where the last attempt left its state, to resume from; empty if it left none."""
+        """Where the trial left its state last, to resume from; empty if nowhere. That of a trial in hand is as of when it was asked for."""
         return self._record.checkpoint_uri
 
     @property

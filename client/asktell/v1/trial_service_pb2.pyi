@@ -192,7 +192,9 @@ class Trial(_message.Message):
     attempt: _builtins.int
     """Output only. How many times the trial was handed out."""
     checkpoint_uri: _builtins.str
-    """Output only. Where the last attempt left its state; the next one resumes there. The service never opens it."""
+    """Output only. Where the trial left its state last, in this attempt or an earlier one; the next attempt resumes there. The service never
+    opens it.
+    """
     sequence: _builtins.int
     """Output only. Sequence number of the trial's latest change in the study."""
     worker_id: _builtins.str
@@ -789,7 +791,7 @@ class TrialResult(_message.Message):
     lease_token: _builtins.str
     """Required. The lease's token."""
     checkpoint_uri: _builtins.str
-    """Optional. Where the trial's state lies."""
+    """Optional. Where the trial's state lies; as in ReportRequest."""
     @_builtins.property
     def succeeded(self) -> Global___TrialResult.Succeeded:
         """It was evaluated."""
@@ -871,12 +873,12 @@ class ReportRequest(_message.Message):
     lease_token: _builtins.str
     """Required. The lease's token."""
     checkpoint_uri: _builtins.str
-    """Optional. Where the trial's state lies, from which another worker could resume. A URI of scheme file, s3, gs, az, abfs, hdfs, http or
+    """Optional. Where the trial's state lies, complete, from which another worker could resume; kept until another is given. A URI of scheme file, s3, gs, az, abfs, hdfs, http or
     https; at most 2,048 characters.
     """
     @_builtins.property
     def measurements(self) -> _containers.RepeatedCompositeFieldContainer[_metric_pb2.Measurement]:
-        """Required. 1 to 1,000 measurements, of different steps."""
+        """Required unless there is a `checkpoint_uri`. 1 to 1,000 measurements, of different steps."""
 
     def __init__(
         self,

@@ -133,7 +133,8 @@ class TrialServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Report(self, request, context):
-        """Takes measurements of a running trial, renews its lease, and says whether to go on. Repeated steps replace earlier ones.
+        """Takes measurements of a running trial, or where its checkpoint lies, or both; renews its lease, and says whether to go on. Repeated steps
+        replace earlier ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,9 @@ class TrialServiceStub:
     otherwise is FAILED_PRECONDITION.
     """
     Report: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.ReportRequest, _trial_service_pb2.ReportResponse]
-    """Takes measurements of a running trial, renews its lease, and says whether to go on. Repeated steps replace earlier ones."""
+    """Takes measurements of a running trial, or where its checkpoint lies, or both; renews its lease, and says whether to go on. Repeated steps
+    replace earlier ones.
+    """
     RenewLeases: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.RenewLeasesRequest, _trial_service_pb2.RenewLeasesResponse]
     """Renews leases. A lost lease is an answer, not an error."""
     ReleaseTrial: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.ReleaseTrialRequest, _trial_service_pb2.Trial]
@@ -101,7 +103,9 @@ class TrialServiceAsyncStub(TrialServiceStub):
     otherwise is FAILED_PRECONDITION.
     """
     Report: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.ReportRequest, _trial_service_pb2.ReportResponse]  # type: ignore[assignment]
-    """Takes measurements of a running trial, renews its lease, and says whether to go on. Repeated steps replace earlier ones."""
+    """Takes measurements of a running trial, or where its checkpoint lies, or both; renews its lease, and says whether to go on. Repeated steps
+    replace earlier ones.
+    """
     RenewLeases: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.RenewLeasesRequest, _trial_service_pb2.RenewLeasesResponse]  # type: ignore[assignment]
     """Renews leases. A lost lease is an answer, not an error."""
     ReleaseTrial: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.ReleaseTrialRequest, _trial_service_pb2.Trial]  # type: ignore[assignment]
@@ -161,7 +165,9 @@ class TrialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trial_service_pb2.ReportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trial_service_pb2.ReportResponse, _abc.Awaitable[_trial_service_pb2.ReportResponse]]:
-        """Takes measurements of a running trial, renews its lease, and says whether to go on. Repeated steps replace earlier ones."""
+        """Takes measurements of a running trial, or where its checkpoint lies, or both; renews its lease, and says whether to go on. Repeated steps
+        replace earlier ones.
+        """
 
     @_abc_1.abstractmethod
     def RenewLeases(

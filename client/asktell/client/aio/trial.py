@@ -66,17 +66,17 @@ class Trial(TrialProtocol):
         call = self._telling(metrics, named, metadata=metadata, checkpoint_uri=checkpoint_uri)
         await self._tell(call)
 
-    async def fail(self, message: str, *, retry: bool = False) -> None:
-        """Tell that the attempt broke; with `retry`, another worker should try while attempts are left."""
-        await self._tell(self._ending(outcomes.failed(message, retry=retry)))
+    async def fail(self, message: str, *, retry: bool = False, checkpoint_uri: str = "") -> None:
+        """Tell that the attempt broke; with `retry`, another worker should try while attempts are left, and resume from the checkpoint."""
+        await self._tell(self._ending(outcomes.failed(message, retry=retry), checkpoint_uri=checkpoint_uri))
 
     async def infeasible(self, message: str) -> None:
         """Tell that these parameters cannot work: the model learns it, nobody tries them again."""
         await self._tell(self._ending(outcomes.infeasible(message)))
 
-    async def stop(self, metrics: Told | None = None, /, *, message: str = "") -> None:
+    async def stop(self, metrics: Told | None = None, /, *, message: str = "", checkpoint_uri: str = "") -> None:
         """Tell that the trial was ended early, with its last metrics; by default those last reported."""
-        await self._tell(self._stopping(metrics, message))
+        await self._tell(self._stopping(metrics, message, checkpoint_uri=checkpoint_uri))
 
     async def report(
         self, metrics: Told | None = None, /, *, step: int, checkpoint_uri: str = "", **named: MetricLike
@@ -86,6 +86,14 @@ class Trial(TrialProtocol):
         `checkpoint_uri` is where the trial's state lies, from which another worker could resume. Once the lease is lost, nothing is sent.
         """
         call = self._reporting(metrics, named, step=step, checkpoint_uri=checkpoint_uri)
+        return self._heard() if call is None else self._heard(await self._connection.run(call))
+
+    async def checkpoint(self, uri: str) -> Report:
+        """Say where the trial's state lies, complete, so that another worker could resume from it; renew the lease, and hear whether to go on.
+
+        A URI of scheme file, s3, gs, az, abfs, hdfs, http or https; it counts until the next one. Once the lease is lost, nothing is sent.
+        """
+        call = self._checkpointing(uri)
         return self._heard() if call is None else self._heard(await self._connection.run(call))
 
     async def renew(self) -> Report:

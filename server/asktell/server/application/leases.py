@@ -80,7 +80,7 @@ class Renew:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A worker's measurements of a trial."""
+    """What a worker says of a trial on the way: measurements, where its checkpoint lies, or both."""
 
     trial: TrialName
     lease_token: str
@@ -91,7 +91,9 @@ class Report:
         """Raise InvalidArgument with a path relative to the request."""
         check_lease_token("lease_token", self.lease_token)
         count = len(self.measurements)
-        if not 1 <= count <= MAX_MEASUREMENTS:
+        if not (count >= 1 or self.checkpoint_uri):
+            raise InvalidArgument("measurements", "is empty, and so is checkpoint_uri: a report has one or the other")
+        if count > MAX_MEASUREMENTS:
             raise InvalidArgument("measurements", f"has {count:,} measurements; 1 to {MAX_MEASUREMENTS:,} are allowed")
         check_measurements(self.measurements)
         check_checkpoint_uri("checkpoint_uri", self.checkpoint_uri)
@@ -242,7 +244,7 @@ class Taken:
 
 
 def report(command: Report) -> Change[Taken]:
-    """The change that keeps the measurements and renews the lease. A lost lease keeps nothing and is an answer, not an error."""
+    """The change that keeps what is reported and renews the lease. A lost lease keeps nothing and is an answer, not an error."""
     command.validate()
     number = command.trial.number
 
@@ -252,7 +254,8 @@ def report(command: Report) -> Change[Taken]:
             trial = trial.resumed(now=draft.now)
         if not trial.holds(command.lease_token):
             return Taken(_verdict(trial, Renewal(number, command.lease_token)), draft.study)
-        draft.record(number, command.measurements)
+        if command.measurements:
+            draft.record(number, command.measurements)
         kept = draft.change(trial.renewed(now=draft.now).noted(checkpoint_uri=command.checkpoint_uri))
         return Taken(_going_on(kept), draft.study)
 
