@@ -21,6 +21,9 @@ class FakeTrial:
     parameters: dict = field(default_factory=lambda: {"x": 0.5})
     attempt: int = 1
     checkpoint_uri: str = ""
+    checkpoints: list = field(default_factory=list)
+    last_checkpoint: str = ""
+    silence: float = 0.0
     state: TrialState = TrialState.ACTIVE
     should_stop: bool = False
     lost: bool = False
@@ -40,19 +43,30 @@ class FakeTrial:
             self.should_stop, self.lost, self.message = True, True, "another has it"
         return SimpleNamespace(should_stop=self.should_stop, lost=self.lost, message=self.message)
 
-    def tell(self, metrics):
+    def checkpoint(self, uri):
+        assert self.kept, "nobody keeps the lease"
+        if self.study.deaf:
+            raise self.study.deaf.pop(0)
+        self.checkpoints.append(uri)
+        return SimpleNamespace(should_stop=self.should_stop, lost=self.lost, message=self.message)
+
+    def tell(self, metrics, *, checkpoint_uri=""):
+        self.last_checkpoint = checkpoint_uri
         self._end("succeeded", dict(metrics), TrialState.SUCCEEDED)
 
-    def fail(self, message, *, retry=False):
+    def fail(self, message, *, retry=False, checkpoint_uri=""):
+        self.last_checkpoint = checkpoint_uri
         self._end("failed", (message, retry), TrialState.FAILED)
 
     def infeasible(self, message):
         self._end("infeasible", message, TrialState.INFEASIBLE)
 
-    def stop(self, metrics=None, *, message=""):
+    def stop(self, metrics=None, *, message="", checkpoint_uri=""):
+        self.last_checkpoint = checkpoint_uri
         self._end("stopped", (dict(metrics or {}), message), TrialState.STOPPED)
 
-    def release(self):
+    def release(self, *, checkpoint_uri=""):
+        self.last_checkpoint = checkpoint_uri
         self._end("released", None, TrialState.QUEUED)
 
     def give_back(self):
@@ -76,7 +90,9 @@ class FakeTrial:
 
 @dataclass
 class FakeStudy:
-    """`budget` trials, then closed. `refusals` meet the next tells, `deaf` the next reports, `away` the next asks."""
+    """`budget` trials, then closed. `refusals` meet the next tells, `deaf` the next reports, `away` the next asks; trials are
+    as `first` says.
+    """
 
     budget: int = 1
     metrics: tuple[str, ...] = ("loss",)
@@ -88,6 +104,7 @@ class FakeStudy:
     deaf: list[AskTellError] = field(default_factory=list)
     away: list[AskTellError | Reason] = field(default_factory=list)
     asked: list[dict] = field(default_factory=list)
+    first: dict = field(default_factory=dict)
     parameters: dict = field(default_factory=lambda: {"x": 0.5})
 
     def ask_once(self, **how) -> Answer:
@@ -99,7 +116,7 @@ class FakeStudy:
             return Answer([], closed=False, reason=first, retry_after=timedelta(0))
         if len(self.trials) >= self.budget:
             return Answer([], closed=True, reason=Reason.BUDGET_SPENT, retry_after=None)
-        self.trials.append(FakeTrial(len(self.trials) + 1, self, dict(self.parameters)))
+        self.trials.append(FakeTrial(len(self.trials) + 1, self, dict(self.parameters), **self.first))
         return Answer(self.trials[-1:], closed=False, reason=Reason.NONE, retry_after=None)
 
     @property

@@ -35,6 +35,11 @@ class Claim:
         return self._renewed_at + self.duration / 3
 
     @property
+    def silence(self) -> float:
+        """Seconds since the lease began or was renewed, by this process's monotonic clock: since the service was heard."""
+        return self._clock() - self._renewed_at
+
+    @property
     def should_stop(self) -> bool:
         """Whether the service said to end the trial, or the lease is lost."""
         return self._ending.is_set()

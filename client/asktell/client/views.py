@@ -311,6 +311,11 @@ class TrialView:
         return self._claim is not None and self._claim.should_stop
 
     @property
+    def silence(self) -> float:
+        """Seconds since the service last granted or renewed this process's lease, by the monotonic clock; 0 without one."""
+        return self._claim.silence if self._claim is not None else 0.0
+
+    @property
     def lost(self) -> bool:
         """Whether the service said that the trial is no longer this worker's."""
         return self._claim is not None and self._claim.lost

@@ -60,6 +60,28 @@ class Channel:
         return iter(self.receive, None)
 
 
+class Preemption:
+    """SIGTERM, which ends the objective by SystemExit, or, if it asks whether there was one, is an answer."""
+
+    def __init__(self) -> None:
+        self.asked_for = False
+        self.wished = False
+        self.noticed = False
+
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
+        """Take the signal."""
+        self.wished = True
+        if not self.asked_for:
+            # `finally` clauses run, so that an objective may save its state and end processes of its own.
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def notice(self) -> bool:
+        """Whether there was a signal; from now on the objective is expected to ask again."""
+        self.asked_for = True
+        self.noticed = self.wished
+        return self.wished
+
+
 class ObjectiveTrial:
     """The trial in the hands of an objective.
 
@@ -68,20 +90,36 @@ class ObjectiveTrial:
         parameters: Values of the active parameters by name.
         attempt: How many times the trial was handed out, this time included.
         checkpoint_uri: Where the last attempt left its state; empty if nowhere.
+        checkpoint_dir: A directory for the trial's state, which holds what the last attempt left; None if the worker has no --checkpoints.
         should_stop: Whether the service wants the trial to end, as of the last report.
     """
 
-    def __init__(self, request: Mapping[str, Any], channel: Channel) -> None:
+    def __init__(self, request: Mapping[str, Any], channel: Channel, preemption: Preemption) -> None:
         self.number: int = request["number"]
         self.parameters: dict[str, Any] = dict(request["parameters"])
         self.attempt: int = request["attempt"]
         self.checkpoint_uri: str = request["checkpoint_uri"]
+        self.checkpoint_dir: Path | None = Path(request["checkpoint_dir"]) if request["checkpoint_dir"] else None
         self.should_stop = False
         self._channel = channel
+        self._preemption = preemption
         self.outcome: tuple[str, dict[str, Any]] | None = None
 
-    def report(self, metrics: Mapping[str, Any] | None = None, *, step: int, **named: Any) -> Directive:
+    @property
+    def preempted(self) -> bool:
+        """Whether the worker has to leave and the trial goes back: save the state, then return or raise, whatever; no result counts.
+
+        Without this, SIGTERM raises SystemExit in the midst of the objective. An objective that reads it is not interrupted so, and is
+        expected to read it every few seconds: after the worker's `--grace` it is killed.
+        """
+        return self._preemption.notice()
+
+    def report(
+        self, metrics: Mapping[str, Any] | None = None, *, step: int, checkpoint_uri: str = "", **named: Any
+    ) -> Directive:
         """Send metrics at a step (0 or more) and learn whether to go on; leave the objective soon if not, the worker ends it otherwise.
+
+        `checkpoint_uri` is where the state lies, for an objective that has a store of its own; what lies in `checkpoint_dir` needs no word.
 
         Raises:
             TypeError: A metric is not a number, or the step not a whole one.
@@ -94,10 +132,22 @@ class ObjectiveTrial:
             raise ValueError(
                 f"a report has a step from 0 to 2**63 - 1 and a metric, not step {step} and metrics {values}"
             )
-        self._channel.send("report", step=int(step), metrics=values)
+        return self._send("report", step=int(step), metrics=values, checkpoint_uri=str(checkpoint_uri))
+
+    def checkpoint(self, uri: str) -> Directive:
+        """Say where the state lies, complete, for an objective that has a store of its own, and learn whether to go on."""
+        return self._send("checkpoint", checkpoint_uri=str(uri))
+
+    def _send(self, kind: str, **members: object) -> Directive:
+        self._channel.send(kind, **members)
         reply = self._channel.receive() or {"should_stop": True, "message": "the worker is gone"}
         self.should_stop = reply["should_stop"]
         return Directive(reply["should_stop"], reply["message"])
+
+    @property
+    def left_early(self) -> bool:
+        """Whether the objective ended after it noticed that it was preempted."""
+        return self._preemption.noticed
 
     def tell(self, metrics: Mapping[str, Any] | None = None, **named: Any) -> None:
         """Give the result, instead of returning it."""
@@ -157,7 +207,11 @@ def evaluate(objective: Objective, trial: ObjectiveTrial, *, names: Sequence[str
     try:
         returned = objective(trial.parameters, trial)
     except Exception as error:  # noqa: BLE001 - whatever the objective raises is the trial's failure.
+        if trial.left_early:
+            return "preempted", {}
         return "failed", {"message": _trace(error)}
+    if trial.left_early:
+        return "preempted", {}
     try:
         return trial.outcome or ("result", {"metrics": _result(returned, names)})
     except (TypeError, ValueError) as error:
@@ -198,15 +252,11 @@ def _is_plumbing(frame: FrameType) -> bool:
     return name == __file__ or name.startswith("<frozen importlib") or name == importlib.__file__
 
 
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    # `finally` clauses run, so that an objective may save its state and end processes of its own.
-    raise SystemExit(128 + signal.SIGTERM)
-
-
 def main(target: str, descriptor: int) -> None:
     """Serve the worker until it hangs up."""
     faulthandler.enable()
-    signal.signal(signal.SIGTERM, _leave)
+    preemption = Preemption()
+    signal.signal(signal.SIGTERM, preemption.handle)
     sys.path.insert(0, str(Path.cwd()))
     channel = Channel(socket.socket(fileno=descriptor))
     try:
@@ -216,7 +266,8 @@ def main(target: str, descriptor: int) -> None:
         return
     channel.send("ready")
     for request in channel:
-        trial = ObjectiveTrial(request, channel)
+        preemption.asked_for = False
+        trial = ObjectiveTrial(request, channel, preemption)
         kind, members = evaluate(objective, trial, names=request["objectives"])
         channel.send(kind, **members)
 

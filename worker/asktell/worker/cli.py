@@ -17,7 +17,8 @@ from cyclopts.validators import Number
 from asktell.cli.configurations import Reader
 from asktell.cli.dials import Unreadable
 from asktell.client import AskTellError, Client, Study
-from asktell.worker.command import Template, TemplateError
+from asktell.worker.checkpoints import kept_at
+from asktell.worker.command import CHECKPOINT_DIR, Template, TemplateError
 from asktell.worker.evaluation import Evaluator, Limits, Unusable
 from asktell.worker.interruption import Interruption
 from asktell.worker.loop import Options, Retry, Summary, Undelivered, Worker
@@ -88,12 +89,27 @@ class Manner:
     ] = None
     timeout: Annotated[float | None, Positive, _help("Seconds that a trial may run; a longer one fails.")] = None
     grace: Annotated[float, NotNegative, _help("Seconds between SIGTERM and SIGKILL when a trial has to end.")] = 10.0
+    silence: Annotated[
+        float | None,
+        Positive,
+        _help(
+            "Seconds without word from the service after which a training is ended, its trial taken for lost; by default it goes on, for"
+            " nobody may have taken the trial."
+        ),
+    ] = None
+    checkpoints: Annotated[
+        str | None,
+        Parameter(env_var="ASKTELL_CHECKPOINTS"),
+        _help(
+            "A directory that all workers see, where each trial has one of its own for its state, from which another worker resumes it."
+        ),
+    ] = None
     patience: Annotated[float, NotNegative, _help("Seconds to go on trying while the service is away.")] = 86_400.0
 
     @property
     def limits(self) -> Limits:
         """How long a trial may run, and how long it may take to end."""
-        return Limits(timeout=self.timeout, grace=self.grace)
+        return Limits(timeout=self.timeout, grace=self.grace, silence=self.silence)
 
     def options(self, study: Study) -> Options:
         """What the loop goes by. Unreadable for fixed parameters that the study does not have."""
@@ -128,11 +144,14 @@ def work(*objective: str, place: Place, manner: Manner = AS_USUAL) -> int:
     The function is called as `objective(parameters, trial)`. It returns a number, a mapping of metrics to numbers or to pairs of value and
     standard error, or None after `trial.tell`; `trial.report(step=3, accuracy=0.9).should_stop` says whether to end early.
 
-    In a command line `{name}` is a parameter, `{trial.number}` the trial's number, `{metrics_file}` a file for the metrics; brackets
-    are left out when a parameter in them is inactive. The command prints JSON: `{"step": 3, "accuracy": 0.9}` on the way,
-    `{"accuracy": 0.93}` in the end. It finds the same in ASKTELL_PARAMETERS (JSON), ASKTELL_PARAM_LEARNING_RATE and so on,
-    ASKTELL_TRIAL and ASKTELL_METRICS_FILE; values of 100 kB and more are only in the JSON of ASKTELL_PARAMETERS_FILE. It exits with 0,
-    or the trial has failed.
+    In a command line `{name}` is a parameter, `{trial.number}` the trial's number, `{metrics_file}` a file for the metrics,
+    `{checkpoint_dir}` a directory for its state; brackets are left out when a parameter in them is inactive. The command prints JSON:
+    `{"step": 3, "accuracy": 0.9}` on the way, `{"accuracy": 0.93}` in the end. It finds the same in ASKTELL_PARAMETERS (JSON),
+    ASKTELL_PARAM_LEARNING_RATE and so on, ASKTELL_TRIAL, ASKTELL_METRICS_FILE and ASKTELL_CHECKPOINT_DIR; values of 100 kB and more are
+    only in the JSON of ASKTELL_PARAMETERS_FILE. It exits with 0, or the trial has failed.
+
+    With `--checkpoints ROOT` each trial has a directory for its state, a function's in `trial.checkpoint_dir`. What an attempt leaves there
+    the next one finds there, wherever it runs.
 
     SIGTERM or Ctrl-C ends the trial and gives it back; a second Ctrl-C ends the worker at once.
 
@@ -150,7 +169,7 @@ def work(*objective: str, place: Place, manner: Manner = AS_USUAL) -> int:
     with interruption.on_signals(), Client(place.target, project=place.project, retry_for=RETRY_SECONDS) as client:
         try:
             study = client.get_study(place.study)
-            evaluator = _evaluator(study, objective, manner=manner, interruption=interruption)
+            evaluator = _evaluator(study, objective, place=place, manner=manner, interruption=interruption)
             summary = Worker(study, evaluator, options=manner.options(study), interruption=interruption).run()
         except (Misused, TemplateError, Unreadable) as error:
             return _complain(error, 2)
@@ -175,7 +194,10 @@ def _only_failures(summary: Summary, study: str) -> bool:
     return True
 
 
-def _evaluator(study: Study, objective: Sequence[str], *, manner: Manner, interruption: Interruption) -> Evaluator:
+def _evaluator(
+    study: Study, objective: Sequence[str], *, place: Place, manner: Manner, interruption: Interruption
+) -> Evaluator:
+    checkpoints = kept_at(manner.checkpoints, project=place.project, study=study.id)
     if not objective:
         raise Misused("name an objective: module:function, or a command line after --")
     if len(objective) == 1 and _FUNCTION.fullmatch(objective[0]):
@@ -185,9 +207,17 @@ def _evaluator(study: Study, objective: Sequence[str], *, manner: Manner, interr
             raise Misused(
                 f"--infeasible-exit-code is for command lines; {objective[0]} is a function: trial.infeasible"
             )
-        return Objective(objective[0], objectives=study.metrics, limits=manner.limits, interruption=interruption)
+        return Objective(
+            objective[0],
+            objectives=study.metrics,
+            limits=manner.limits,
+            interruption=interruption,
+            checkpoints=checkpoints,
+        )
     template = Template.parse(objective)
     _check(template, study)
+    if template.mentions(CHECKPOINT_DIR) and manner.checkpoints is None:
+        raise Misused(f"{{{CHECKPOINT_DIR}}} has a value only with --checkpoints ROOT")
     if manner.metrics_file is not None:
         _check(Template.parse([manner.metrics_file]), study)
     return Program(
@@ -198,6 +228,7 @@ def _evaluator(study: Study, objective: Sequence[str], *, manner: Manner, interr
         study=study.id,
         metrics_file=manner.metrics_file,
         infeasible=frozenset(manner.infeasible_exit_code),
+        checkpoints=checkpoints,
     )
 
 

@@ -1,9 +1,10 @@
 """Command lines with places for a trial's parameters.
 
 `{name}` in an argument becomes the parameter's value, `{trial.number}` the trial's number, `{metrics_file}` the file that may hold the
-metrics; `{{` and `}}` are braces. A parameter that is active only under a condition stands in brackets, as in `[--momentum {momentum}]`:
-in a trial without it all of the bracket is left out. A bracket runs from an argument that starts with `[` to the next one that ends with
-`]`, and may be one quoted argument with blanks in it. Brackets without a field are ordinary text.
+metrics, `{checkpoint_dir}` the directory of the trial's state; `{{` and `}}` are braces. A parameter that is active only under a condition
+stands in brackets, as in `[--momentum {momentum}]`: in a trial without it all of the bracket is left out. A bracket runs from an argument
+that starts with `[` to the next one that ends with `]`, and may be one quoted argument with blanks in it. Brackets without a field are
+ordinary text.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ Parameters = Mapping[str, Value]
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 TRIAL_NUMBER = "trial.number"
 METRICS_FILE = "metrics_file"
+CHECKPOINT_DIR = "checkpoint_dir"
 MAX_VARIABLE = 100_000
 """Bytes of an environment variable; Linux takes 128 KiB with its name."""
 MAX_ENVIRONMENT = 250_000
@@ -62,7 +64,7 @@ class Template:
             always: Parameters that every trial has.
             sometimes: Parameters that some trials have -> when, for the message.
         """
-        known = {*always, *sometimes, TRIAL_NUMBER, METRICS_FILE}
+        known = {*always, *sometimes, TRIAL_NUMBER, METRICS_FILE, CHECKPOINT_DIR}
         for group in self.groups:
             for field in group.fields:
                 if field not in known:
@@ -72,6 +74,10 @@ class Template:
                         f"{{{field}}} has a value only when {sometimes[field]}: put what belongs to it in brackets, such as"
                         f" '[--{field} {{{field}}}]'"
                     )
+
+    def mentions(self, field: str) -> bool:
+        """Whether the command line has a place for it."""
+        return any(field in group.fields for group in self.groups)
 
     def fill(self, values: Parameters) -> list[str]:
         """Return the arguments with the values in place; brackets with a field that has no value are left out."""

@@ -7,14 +7,17 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from asktell.client import AskTellError, Trial
+from asktell.worker.checkpoints import Checkpoint, Checkpoints, Unresumable, Unwritable
+from asktell.worker.copying import BrokenOff
 from asktell.worker.events import Event, Exited, Line
 from asktell.worker.interruption import Interruption
-from asktell.worker.outcome import Failed, Lost, Outcome, Released, Stopped
+from asktell.worker.keeping import Keeping
+from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped
 from asktell.worker.output import Metric
 from asktell.worker.process import Process
 
@@ -29,10 +32,13 @@ logger = logging.getLogger("asktell.worker")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a trial may run, and how long it may take to end once it was asked to; seconds."""
+    """How long a trial may run, how long it may take to end once it was asked to, and how long it goes on without word from the service;
+    seconds.
+    """
 
     timeout: float | None = None
     grace: float = 10.0
+    silence: float | None = None
 
 
 class Evaluator(Protocol):
@@ -77,13 +83,17 @@ class Tail:
 class Evaluation(ABC):
     """A process at work on a trial, watched: it ends early by a signal to the worker, a lost lease, the service's word, or the clock."""
 
-    def __init__(self, trial: Trial, process: Process, *, limits: Limits, interruption: Interruption) -> None:
+    def __init__(
+        self, trial: Trial, process: Process, *, checkpoint: Checkpoint, limits: Limits, interruption: Interruption
+    ) -> None:
         self.trial = trial
         self.process = process
         self.limits = limits
         self.interruption = interruption
         self.tail = Tail()
         self.cause: Outcome | None = None
+        self.keeping = Keeping(trial, checkpoint)
+        self._farewell: float | None = None
         self._deadline = None if limits.timeout is None else time.monotonic() + limits.timeout
 
     def run(self) -> Outcome:
@@ -92,7 +102,7 @@ class Evaluation(ABC):
             event = self.process.next_event(POLL)
             self._watch()
             if event is not None and (outcome := self.take(event)) is not None:
-                return outcome
+                return self._kept(outcome)
 
     def take(self, event: Event) -> Outcome | None:
         """Take in an event; return the outcome if it is known now."""
@@ -113,17 +123,31 @@ class Evaluation(ABC):
             self.cause = self._cause()
             if self.cause is not None:
                 self.end_early()
+        if not self.trial.lost:
+            self.keeping.tend()
 
     def _cause(self) -> Outcome | None:
-        if self.interruption.wished:
-            return Released()
-        if self.trial.lost:
-            return Lost(self.trial.message or "the lease was lost")
-        if self.trial.should_stop:
-            return Stopped(self.trial.message or "the service ended it")
+        reason = reason_to_end(self.trial, self.interruption)
+        if reason is not None:
+            self._out_of_time()
+            return reason
         if self._deadline is not None and time.monotonic() > self._deadline:
             return Failed(f"ran longer than {self.limits.timeout:g} s")
+        if self.limits.silence is not None and self.trial.silence > self.limits.silence:
+            return Lost(f"no word from the service for {self.limits.silence:g} s")
         return None
+
+    def _kept(self, outcome: Outcome) -> Outcome:
+        """The outcome with where the state lies."""
+        if isinstance(outcome, Lost | Infeasible):
+            return outcome
+        return replace(outcome, checkpoint_uri=self.keeping.last(broken_off=self._out_of_time))
+
+    def _out_of_time(self) -> bool:
+        """Whether the state may take no longer to its place: the trial is lost, or the grace is over that a signal to the worker began."""
+        if self.interruption.wished and self._farewell is None:
+            self._farewell = time.monotonic() + self.limits.grace
+        return self.trial.lost or (self._farewell is not None and time.monotonic() > self._farewell)
 
     def report(self, step: int, metrics: Mapping[str, Metric]) -> None:
         """Send a measurement; `trial.should_stop` is the answer. A service that is away or refuses it stops nothing."""
@@ -152,3 +176,40 @@ class Evaluation(ABC):
     def broken(self, exited: Exited, *, also: str = "") -> Failed:
         """The outcome of a process that ended as it should not."""
         return Failed(self.ending(exited, also=also), killed=exited.killed)
+
+
+def reason_to_end(trial: Trial, interruption: Interruption) -> Outcome | None:
+    """Why a trial shall not go on here, as far as it lies neither with the trial nor with its process."""
+    if interruption.wished:
+        return Released()
+    if trial.lost:
+        return Lost(trial.message or "the lease was lost")
+    if trial.should_stop:
+        return Stopped(trial.message or "the service ended it")
+    return None
+
+
+def in_its_place(
+    trial: Trial,
+    evaluate: Callable[[Checkpoint], Outcome],
+    *,
+    checkpoints: Checkpoints,
+    interruption: Interruption,
+) -> Outcome:
+    """Evaluate a trial with a place for its state. Unusable if this worker can make none."""
+
+    def broken_off() -> bool:
+        return reason_to_end(trial, interruption) is not None
+
+    try:
+        checkpoint = checkpoints.begin(trial, broken_off=broken_off)
+    except BrokenOff:
+        return reason_to_end(trial, interruption) or Released()
+    except Unresumable as error:
+        return Failed(str(error))
+    except Unwritable as error:
+        raise Unusable(str(error)) from error
+    try:
+        return evaluate(checkpoint)
+    finally:
+        checkpoint.close()

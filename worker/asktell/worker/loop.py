@@ -230,17 +230,18 @@ class Worker:
 
     def _say(self, trial: Trial, outcome: Outcome) -> str:
         match outcome:
-            case Succeeded(metrics):
-                trial.tell(metrics)
+            case Succeeded(metrics, checkpoint_uri):
+                trial.tell(metrics, checkpoint_uri=checkpoint_uri)
                 return trial.state.value
-            case Stopped(message, metrics):
-                trial.stop(metrics, message=_clean(message))
-            case Failed(message, killed):
-                trial.fail(_clean(message), retry=self._options.tries_again(killed=killed))
+            case Stopped(message, metrics, checkpoint_uri):
+                trial.stop(metrics, message=_clean(message), checkpoint_uri=checkpoint_uri)
+            case Failed(message, killed, checkpoint_uri):
+                retry = self._options.tries_again(killed=killed)
+                trial.fail(_clean(message), retry=retry, checkpoint_uri=checkpoint_uri)
             case Infeasible(message):
                 trial.infeasible(_clean(message))
-            case Released():
-                trial.release()
+            case Released(checkpoint_uri):
+                trial.release(checkpoint_uri=checkpoint_uri)
             case Lost():
                 # It is another's, or nobody's: there is nobody to tell.
                 pass

@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import Any
 
 from asktell.client import Trial
-from asktell.worker.evaluation import POLL, Evaluation, Limits, Tail, Unusable
+from asktell.worker.checkpoints import NO_CHECKPOINTS, Checkpoint, Checkpoints
+from asktell.worker.evaluation import POLL, SCHEDULER_SECONDS, Evaluation, Limits, Tail, Unusable, in_its_place
 from asktell.worker.events import Batch, Event, Exited, Line, Message
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
@@ -59,9 +60,18 @@ class ObjectiveEvaluation(Evaluation):
 
     process: ObjectiveProcess
 
-    def __init__(self, trial: Trial, process: ObjectiveProcess, *, limits: Limits, interruption: Interruption) -> None:
-        super().__init__(trial, process, limits=limits, interruption=interruption)
+    def __init__(
+        self,
+        trial: Trial,
+        process: ObjectiveProcess,
+        *,
+        checkpoint: Checkpoint,
+        limits: Limits,
+        interruption: Interruption,
+    ) -> None:
+        super().__init__(trial, process, checkpoint=checkpoint, limits=limits, interruption=interruption)
         self._patience: float | None = None
+        self._turned_away = False
 
     def end_early(self) -> None:
         """A function that was told to stop may return by itself within the grace; else, and otherwise, its process ends."""
@@ -86,9 +96,11 @@ class ObjectiveEvaluation(Evaluation):
     def _hear(self, message: Message) -> Outcome | None:
         content = json.loads(message.text)
         match content["kind"]:
-            case "report":
+            case "report" | "checkpoint":
                 self._answer(content)
                 return None
+            case "preempted":
+                return self._preempted()
             case "result":
                 return self._result(_metrics(content))
             case "infeasible":
@@ -97,13 +109,25 @@ class ObjectiveEvaluation(Evaluation):
                 return self.cause or Failed(content["message"])
 
     def _answer(self, content: Mapping[str, Any]) -> None:
-        if self.cause is None:
+        if content["checkpoint_uri"] and not self.trial.lost:
+            self.keeping.name(content["checkpoint_uri"])
+        if self.cause is None and content["kind"] == "report":
             self.report(content["step"], _metrics(content))
+        self._turned_away = isinstance(self.cause, Released)
         stop = self.cause is not None or self.trial.should_stop
         self.process.send(should_stop=stop, message=getattr(self.cause, "message", "") or self.trial.message)
 
+    def _preempted(self) -> Outcome:
+        """The function ended since it heard of SIGTERM, which may have reached it before the worker."""
+        if self.cause is None and not self.interruption.wait(SCHEDULER_SECONDS):
+            return Failed("ended by SIGTERM", killed=True)
+        return self.cause or Released()
+
     def _result(self, metrics: Mapping[str, Any]) -> Outcome:
         match self.cause:
+            case Released() if self._turned_away:
+                # It may be what the function has so far.
+                return self.cause
             case Stopped(message):
                 return Stopped(message, metrics)
             case Lost():
@@ -124,8 +148,17 @@ def _metrics(content: Mapping[str, Any]) -> dict[str, Any]:
 class Objective:
     """A Python function that evaluates trials, named `module:function`. Its process serves many trials; a new one follows a failure."""
 
-    def __init__(self, target: str, *, objectives: tuple[str, ...], limits: Limits, interruption: Interruption) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        objectives: tuple[str, ...],
+        limits: Limits,
+        interruption: Interruption,
+        checkpoints: Checkpoints = NO_CHECKPOINTS,
+    ) -> None:
         self._target = target
+        self._checkpoints = checkpoints
         self._objectives = objectives
         self._limits = limits
         self._interruption = interruption
@@ -169,6 +202,14 @@ class Objective:
 
     def evaluate(self, trial: Trial) -> Outcome:
         """Call the function for one trial."""
+        return in_its_place(
+            trial,
+            lambda checkpoint: self._call(trial, checkpoint),
+            checkpoints=self._checkpoints,
+            interruption=self._interruption,
+        )
+
+    def _call(self, trial: Trial, checkpoint: Checkpoint) -> Outcome:
         if self._process is None:
             self.prepare()
         process = self._process
@@ -180,8 +221,11 @@ class Objective:
             objectives=self._objectives,
             attempt=trial.attempt,
             checkpoint_uri=trial.checkpoint_uri,
+            checkpoint_dir=None if checkpoint.directory is None else str(checkpoint.directory),
         )
-        evaluation = ObjectiveEvaluation(trial, process, limits=self._limits, interruption=self._interruption)
+        evaluation = ObjectiveEvaluation(
+            trial, process, checkpoint=checkpoint, limits=self._limits, interruption=self._interruption
+        )
         try:
             outcome = evaluation.run()
         except BaseException:

@@ -1,4 +1,4 @@
-"""What became of a trial here."""
+"""What became of a trial here. `checkpoint_uri` is where its state lies; empty if nowhere, or where it lay before."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class Succeeded:
     """It was evaluated."""
 
     metrics: Mapping[str, Metric]
+    checkpoint_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Failed:
     message: str
     killed: bool = False
     """Whether a signal from outside ended it (a want of memory, a preemption), which says little about the trial."""
+    checkpoint_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Stopped:
 
     message: str
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    checkpoint_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Lost:
 @dataclass(frozen=True, slots=True)
 class Released:
     """The worker was told to end: another one shall have it."""
+
+    checkpoint_uri: str = ""
 
 
 Outcome = Succeeded | Failed | Infeasible | Stopped | Lost | Released

@@ -1,7 +1,8 @@
 """What a command says of its metrics: JSON objects of numbers, one a line.
 
 `{"step": 3, "accuracy": 0.9}` is a measurement at a step, `{"accuracy": 0.93, "loss": [0.2, 0.01]}` the result; a pair is a value with its
-standard error. NaN, Infinity and -Infinity are numbers, as `json.dumps` writes them. Every other line is output like any other.
+standard error. `{"checkpoint_uri": "s3://bucket/7"}`, alone or with numbers, says where a command with a store of its own has left its state.
+NaN, Infinity and -Infinity are numbers, as `json.dumps` writes them. Every other line is output like any other.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ class UnreadableLine(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Metrics that one line gives; `step` is None in a result."""
+    """Metrics that one line gives; `step` is None in a result. There are none in a line that gives a checkpoint alone."""
 
     metrics: Metrics
     step: int | None = None
+    checkpoint_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,8 @@ class Transcript:
             measurement = parse(text, names=self.objectives)
         except UnreadableLine as error:
             return self._with(complaint=self.complaint or f"line {number}: {error}"), None
-        if measurement is None:
-            return self, None
+        if measurement is None or not measurement.metrics:
+            return self, measurement
         if measurement.step is None:
             return self._with(result={**(self.result or {}), **measurement.metrics}), measurement
         return self._with(last=measurement.metrics), measurement
@@ -85,20 +87,23 @@ def parse(text: str, *, names: Collection[str]) -> Measurement | None:
     """Return the measurement in a line, or None for other output.
 
     Raises:
-        UnreadableLine: The line is a JSON object that names one of `names` or a step of otherwise numbers, but not as a number.
+        UnreadableLine: The line is a JSON object that names one of `names` or a step of otherwise numbers, but not as a number; or a
+            checkpoint, but not as a text.
     """
     members = _object(text)
     if not members:
         return None
-    step = members.pop("step", None)
+    step, uri = members.pop("step", None), members.pop("checkpoint_uri", "")
     metrics = {name: metric for name, value in members.items() if (metric := _metric(value)) is not None}
     strange = [name for name in members if name not in metrics]
     concerned = [name for name in strange if name in names]
     if concerned:
         raise UnreadableLine(f"{concerned[0]} is {_excerpt(members[concerned[0]])}, not a number")
-    if strange or not metrics:
+    if strange or not (metrics or uri):
         return None
-    return Measurement(metrics, _step(step))
+    if not isinstance(uri, str):
+        raise UnreadableLine(f"checkpoint_uri is {_excerpt(uri)}, not a URI")
+    return Measurement(metrics, _step(step), uri)
 
 
 def _object(text: str) -> dict[str, object]:

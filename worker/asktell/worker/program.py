@@ -6,19 +6,23 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from asktell.client import Trial
-from asktell.worker.command import METRICS_FILE, TRIAL_NUMBER, Parameters, Template, variables
-from asktell.worker.evaluation import Evaluation, Limits, Unusable
+from asktell.worker.checkpoints import NO_CHECKPOINTS, Checkpoint, Checkpoints
+from asktell.worker.command import CHECKPOINT_DIR, METRICS_FILE, TRIAL_NUMBER, Parameters, Template, variables
+from asktell.worker.evaluation import Evaluation, Limits, Unusable, in_its_place
 from asktell.worker.events import Exited, Line
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Outcome, Released, Stopped, Succeeded
-from asktell.worker.output import Transcript
+from asktell.worker.output import Measurement, Transcript
 from asktell.worker.process import Process
 
+HEAR_SECONDS = 0.3
+"""How long the worker listens before it signals a command whose result would count: what it said before is still under way."""
 MAX_EXCERPT = 200
 """Characters of a program's name in a message."""
 
@@ -31,37 +35,61 @@ class ProgramEvaluation(Evaluation):
         trial: Trial,
         process: Process,
         *,
+        checkpoint: Checkpoint,
         limits: Limits,
         interruption: Interruption,
         objectives: tuple[str, ...],
         metrics_file: Path,
         infeasible: Collection[int] = (),
     ) -> None:
-        super().__init__(trial, process, limits=limits, interruption=interruption)
+        super().__init__(trial, process, checkpoint=checkpoint, limits=limits, interruption=interruption)
         self._infeasible = infeasible
         self._transcript = Transcript(objectives)
         self._metrics_file = metrics_file
         self._line = 0
+        self._signal_at: float | None = None
+        self._signalled = False
 
     def end_early(self) -> None:
-        """Signal the process group."""
-        self.process.end()
+        """Signal the process group; where a result would count that is complete, once what it said before was heard."""
+        self._signal_at = time.monotonic() + (HEAR_SECONDS if isinstance(self.cause, Released) else 0)
+        self._signal_in_time()
+
+    def _watch(self) -> None:
+        super()._watch()
+        self._signal_in_time()
+
+    def _signal_in_time(self) -> None:
+        if self._signal_at is not None and not self._signalled and time.monotonic() >= self._signal_at:
+            self._signalled = True
+            self._read_file()
+            self.process.end()
 
     def on_line(self, line: Line) -> None:
-        """Report a measurement; pass on all else."""
+        """Report a measurement, or a checkpoint; pass on all else."""
         if line.stream == "stderr":
             self.tail.pass_on(line)
             return
         self._line += 1
-        self._transcript, measurement = self._transcript.read(line.text, number=self._line)
+        transcript, measurement = self._transcript.read(line.text, number=self._line)
         if measurement is None:
             self.tail.pass_on(line)
-        elif measurement.step is not None and self.cause is None:
+        # What a command says that was told to give up its trial may be what it has so far.
+        if not (self._signalled and isinstance(self.cause, Released)):
+            self._transcript = transcript
+        if measurement is not None:
+            self._say(measurement)
+
+    def _say(self, measurement: Measurement) -> None:
+        if measurement.checkpoint_uri and not self.trial.lost:
+            self.keeping.name(measurement.checkpoint_uri)
+        if measurement.metrics and measurement.step is not None and self.cause is None:
             self.report(measurement.step, measurement.metrics)
 
     def on_exit(self, exited: Exited) -> Outcome:
-        """Succeeded with exit status 0 and every objective; a result that is complete counts though the worker was to end."""
-        self._read_file()
+        """Succeeded with exit status 0 and every objective; a result counts that was complete before the worker was to end."""
+        if not self._signalled:
+            self._read_file()
         complete = exited.code == 0 and not self._transcript.shortcoming
         if isinstance(self.cause, Stopped):
             return Stopped(self.cause.message, self._transcript.metrics)
@@ -99,6 +127,30 @@ def _json_lines(text: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """What a command finds and leaves on disk."""
+
+    metrics: Path
+    parameters: Path
+    checkpoint: Path | None
+
+    @property
+    def fields(self) -> Parameters:
+        """By the names that they have in command lines."""
+        checkpoint = {} if self.checkpoint is None else {CHECKPOINT_DIR: str(self.checkpoint)}
+        return {METRICS_FILE: str(self.metrics), **checkpoint}
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """As environment variables; the directory's is empty where there is none."""
+        return {
+            "ASKTELL_METRICS_FILE": str(self.metrics),
+            "ASKTELL_PARAMETERS_FILE": str(self.parameters),
+            "ASKTELL_CHECKPOINT_DIR": str(self.checkpoint or ""),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A command line that evaluates trials.
 
@@ -113,6 +165,7 @@ class Program:
     study: str = ""
     metrics_file: str | None = None
     infeasible: frozenset[int] = frozenset()
+    checkpoints: Checkpoints = NO_CHECKPOINTS
 
     def prepare(self) -> None:
         """Raise Unusable if there is no such program; one whose name depends on the trial is tried when its time comes."""
@@ -122,24 +175,35 @@ class Program:
 
     def evaluate(self, trial: Trial) -> Outcome:
         """Run the command for one trial."""
+        return in_its_place(
+            trial,
+            lambda checkpoint: self._run(trial, checkpoint),
+            checkpoints=self.checkpoints,
+            interruption=self.interruption,
+        )
+
+    def _run(self, trial: Trial, checkpoint: Checkpoint) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="asktell-", ignore_cleanup_errors=True) as folder:
-            metrics_file = self._metrics_file(trial, Path(folder))
-            parameters_file = Path(folder) / "parameters.json"
-            parameters_file.write_text(json.dumps(dict(trial.parameters)), "utf-8")
-            arguments = self.template.fill(self._values(trial, metrics_file))
-            environment = self._environment(trial, metrics_file, parameters_file)
+            files = Files(
+                metrics=self._metrics_file(trial, Path(folder)),
+                parameters=Path(folder) / "parameters.json",
+                checkpoint=checkpoint.directory,
+            )
+            files.parameters.write_text(json.dumps(dict(trial.parameters)), "utf-8")
+            arguments = self.template.fill({**trial.parameters, TRIAL_NUMBER: trial.number, **files.fields})
             try:
-                process = Process(arguments, environment=environment, grace=self.limits.grace)
+                process = Process(arguments, environment=self._environment(trial, files), grace=self.limits.grace)
             except (OSError, ValueError) as error:
                 # Arguments that are too long or have a NUL: the trial's parameters, most likely, and the next worker's trouble as well.
                 return Failed(f"cannot start {arguments[0][:MAX_EXCERPT]!r}: {error}")
             evaluation = ProgramEvaluation(
                 trial,
                 process,
+                checkpoint=checkpoint,
                 limits=self.limits,
                 interruption=self.interruption,
                 objectives=self.objectives,
-                metrics_file=metrics_file,
+                metrics_file=files.metrics,
                 infeasible=self.infeasible,
             )
             try:
@@ -156,10 +220,7 @@ class Program:
         path.unlink(missing_ok=True)
         return path
 
-    def _values(self, trial: Trial, metrics_file: Path) -> Parameters:
-        return {**trial.parameters, TRIAL_NUMBER: trial.number, METRICS_FILE: str(metrics_file)}
-
-    def _environment(self, trial: Trial, metrics_file: Path, parameters_file: Path) -> Mapping[str, str]:
+    def _environment(self, trial: Trial, files: Files) -> Mapping[str, str]:
         return {
             # Else Python keeps its measurements in a buffer until the end.
             "PYTHONUNBUFFERED": "1",
@@ -167,8 +228,9 @@ class Program:
             **variables(trial.parameters),
             "ASKTELL_STUDY": self.study,
             "ASKTELL_TRIAL": str(trial.number),
-            "ASKTELL_METRICS_FILE": str(metrics_file),
-            "ASKTELL_PARAMETERS_FILE": str(parameters_file),
+            "ASKTELL_ATTEMPT": str(trial.attempt),
+            "ASKTELL_CHECKPOINT_URI": trial.checkpoint_uri,
+            **files.variables,
         }
 
     def close(self) -> None:
