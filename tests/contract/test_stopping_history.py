@@ -63,7 +63,7 @@ async def test_a_trial_under_way_is_observed_where_it_will_have_ended_and_is_not
     queued = NewTrial(parameters={"x": 0.25})
     await add(store, *FINISHED, queued, replace(queued, parameters={"x": 0.75}))
     snapshot = await History(store, foresee=foresee).read(NAME)
-    assert [parameters["x"] for parameters in snapshot.pending] == [0.25, 0.75]
+    assert [trial.parameters["x"] for trial in snapshot.pending] == [0.25, 0.75]
 
     def report(tx: Transaction) -> None:
         locked = tx.lock_study(NAME, changes=1)
@@ -76,7 +76,7 @@ async def test_a_trial_under_way_is_observed_where_it_will_have_ended_and_is_not
 
     await store.write(report)
     snapshot = await History(store, foresee=foresee).read(NAME)
-    assert [parameters["x"] for parameters in snapshot.pending] == [0.75]
+    assert [trial.parameters["x"] for trial in snapshot.pending] == [0.75]
     assert [(seen.number, round(seen.metrics["gain"].value, 9)) for seen in snapshot.observations] == [
         (1, 0.8),
         (2, 0.7),

@@ -247,6 +247,8 @@ async def test_a_trial_comes_back_with_every_field_and_kind(store):
         attempt=3,
         spent_attempts=2,
         checkpoint_uri="s3://bucket/key",
+        parent=2**53 - 1,
+        member=2**31 - 1,
         sequence=2**62,
         create_time=THEN,
         start_time=THEN.replace(microsecond=0),

@@ -432,6 +432,11 @@ BAD: dict[str, tuple[Callable[[list[Any]], list[Any]], str]] = {
         lambda lines: edited(lines, "trial", "checkpoint_uri", "x"),
         "trial.checkpoint_uri: 'x' is",
     ),
+    "a parent of none": (
+        lambda lines: edited(lines, "trial", "parent", "1"),
+        "trial.parent: 1 is not the number of an",
+    ),
+    "a member below none": (lambda lines: edited(lines, "trial", "member", -1), "trial.member: must be from 0"),
     "a lease": (lambda lines: edited(lines, "trial", "lease", {"token": "x"}), "trial.lease: must be absent"),
     "another's measurement": (lambda lines: edited(lines, "reported", "number", "2"), "reported.number: 2 is not that"),
     "steps out of order": (

@@ -37,10 +37,13 @@ LEVELS = 10
 
 @dataclass
 class Counting:
-    """An engine that offers 0, 1, 2 and so on, skipping what it is told of; `gate` holds its answers back."""
+    """An engine that offers 0, 1, 2 and so on, skipping what it is told of; `gate` holds its answers back. With a `parent`, all go on from
+    that trial, each as the member of a population that its level says.
+    """
 
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     requests: list[SuggestRequest] = field(default_factory=list)
+    parent: int = 0
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -54,7 +57,11 @@ class Counting:
         known = [observation.parameters["x"] for observation in request.observations]
         taken = {*known, *(parameters["x"] for parameters in request.pending)}
         free = [level for level in range(LEVELS) if level not in taken][: request.count]
-        return Decision(tuple(Candidate({"x": level}, Origin(policy="counting")) for level in free))
+        origin = Origin(policy="counting")
+        members = free if self.parent else [0] * len(free)
+        return Decision(
+            tuple(Candidate({"x": x}, origin, self.parent, member) for x, member in zip(free, members, strict=True))
+        )
 
 
 @dataclass
@@ -75,9 +82,12 @@ class House:
         self.answers.append(answer)
         return b""
 
-    async def tell(self, trial: Trial, outcome: Any = None) -> None:
+    async def tell(self, trial: Trial, outcome: Any = None, *, checkpoint_uri: str = "") -> None:
         result = Result(
-            number=trial.number, lease_token=trial.lease.token, outcome=outcome or Succeeded({"y": MetricValue(1.0)})
+            number=trial.number,
+            lease_token=trial.lease.token,
+            outcome=outcome or Succeeded({"y": MetricValue(1.0)}),
+            checkpoint_uri=checkpoint_uri,
         )
         await Clerk(self.store).make(tell(Tell(study=NAME, results=[result]), pack=lambda told: b""))
 
@@ -142,6 +152,28 @@ async def test_the_policy_knows_what_is_pending_and_what_was_observed(tmp_path: 
         assert request.observations[0].state is TrialState.SUCCEEDED
         assert request.pending == ({"x": 1},)
         assert request.next_number == 3
+
+
+async def test_a_trial_that_goes_on_from_another_begins_with_its_checkpoint(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.tell((await home.ask()).trials[0], checkpoint_uri="file:///first")
+        home.engine.parent = 1
+        # Another replica knows the parent only from the database.
+        for desk in (home.desk, desk_of(home.store, home.engine)):
+            (trial,) = (await home.ask(desk=desk)).trials
+            assert (trial.parent, trial.member, trial.checkpoint_uri) == (1, trial.parameters["x"], "file:///first")
+        await home.tell(trial, checkpoint_uri="file:///second")
+        await home.ask()
+        request = home.engine.requests[-1]
+        assert [(each.number, each.parent, each.member) for each in request.observations] == [(1, 0, 0), (3, 1, 2)]
+        assert (request.pending, request.pending_members) == (({"x": 1},), (1,))
+
+
+async def test_of_a_study_without_a_population_the_policy_hears_of_no_members(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.ask(count=2)
+        assert (await home.ask()).trials[0].member == 0
+        assert home.engine.requests[-1].pending_members == ()
 
 
 async def test_the_budget_of_trials_is_kept_and_closes_the_study_once_all_ended(tmp_path: Path) -> None:

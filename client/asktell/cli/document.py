@@ -133,6 +133,8 @@ def of_trial(record: TrialRecord) -> Document:
         "attempt": record.attempt,
         "worker_id": record.worker_id,
         "checkpoint_uri": record.checkpoint_uri,
+        "parent": record.parent,
+        "member": record.member,
         "origin": {
             "policy": record.origin.policy,
             "method": record.origin.method,

@@ -199,17 +199,19 @@ def _trials(records: Sequence[TrialRecord], study: StudyRecord, *, title: str | 
     metrics = metric_names(records, study)
     messages = not folded and any(record.message for record in records)
     last = ["parameters"] if folded else [*parameters, *(["message"] if messages else [])]
-    table = _table("trial", "state", *metrics, *last)
+    descent = [name for name in ("member", "parent") if any(getattr(record, name) for record in records)]
+    table = _table("trial", "state", *descent, *metrics, *last)
     table.title = title
     table.title_justify = "left"
     for record in records:
         table.add_row(
             str(record.number),
             Text(record.state.value, style=STYLES.get(record.state, "")),
+            *(str(getattr(record, name) or NONE) for name in descent),
             *(metric(record.metrics.get(name)) for name in metrics),
             *([_folded(record, parameters)] if folded else _unfolded(record, parameters, messages=messages)),
         )
-    _right(table, 0, *range(2, 2 + len(metrics)))
+    _right(table, 0, *range(2, 2 + len(descent) + len(metrics)))
     table.columns[1].no_wrap = True
     return table
 

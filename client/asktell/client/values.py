@@ -261,7 +261,11 @@ class StudyRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """A trial as the service showed it. `name` is `projects/{project}/studies/{study}/trials/{number}`."""
+    """A trial as the service showed it. `name` is `projects/{project}/studies/{study}/trials/{number}`.
+
+    `parent` is the number of the trial whose checkpoint it goes on from, 0 if it starts afresh; `member` which one of a population it is an
+    interval of, 0 if there is none.
+    """
 
     name: str
     number: int
@@ -275,6 +279,8 @@ class TrialRecord:
     metadata: Mapping[str, str]
     attempt: int
     checkpoint_uri: str
+    parent: int
+    member: int
     sequence: int
     create_time: datetime | None
     start_time: datetime | None

@@ -281,6 +281,16 @@ class TrialView:
         return self._record.checkpoint_uri
 
     @property
+    def parent(self) -> int:
+        """The number of the trial whose checkpoint this one goes on from; 0 if it starts afresh."""
+        return self._record.parent
+
+    @property
+    def member(self) -> int:
+        """Which member of a population the trial is an interval of, from 1; 0 outside population based training."""
+        return self._record.member
+
+    @property
     def lease(self) -> Lease | None:
         """The claim on the trial; this process's as last renewed, else as the service showed it."""
         return self._claim.lease if self._claim else self._record.lease

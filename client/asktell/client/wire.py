@@ -488,6 +488,8 @@ def unpack_trial(message: trial_service_pb2.Trial) -> TrialRecord:
         metadata=dict(message.metadata),
         attempt=message.attempt,
         checkpoint_uri=message.checkpoint_uri,
+        parent=message.parent,
+        member=message.member,
         sequence=message.sequence,
         create_time=_time(message, "create_time"),
         start_time=_time(message, "start_time"),

@@ -181,6 +181,8 @@ class Trial(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
     SPENT_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `projects/{project}/studies/{study}/trials/{number}`."""
     number: _builtins.int
@@ -192,8 +194,8 @@ class Trial(_message.Message):
     attempt: _builtins.int
     """Output only. How many times the trial was handed out."""
     checkpoint_uri: _builtins.str
-    """Output only. Where the trial left its state last, in this attempt or an earlier one; the next attempt resumes there. The service never
-    opens it.
+    """Output only. Where the trial left its state last, in this attempt or an earlier one, at first its parent's; the next attempt resumes there.
+    The service never opens it.
     """
     sequence: _builtins.int
     """Output only. Sequence number of the trial's latest change in the study."""
@@ -201,6 +203,12 @@ class Trial(_message.Message):
     """Output only. Who holds the trial, or held it last; empty if nobody did."""
     spent_attempts: _builtins.int
     """Output only. How many attempts expired or broke; `max_attempts` of the study bounds them."""
+    parent: _builtins.int
+    """Output only. Number of the trial whose checkpoint this one goes on from; 0 if it starts afresh. When it was first handed out, its
+    `checkpoint_uri` was its parent's.
+    """
+    member: _builtins.int
+    """Output only. Which member of a population it is an interval of, from 1; 0 outside population based training."""
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, _search_space_pb2.ParameterValue]:
         """Output only. Values of the active parameters."""
@@ -258,10 +266,12 @@ class Trial(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         worker_id: _builtins.str = ...,
         spent_attempts: _builtins.int = ...,
+        parent: _builtins.int = ...,
+        member: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "lease", b"lease", "origin", b"origin", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint_uri", b"checkpoint_uri", "create_time", b"create_time", "end_time", b"end_time", "lease", b"lease", "measurements", b"measurements", "message", b"message", "metadata", b"metadata", "metrics", b"metrics", "name", b"name", "number", b"number", "origin", b"origin", "parameters", b"parameters", "sequence", b"sequence", "spent_attempts", b"spent_attempts", "start_time", b"start_time", "state", b"state", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint_uri", b"checkpoint_uri", "create_time", b"create_time", "end_time", b"end_time", "lease", b"lease", "measurements", b"measurements", "member", b"member", "message", b"message", "metadata", b"metadata", "metrics", b"metrics", "name", b"name", "number", b"number", "origin", b"origin", "parameters", b"parameters", "parent", b"parent", "sequence", b"sequence", "spent_attempts", b"spent_attempts", "start_time", b"start_time", "state", b"state", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,6 +26,7 @@ from asktell.server.domain.trial import Origin, Trial, TrialState
 
 MAX_MEASUREMENTS = 1_000
 MAX_NUMBER = 2**53
+MAX_MEMBER = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Inspection:
     _records: int = 0
     _number: int = 0
     _step: int = -1
+    _numbers: set[int] = field(default_factory=set)
     _sequences: set[int] = field(default_factory=set)
     _states: Counter[TrialState] = field(default_factory=Counter)
 
@@ -181,7 +183,10 @@ class Inspection:
             raise InvalidArgument("sequence", f"{trial.sequence} is that of an earlier record")
         _check_range("sequence", trial.sequence, 1, study.sequence)
         _check_trial(trial, study.spec)
+        if trial.parent and trial.parent not in self._numbers:
+            raise InvalidArgument("parent", f"{trial.parent} is not the number of an earlier trial")
         self._number, self._step = trial.number, -1
+        self._numbers.add(trial.number)
         self._sequences.add(trial.sequence)
         self._states[trial.state] += 1
         return replace(trial, parameters=_kept(trial.parameters, study.spec.space))
@@ -240,6 +245,7 @@ def _check_trial(trial: Trial, spec: StudySpec) -> None:
     check_metrics(trial.metrics, required=spec.objectives if trial.state is TrialState.SUCCEEDED else ())
     _check_range("attempt", trial.attempt, 0, 2**31 - 1)
     _check_range("spent_attempts", trial.spent_attempts, 0, trial.attempt)
+    _check_range("member", trial.member, 0, MAX_MEMBER)
     check_message("message", trial.message)
     # Each tell may add to the metadata, so that there may be more pairs than one call can bring.
     for key, note in trial.metadata.items():

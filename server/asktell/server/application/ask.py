@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -154,7 +154,7 @@ def _claimable(snapshot: Snapshot, fixed: Parameters) -> Iterator[Trial]:
 
 def suggest_request(snapshot: Snapshot, count: int, *, fixed: Parameters, time_limit: float | None) -> SuggestRequest:
     """What the policy is asked, in an order that does not depend on the order of tells. Taken before the next `await`."""
-    study = snapshot.study
+    study, pending = snapshot.study, snapshot.pending
     return SuggestRequest(
         space=study.spec.space,
         objectives=study.spec.objectives,
@@ -165,7 +165,8 @@ def suggest_request(snapshot: Snapshot, count: int, *, fixed: Parameters, time_l
         count=count,
         next_number=study.next_number,
         observations=snapshot.observations,
-        pending=snapshot.pending,
+        pending=tuple(trial.parameters for trial in pending),
+        pending_members=tuple(trial.member for trial in pending) if any(trial.member for trial in pending) else (),
         sources=snapshot.sources,
         fixed=fixed,
         max_trials=study.budget.max_trials,
@@ -188,13 +189,15 @@ class HandOut:
     """The transaction that gives trials to workers, if the study still is as the plans saw it; else Conflict.
 
     Its result is the packed answers, in the order of the portions. The candidates are dealt out in the same order; when they are fewer
-    than planned, a finite space has no more. An answer with trials is kept for its request.
+    than planned, a finite space has no more. An answer with trials is kept for its request. `checkpoints` are the URIs of the candidates'
+    parents, by number: a trial that goes on from another begins with that one's.
     """
 
     study: Study
     portions: Sequence[Portion]
     candidates: Sequence[Candidate]
     nonces: Sequence[str]
+    checkpoints: Mapping[int, str]
     answer: Callable[[Ask, Plan, Sequence[Trial]], Answer]
 
     def __call__(self, tx: Transaction) -> list[bytes]:
@@ -203,7 +206,7 @@ class HandOut:
         locked = locked_study(tx, self.study.name, changes=queued + new, new_trials=new)
         self._refuse_stale(tx, locked, handed=queued + new)
         candidates = zip(self.candidates, self.nonces, strict=True)
-        dealer = _Dealer(locked, candidates, sequences=count(locked.first_sequence))
+        dealer = _Dealer(locked, candidates, self.checkpoints, sequences=count(locked.first_sequence))
         answers = [self._answer(dealer, portion) for portion in self.portions]
         tx.claim_trials(locked.study.id, dealer.claimed)
         tx.insert_trials(locked.study.id, dealer.created)
@@ -241,6 +244,7 @@ class _Dealer:
 
     locked: Locked
     candidates: Iterator[tuple[Candidate, str]]
+    checkpoints: Mapping[int, str]
     sequences: Iterator[int]
     claimed: list[tuple[Trial, int]] = field(default_factory=list)
     created: list[Trial] = field(default_factory=list)
@@ -266,6 +270,9 @@ class _Dealer:
             parameters=candidate.parameters,
             origin=candidate.origin,
             nonce=nonce,
+            checkpoint_uri=self.checkpoints[candidate.parent] if candidate.parent else "",
+            parent=candidate.parent,
+            member=candidate.member,
             sequence=next(self.sequences),
             create_time=self.locked.now,
         )

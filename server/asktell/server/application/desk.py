@@ -309,8 +309,9 @@ class Desk:
         reach("ask.chosen")
         answer = partial(make_answer, snapshot=snapshot, busy=True)
         nonces = [self.new_nonce() for _ in candidates]
+        checkpoints = snapshot.roster.checkpoints(each.parent for each in candidates)
         try:
-            replies = await self.store.write(HandOut(snapshot.study, portions, candidates, nonces, answer))
+            replies = await self.store.write(HandOut(snapshot.study, portions, candidates, nonces, checkpoints, answer))
         except Conflict:
             return False
         reach("ask.committed")

@@ -19,13 +19,12 @@ from asktell.server.application.ports import (
     Store,
     Transaction,
 )
-from asktell.server.application.roster import Roster
+from asktell.server.application.roster import Roster, observed
 from asktell.server.application.sources import make_source
 from asktell.server.application.studies import missing_study
 from asktell.server.domain.errors import NotFound
 from asktell.server.domain.metric import MetricValue, Objective
 from asktell.server.domain.policy import Observation, Source
-from asktell.server.domain.space import Parameters
 from asktell.server.domain.study import Study, StudyName, StudySpec, TrialCounts
 from asktell.server.domain.trial import Trial, TrialState
 
@@ -68,16 +67,14 @@ class Snapshot:
         seen = {each.number: each for each in self.roster.observations}
         for number, value in self.expected.items():
             measured = seen[number].metrics if number in seen else {}
-            parameters = self.roster.trials[number].parameters
-            seen[number] = Observation(number, TrialState.STOPPED, parameters, {**measured, metric: MetricValue(value)})
+            metrics = {**measured, metric: MetricValue(value)}
+            seen[number] = replace(observed(self.roster.trials[number]), state=TrialState.STOPPED, metrics=metrics)
         return tuple(seen[number] for number in sorted(seen))
 
     @property
-    def pending(self) -> tuple[Parameters, ...]:
-        """The parameters of the queued and active trials of which nothing is expected, in the order of numbers."""
-        if not self.expected:
-            return self.roster.pending
-        return tuple(trial.parameters for trial in self.roster.unfinished if trial.number not in self.expected)
+    def pending(self) -> tuple[Trial, ...]:
+        """The queued and active trials of which nothing is expected, in the order of numbers."""
+        return tuple(trial for trial in self.roster.unfinished if trial.number not in self.expected)
 
 
 @dataclass(frozen=True, slots=True)

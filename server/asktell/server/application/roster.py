@@ -8,12 +8,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from asktell.server.domain.policy import Observation
-from asktell.server.domain.space import Parameters
 from asktell.server.domain.study import TrialCounts
 from asktell.server.domain.trial import Trial, TrialState
 
 RECENT = 128
 """How many changes are remembered as such."""
+
+
+def observed(trial: Trial) -> Observation:
+    """A trial that ended, as the model learns from it."""
+    return Observation(trial.number, trial.state, trial.parameters, trial.metrics, trial.parent, trial.member)
 
 
 @dataclass(slots=True)
@@ -56,14 +60,13 @@ class Roster:
         return (self.trials[number] for number in self._pending)
 
     @property
-    def pending(self) -> tuple[Parameters, ...]:
-        """The parameters of the queued and active trials, in the order of numbers."""
-        return tuple(self.trials[number].parameters for number in self._pending)
-
-    @property
     def observations(self) -> tuple[Observation, ...]:
         """What the model may learn from, in the order of numbers, which does not depend on the order of tells."""
         return tuple(self._observations)
+
+    def checkpoints(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Where the trials of these numbers, 0 excepted, left their state. One that ended never changes that."""
+        return {number: self.trials[number].checkpoint_uri for number in numbers if number}
 
     def changes_after(self, sequence: int) -> list[Trial] | None:
         """The trials that changed after a sequence number, as they stood then; None if that is too long ago to know."""
@@ -82,7 +85,7 @@ class Roster:
         elif new.state is not TrialState.CANCELLED:
             place = bisect_left(self._observed, new.number)
             self._observed.insert(place, new.number)
-            self._observations.insert(place, Observation(new.number, new.state, new.parameters, new.metrics))
+            self._observations.insert(place, observed(new))
 
     def _note(self, changed: Trial) -> None:
         self._recent.append(changed)

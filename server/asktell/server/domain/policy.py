@@ -14,12 +14,17 @@ MAX_HINT = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A trial that ended, as the model learns from it: `state` is SUCCEEDED, STOPPED, INFEASIBLE or FAILED."""
+    """A trial that ended, as the model learns from it: `state` is SUCCEEDED, STOPPED, INFEASIBLE or FAILED.
+
+    `parent` and `member` are those of the trial, 0 for none.
+    """
 
     number: int
     state: TrialState
     parameters: Parameters
     metrics: Metrics
+    parent: int = 0
+    member: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class Source:
 class SuggestRequest:
     """Everything that the choice of candidates depends on.
 
-    `next_number` is the number that the first candidate's trial gets; `pending` are the parameters of queued and active trials;
+    `next_number` is the number that the first candidate's trial gets; `pending` are the parameters of queued and active trials,
+    `pending_members` which members of a population those are, in the same order, 0 for none; empty means that none is one;
     `noisy`: the same parameters give another result each time, so that repeats are worth something;
     `sources` are earlier studies to start from;
     `fixed` parameters every candidate must have exactly so; `max_trials` is the study's budget, if any; `time_limit`, in seconds, is how
@@ -58,6 +64,7 @@ class SuggestRequest:
     next_number: int
     observations: tuple[Observation, ...] = ()
     pending: tuple[Parameters, ...] = ()
+    pending_members: tuple[int, ...] = ()
     sources: tuple[Source, ...] = ()
     fixed: Parameters = field(default_factory=dict)
     max_trials: int | None = None
@@ -67,10 +74,16 @@ class SuggestRequest:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A point that a policy chose, not yet a trial: the active parameters, checked against the space, and how they were chosen."""
+    """A point that a policy chose, not yet a trial: the active parameters, checked against the space, and how they were chosen.
+
+    `parent` is the number of the trial whose checkpoint it goes on from, which must be one that the policy was shown; `member` which one of
+    a population it is; 0 for none.
+    """
 
     parameters: Parameters
     origin: Origin
+    parent: int = 0
+    member: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,8 @@ class Trial:
 
     `nonce` never changes and makes lease tokens unguessable; `attempt` counts hand-outs, `spent_attempts` those that expired or broke.
     `worker_id` is who holds the trial or held it last; `lease` its claim, which a queued trial keeps when it ran out. An illegal change
-    raises and returns nothing.
+    raises and returns nothing. `parent` is the trial whose checkpoint this one goes on from, 0 if it starts afresh; `member` which one of a
+    population it is an interval of, 0 if there is none.
     """
 
     number: int
@@ -115,6 +116,8 @@ class Trial:
     attempt: int = 0
     spent_attempts: int = 0
     checkpoint_uri: str = ""
+    parent: int = 0
+    member: int = 0
     sequence: int = 0
     create_time: datetime
     start_time: datetime | None = None

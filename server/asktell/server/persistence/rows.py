@@ -86,6 +86,8 @@ def new_trial_values(study_id: int, trial: Trial) -> Values:
         "parameters": encoding.pack_parameters(trial.parameters),
         "origin": encoding.pack_origin(trial.origin),
         "nonce": trial.nonce,
+        "parent": trial.parent,
+        "member": trial.member,
         "create_time": trial.create_time,
         **_trial_state(trial),
     }
@@ -132,6 +134,8 @@ def trial(row: Row[Any]) -> Trial:
         attempt=row.attempt,
         spent_attempts=row.spent_attempts,
         checkpoint_uri=row.checkpoint_uri,
+        parent=row.parent,
+        member=row.member,
         sequence=row.change_seq,
         create_time=row.create_time,
         start_time=row.start_time,

@@ -78,6 +78,9 @@ trials = Table(
     Column("start_time", Instant),
     Column("end_time", Instant),
     Column("change_seq", BigInteger, nullable=False),
+    # The server of the release before adds trials without them.
+    Column("parent", BigInteger, nullable=False, server_default=text("0")),
+    Column("member", Integer, nullable=False, server_default=text("0")),
 )
 Index(None, trials.c.study_id, trials.c.change_seq)
 # Serves the queue in the order of numbers, the counts by state, and the few active trials among which a lease is sought.
