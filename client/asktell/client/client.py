@@ -52,9 +52,16 @@ class Client:
         project: str = "default",
         timeout: float = 30.0,
         retry_for: float = 60.0,
+        speculate: bool = True,
     ) -> LocalClient:
-        """A client of a server embedded in this process, on a database file. MissingExtra without `asktell[server]`."""
-        return LocalClient(embedded.start(path), project=project, timeout=timeout, retry_for=retry_for)
+        """A client of a server embedded in this process, on a database file. MissingExtra without `asktell[server]`.
+
+        `speculate`: the server prepares candidates while trials run, so that an ask need not wait. Without, what trials side by side get does
+        not depend on how long they take; of two clients of one file the first one says.
+        """
+        return LocalClient(
+            embedded.start(path, speculate=speculate), project=project, timeout=timeout, retry_for=retry_for
+        )
 
     def __enter__(self) -> Self:
         return self

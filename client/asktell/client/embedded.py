@@ -20,7 +20,7 @@ class EmbeddedServer(Protocol):
         """Stop it."""
 
 
-def start(path: str | os.PathLike[str]) -> EmbeddedServer:
+def start(path: str | os.PathLike[str], *, speculate: bool = True) -> EmbeddedServer:
     """Start a server on a database file. MissingExtra without `asktell[server]`."""
     try:
         # By name, at the call: the client knows no server, and imports nothing of it.
@@ -29,4 +29,4 @@ def start(path: str | os.PathLike[str]) -> EmbeddedServer:
         raise MissingExtra(
             f"a server in this process needs asktell[server], which is not installed: {error}", reason="MISSING_EXTRA"
         ) from error
-    return cast("EmbeddedServer", module.start(os.fspath(path)))
+    return cast("EmbeddedServer", module.start(os.fspath(path), speculate=speculate))

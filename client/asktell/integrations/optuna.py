@@ -44,7 +44,8 @@ from asktell.client import (
     TrialState,
     Unavailable,
 )
-from asktell.integrations.optuna_space import Space, common_space, wire_name
+from asktell.integrations.choices import wire_name
+from asktell.integrations.optuna_space import Space, common_space
 
 logger = logging.getLogger("asktell.integrations.optuna")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,14 +11,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from asktell.client import Bool, Categorical, Float, Int, Ordinal, ParameterSpec, ParameterValue
+from asktell.integrations.choices import MOST_CHOICES, are_plain, position, wire_name
 
 MAX_RANGES: Final = 4
 """How many ranges a parameter may have had. One whose range depends on others would make a study of each."""
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]{0,127}")
 _LARGEST_INTEGER = 2**53
-_MOST_CHOICES = 1_000
-_LONGEST_TEXT = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,7 @@ class Dial:
                 return float(value)
             case IntDistribution():
                 return int(value)
-        return self._offered()[_position(value, self._choices(), otherwise=int(internal))]
+        return self._offered()[position(value, self._choices(), otherwise=int(internal))]
 
     def received(self, value: ParameterValue) -> Any:
         """asktell's value as Optuna's: of a choice the very object that the user gave."""
@@ -49,7 +45,7 @@ class Dial:
             case FloatDistribution(low=low, high=high) if isinstance(value, float | int):
                 return min(max(float(value), low), high)
             case CategoricalDistribution():
-                return self._choices()[_position(value, self._offered(), otherwise=0)]
+                return self._choices()[position(value, self._offered(), otherwise=0)]
         return value
 
     def agrees(self, value: ParameterValue, used: Any) -> bool:
@@ -203,37 +199,9 @@ def _spec(name: str, distribution: BaseDistribution) -> ParameterSpec | None:
         case IntDistribution(low=low, high=high, log=log, step=step):
             small = max(abs(low), abs(high)) <= _LARGEST_INTEGER
             return Int(name, low, high, log=log, step=None if step == 1 else step) if small else None
-        case CategoricalDistribution(choices=choices) if len(choices) <= _MOST_CHOICES:
-            return Categorical(name, choices if _plain(choices) else range(len(choices)))
+        case CategoricalDistribution(choices=choices) if len(choices) <= MOST_CHOICES:
+            return Categorical(name, choices if are_plain(choices) else range(len(choices)))
     return None
-
-
-def _plain(choices: Sequence[Any]) -> bool:
-    """Whether asktell can hold the choices as they are: distinct values of its own kinds."""
-    distinct = {(type(choice), choice) for choice in choices if type(choice) in (bool, int, float, str, type(None))}
-    return len(distinct) == len(choices) and all(_sendable(choice) for choice in choices)
-
-
-def _sendable(choice: ParameterValue) -> bool:
-    match choice:
-        case str():
-            return len(choice) <= _LONGEST_TEXT and "\0" not in choice and choice.isprintable()
-        case float():
-            return math.isfinite(choice)
-        case int():
-            return -(2**63) <= choice < 2**63
-    return True
-
-
-def wire_name(name: str) -> str:
-    """The name itself where asktell allows it, else one made from it."""
-    return name if _NAME.fullmatch(name) else "_" + hashlib.sha256(name.encode()).hexdigest()[:16]
-
-
-def _position(value: Any, values: Sequence[Any], *, otherwise: int) -> int:
-    """Where a value of that very kind is: Python alone holds 1, 1.0 and True for equal."""
-    same = (place for place, each in enumerate(values) if type(each) is type(value) and each == value)
-    return next(same, otherwise)
 
 
 def _holds(when: tuple[str, Sequence[ParameterValue]], parameters: Mapping[str, ParameterValue]) -> bool:

@@ -20,6 +20,7 @@ class EmbeddedServer:
     """A server on a free loopback port, on a thread of its own. Its database is kept."""
 
     database: str
+    speculate: bool = True
     target: str = ""
     users: int = 0
     _failure: BaseException | None = None
@@ -68,15 +69,15 @@ class EmbeddedServer:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        settings = Settings(listen="127.0.0.1:0", database=self.database, drain=1.0)
+        settings = Settings(listen="127.0.0.1:0", database=self.database, speculate=self.speculate, drain=1.0)
         async with running(settings) as service:
             self.target = service.target
             self._ready.set()
             await self._stop.wait()
 
 
-def start(database: str) -> EmbeddedServer:
-    """A running server on the database (a path or URL). Raises what kept it from starting.
+def start(database: str, *, speculate: bool = True) -> EmbeddedServer:
+    """A running server on the database (a path or URL), which prepares candidates ahead of asks or not. Raises what kept it from starting.
 
     A second start on one file in this process, as when a notebook's cell runs again, gets the server that is there.
     """
@@ -85,7 +86,7 @@ def start(database: str) -> EmbeddedServer:
     with _lock:
         server = _running.get(_place(database))
         if server is None or not server.alive:
-            server = _running[_place(database)] = EmbeddedServer(database).start()
+            server = _running[_place(database)] = EmbeddedServer(database, speculate).start()
             # At exit Python shuts its thread pools down before it calls what atexit knows, and the server needs them to end well.
             getattr(threading, "_register_atexit", atexit.register)(server.stop)
         server.users += 1
