@@ -1,0 +1,181 @@
+"""A training loop in plain PyTorch that reports, stops, saves and resumes.
+
+    loop = Loop(trial, model=model, optimizer=optimizer, scheduler=scheduler)
+    for epoch in loop.epochs(20):
+        train(model, optimizer)
+        scheduler.step()
+        loop.report(accuracy=accuracy(model))
+
+`lr_range_test` proposes the bounds of a learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol, runtime_checkable
+
+from asktell.client import FailedPrecondition, InvalidArgument
+from asktell.client.archive import Replacement
+from asktell.integrations.missing import missing_extra
+from asktell.integrations.training import ReportingTrial, Training, logger
+
+try:
+    import torch
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+except ModuleNotFoundError as error:
+    raise missing_extra("torch", "pytorch", error) from error
+
+from asktell.integrations import ranks
+from asktell.integrations.fresh import Fresh
+from asktell.integrations.learning_rate import LearningRateRange, lr_range_test
+from asktell.integrations.random_states import random_states, set_random_states
+
+__all__ = ["LearningRateRange", "Loop", "Stateful", "lr_range_test"]
+
+FILE: Final = "loop.pt"
+"""The state in a trial's directory. It is replaced as a whole, so that a crash leaves the earlier one."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Whatever can be saved: a model, an optimizer, a schedule, a gradient scaler, a data loader that knows its place."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to save."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Go on from what was saved."""
+
+
+class Loop:
+    """The epochs of one trial.
+
+    Args:
+        trial: The trial; None in processes of torch.distributed whose rank is not zero.
+        checkpoints: A directory under which each trial gets one of its own, on a file system that all workers share. By default the
+            trial's `checkpoint_dir`, which a worker with `--checkpoints` provides; without either nothing is saved.
+        save_every: Save after every so many epochs, and after the last one.
+        parts: What is saved and restored besides the epoch and the states of the random number generators (Python's,
+            NumPy's, torch's on CPU and CUDA): everything with `state_dict` and `load_state_dict`, and torch.Generator.
+
+    A trial that goes on from its parent's checkpoint keeps its own learning rate, momentum and so on: see `fresh.Fresh`.
+    """
+
+    def __init__(
+        self,
+        trial: ReportingTrial | None,
+        *,
+        checkpoints: str | Path | None = None,
+        save_every: int = 1,
+        **parts: Stateful | torch.Generator,
+    ) -> None:
+        if save_every < 1:
+            raise InvalidArgument.at("save_every", f"is {save_every}, not 1 or more")
+        for name, part in parts.items():
+            if not isinstance(part, Stateful | torch.Generator):
+                raise InvalidArgument.at(name, f"is a {type(part).__name__}, without state_dict and load_state_dict")
+        self._training = Training(trial, checkpoints=checkpoints)
+        self._save_every = save_every
+        self._parts = parts
+        self._fresh = Fresh(
+            [part for part in parts.values() if isinstance(part, Optimizer)],
+            [part for part in parts.values() if isinstance(part, LRScheduler | ReduceLROnPlateau)],
+        )
+        self._stopping = False
+        self.epoch = 0
+        """The last epoch that was begun; 0 before the first."""
+        self.metrics: dict[str, float] = {}
+        """What was reported last, also before the training was resumed."""
+        self._began_after = 0
+        self._restored = False
+
+    def epochs(self, count: int, *, after_parent: bool = False) -> Iterator[int]:
+        """The epochs that are left up to the `count`-th, from 1; with a checkpoint they begin after the last saved one.
+
+        They end early once the service says so or the lease is lost. `after_parent` counts from where the parent's checkpoint stood: for
+        population based training, where each trial trains so many epochs more.
+        """
+        if not self._restored:
+            self._restore()
+            self._restored = True
+        last = count + (self._began_after if after_parent else 0)
+        for epoch in range(self.epoch + 1, last + 1):
+            self.epoch = epoch
+            yield epoch
+            self._stopping = ranks.from_first(self._stopping or self._training.should_stop)
+            if epoch % self._save_every == 0 or epoch == last or self._stopping:
+                self._save()
+            if self._stopping:
+                return
+
+    def report(self, metrics: Mapping[str, float] | None = None, /, **named: float) -> bool:
+        """Report the epoch's metrics, by rank zero alone; whether the epochs end after this one."""
+        values = {name: float(value) for name, value in {**(metrics or {}), **named}.items()}
+        if self.epoch == 0:
+            raise FailedPrecondition("a report belongs into `for epoch in loop.epochs(...)`", reason="NO_EPOCH")
+        self.metrics = values
+        self._stopping = ranks.from_first(self._training.report(values, step=self.epoch))
+        return self._stopping
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether to leave the epoch's own loop as well, as when the lease is lost; in rank zero alone."""
+        return self._training.should_stop
+
+    def _save(self) -> None:
+        generators = ranks.of_all(random_states())
+        if self._training.directory is None:
+            return
+        state = {
+            "trial": self._training.number,
+            "epoch": self.epoch,
+            "began_after": self._began_after,
+            "metrics": self.metrics,
+            "random": generators,
+            "parts": {name: _state_of(part) for name, part in self._parts.items()},
+        }
+        self._training.directory.mkdir(parents=True, exist_ok=True)
+        with Replacement(self._training.directory / FILE) as file:
+            torch.save(state, file)
+        self._training.saved()
+
+    def _restore(self) -> None:
+        files = [place / FILE for place in self._training.places() if (place / FILE).is_file()]
+        path = ranks.from_first(files[0] if files else None)
+        if path is None:
+            return
+        # Tensors and plain values only: a checkpoint runs no code.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self._require_same_parts(path, state["parts"])
+        for name, part in self._parts.items():
+            _load(part, state["parts"][name])
+        number = ranks.from_first(self._training.number)
+        inherited = state["trial"] != number
+        self.epoch = state["epoch"]
+        self._began_after = state["epoch"] if inherited else state["began_after"]
+        self.metrics = state["metrics"]
+        if inherited:
+            self._fresh.settle()
+        if ranks.rank() < len(state["random"]):
+            set_random_states(state["random"][ranks.rank()])
+        logger.info("trial %d goes on after epoch %d, from %s", number, self.epoch, path)
+
+    def _require_same_parts(self, path: Path, saved: Mapping[str, Any]) -> None:
+        if saved.keys() != self._parts.keys():
+            raise FailedPrecondition(
+                f"{path} has {', '.join(saved) or 'no parts'}, but this training {', '.join(self._parts) or 'none'}",
+                reason="OTHER_CHECKPOINT",
+            )
+
+
+def _state_of(part: Stateful | torch.Generator) -> Any:
+    return part.get_state() if isinstance(part, torch.Generator) else part.state_dict()
+
+
+def _load(part: Stateful | torch.Generator, state: Any) -> None:
+    if isinstance(part, torch.Generator):
+        part.set_state(state)
+    else:
+        part.load_state_dict(state)
