@@ -152,7 +152,8 @@ class Processes:
                 text=True,
                 start_new_session=True,
                 cwd=cwd,
-                env={**os.environ, **(environment or {})},
+                # What trials write is no user's business.
+                env={"ASKTELL_LOGS": str(self.logs / "trials"), **os.environ, **(environment or {})},
             )
         process = Process(popen, log)
         self.started.append(process)

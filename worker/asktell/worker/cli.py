@@ -9,21 +9,29 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
+from asktell.cli import places
 from asktell.cli.configurations import Reader
 from asktell.cli.dials import Unreadable
 from asktell.client import AskTellError, Client, Study
 from asktell.worker.checkpoints import kept_at
-from asktell.worker.command import CHECKPOINT_DIR, Template, TemplateError
+from asktell.worker.command import CHECKPOINT_DIR, TRIAL_NUMBER, Template, TemplateError
+from asktell.worker.course import Notices, Summary
+from asktell.worker.devices import Devices, NoSuchGpu, find
 from asktell.worker.evaluation import Evaluator, Limits, Unusable
 from asktell.worker.interruption import Interruption
-from asktell.worker.loop import Options, Retry, Summary, Undelivered, Worker
+from asktell.worker.logs import Logs
+from asktell.worker.loop import Options, Retry, Undelivered, Worker
 from asktell.worker.objective import Objective
+from asktell.worker.pool import Pool
 from asktell.worker.program import Program
+from asktell.worker.slots import Slot, Unshareable, share, usable_cpus, variables
+from asktell.worker.workplace import Passage, Workplace
 
 RETRY_SECONDS = 5.0
 """How long one call is repeated while the service is away; beyond that the loop goes on trying, where a signal can end it."""
@@ -57,7 +65,10 @@ class Place:
 class Manner:
     """How to work."""
 
-    worker_id: Annotated[str | None, _help("The name of this worker; by default host and process id.")] = None
+    worker_id: Annotated[
+        str | None,
+        _help("The name of this worker; by default host and process id. Each of several slots adds its number."),
+    ] = None
     lease_duration: Annotated[
         float | None,
         Positive,
@@ -125,10 +136,94 @@ class Manner:
         )
 
 
-AS_USUAL = Manner()
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sharing:
+    """How many trials at a time, and what each of them has of the machine."""
+
+    slots: Annotated[
+        int | None,
+        Parameter(validator=Number(gte=1)),
+        _help(
+            "Trials at a time; by default one for each GPU, or one. They share the GPUs, and the CPUs, in equal parts."
+        ),
+    ] = None
+    gpus: Annotated[
+        str,
+        _help(
+            "The GPUs for trials: `auto` for all that are visible, `none`, or numbers and UUIDs separated by commas. A trial sees its own in"
+            " CUDA_VISIBLE_DEVICES."
+        ),
+    ] = "auto"
+    cpus_per_trial: Annotated[
+        int | None,
+        Parameter(validator=Number(gte=1)),
+        _help("CPUs that a trial's libraries shall use (OMP_NUM_THREADS and its like); by default an equal part."),
+    ] = None
+
+    def devices(self) -> Devices:
+        """The GPUs for trials, or NoSuchGpu."""
+        return find(self.gpus, os.environ)
+
+    def slots_on(self, devices: Devices) -> tuple[Slot, ...]:
+        """The slots, or Unshareable."""
+        several = self.slots != 1 and (self.slots or len(devices.names)) > 1
+        return share(
+            devices.names,
+            slots=self.slots,
+            cpus_per_trial=self.cpus_per_trial,
+            usable_cpus=usable_cpus() if several else 1,
+        )
 
 
-def work(*objective: str, place: Place, manner: Manner = AS_USUAL) -> int:
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What becomes of the output of trials."""
+
+    logs: Annotated[
+        str | None,
+        Parameter(env_var="ASKTELL_LOGS"),
+        _help(
+            "The directory for what trials write, as `PROJECT/STUDY/trial-N.log`; `none` for no logs. By default one of this user's."
+            " `asktell study logs` shows them."
+        ),
+    ] = None
+    log_limit: Annotated[
+        float, Positive, _help("Megabytes that are kept of what one attempt writes: the beginning and the end.")
+    ] = 100.0
+    quiet: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False),
+        _help(
+            "Pass no output of trials on. By default it is, with the trial's number before each line if there are several slots."
+        ),
+    ] = False
+
+    @property
+    def root(self) -> Path | None:
+        """The directory of the logs."""
+        return None if self.logs == places.NO_LOGS else places.logs(self.logs)
+
+    def logs_of(self, worker_id: str) -> Logs | None:
+        """The logs of a slot's trials."""
+        return None if self.root is None else Logs(self.root, worker_id, limit=int(self.log_limit * 1e6))
+
+    def passage(self, slots: int) -> Passage:
+        """How output comes to the worker's own."""
+        return "none" if self.quiet else "plain" if slots == 1 else "prefixed"
+
+
+AS_USUAL, ONE_EACH, WRITTEN = Manner(), Sharing(), Written()
+
+
+def work(
+    *objective: str,
+    place: Place,
+    manner: Manner = AS_USUAL,
+    sharing: Sharing = ONE_EACH,
+    written: Written = WRITTEN,
+) -> int:
     """Work on a study: ask for a trial, evaluate it, tell the result, until the study hands out no more.
 
     OBJECTIVE is a Python function as `module:function`, or a command line of any language after `--`.
@@ -153,7 +248,10 @@ def work(*objective: str, place: Place, manner: Manner = AS_USUAL) -> int:
     With `--checkpoints ROOT` each trial has a directory for its state, a function's in `trial.checkpoint_dir`. What an attempt leaves there
     the next one finds there, wherever it runs.
 
-    SIGTERM or Ctrl-C ends the trial and gives it back; a second Ctrl-C ends the worker at once.
+    Several trials run side by side in `--slots`, each with its part of the GPUs: `asktell work --slots 4 --gpus 0,1 …` runs two on each.
+    What they write is in log files, which `asktell study logs STUDY TRIAL --follow` shows.
+
+    SIGTERM or Ctrl-C ends the trials and gives them back; a second Ctrl-C ends the worker at once.
 
     The exit status is 0, or 1 if trials failed and none brought metrics, or if the service refused or could not be reached.
 
@@ -169,9 +267,17 @@ def work(*objective: str, place: Place, manner: Manner = AS_USUAL) -> int:
     with interruption.on_signals(), Client(place.target, project=place.project, retry_for=RETRY_SECONDS) as client:
         try:
             study = client.get_study(place.study)
-            evaluator = _evaluator(study, objective, place=place, manner=manner, interruption=interruption)
-            summary = Worker(study, evaluator, options=manner.options(study), interruption=interruption).run()
-        except (Misused, TemplateError, Unreadable) as error:
+            options = manner.options(study)
+            crew = Crew(
+                study=study,
+                objective=objective,
+                manner=manner,
+                options=options,
+                interruption=interruption,
+                client=client,
+            )
+            summary = crew.work(sharing, written)
+        except (Misused, TemplateError, Unreadable, NoSuchGpu, Unshareable) as error:
             return _complain(error, 2)
         except (AskTellError, Unusable, Undelivered) as error:
             return _complain(error, 1)
@@ -194,42 +300,116 @@ def _only_failures(summary: Summary, study: str) -> bool:
     return True
 
 
-def _evaluator(
-    study: Study, objective: Sequence[str], *, place: Place, manner: Manner, interruption: Interruption
-) -> Evaluator:
-    checkpoints = kept_at(manner.checkpoints, project=place.project, study=study.id)
-    if not objective:
-        raise Misused("name an objective: module:function, or a command line after --")
-    if len(objective) == 1 and _FUNCTION.fullmatch(objective[0]):
-        if manner.metrics_file is not None:
-            raise Misused(f"--metrics-file is for command lines; {objective[0]} is a function and returns its metrics")
-        if manner.infeasible_exit_code:
-            raise Misused(
-                f"--infeasible-exit-code is for command lines; {objective[0]} is a function: trial.infeasible"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """Makes the slots of a worker and what each of them needs."""
+
+    study: Study
+    objective: Sequence[str]
+    manner: Manner
+    options: Options
+    interruption: Interruption
+    client: Client
+
+    def work(self, sharing: Sharing, written: Written) -> Summary:
+        """Work until all slots have ended. Misused, TemplateError, NoSuchGpu or Unshareable if they cannot even begin."""
+        devices = sharing.devices()
+        slots = sharing.slots_on(devices)
+        self._check(slots=len(slots))
+        _announce(slots, devices, written)
+        course, notices = self.options.course(), Notices()
+        workers = []
+        for slot in slots:
+            options = self.options if len(slots) == 1 else self.options.of_slot(slot.index)
+            workplace = Workplace(
+                {**variables(slot, devices, os.environ), **self._place()},
+                written.passage(len(slots)),
+                written.logs_of(options.worker_id),
             )
-        return Objective(
-            objective[0],
-            objectives=study.metrics,
-            limits=manner.limits,
-            interruption=interruption,
+            workers.append(
+                Worker(
+                    self.study,
+                    self._evaluator(workplace),
+                    options=options,
+                    interruption=self.interruption,
+                    course=course,
+                    notices=notices,
+                )
+            )
+        Pool(workers, interruption=self.interruption).run()
+        return course.summary
+
+    def _place(self) -> dict[str, str]:
+        """Where a training finds the service itself."""
+        return {"ASKTELL_TARGET": self.client.target, "ASKTELL_PROJECT": self.client.project}
+
+    @property
+    def _function(self) -> str:
+        """The objective, if it is a Python function."""
+        only = self.objective[0] if len(self.objective) == 1 else ""
+        return only if _FUNCTION.fullmatch(only) else ""
+
+    def _check(self, *, slots: int) -> None:
+        if not self.objective:
+            raise Misused("name an objective: module:function, or a command line after --")
+        if self._function:
+            self._check_function()
+            return
+        command = Template.parse(self.objective)
+        _check(command, self.study)
+        if command.mentions(CHECKPOINT_DIR) and self.manner.checkpoints is None:
+            raise Misused(f"{{{CHECKPOINT_DIR}}} has a value only with --checkpoints ROOT")
+        if self.manner.metrics_file is None:
+            return
+        template = Template.parse([self.manner.metrics_file])
+        _check(template, self.study)
+        if slots > 1 and TRIAL_NUMBER not in template.groups[0].fields:
+            raise Misused(
+                f"--metrics-file {self.manner.metrics_file} would be that of {slots} trials at a time: put {{trial.number}} into it"
+            )
+
+    def _check_function(self) -> None:
+        if self.manner.metrics_file is not None:
+            raise Misused(
+                f"--metrics-file is for command lines; {self._function} is a function and returns its metrics"
+            )
+        if self.manner.infeasible_exit_code:
+            raise Misused(
+                f"--infeasible-exit-code is for command lines; {self._function} is a function: trial.infeasible"
+            )
+
+    def _evaluator(self, workplace: Workplace) -> Evaluator:
+        checkpoints = kept_at(self.manner.checkpoints, project=self.client.project, study=self.study.id)
+        if self._function:
+            return Objective(
+                self._function,
+                objectives=self.study.metrics,
+                limits=self.manner.limits,
+                interruption=self.interruption,
+                checkpoints=checkpoints,
+                workplace=workplace,
+            )
+        return Program(
+            Template.parse(self.objective),
+            objectives=self.study.metrics,
+            limits=self.manner.limits,
+            interruption=self.interruption,
+            study=self.study.id,
+            metrics_file=self.manner.metrics_file,
+            infeasible=frozenset(self.manner.infeasible_exit_code),
             checkpoints=checkpoints,
+            workplace=workplace,
         )
-    template = Template.parse(objective)
-    _check(template, study)
-    if template.mentions(CHECKPOINT_DIR) and manner.checkpoints is None:
-        raise Misused(f"{{{CHECKPOINT_DIR}}} has a value only with --checkpoints ROOT")
-    if manner.metrics_file is not None:
-        _check(Template.parse([manner.metrics_file]), study)
-    return Program(
-        template,
-        objectives=study.metrics,
-        limits=manner.limits,
-        interruption=interruption,
-        study=study.id,
-        metrics_file=manner.metrics_file,
-        infeasible=frozenset(manner.infeasible_exit_code),
-        checkpoints=checkpoints,
-    )
+
+
+def _announce(slots: Sequence[Slot], devices: Devices, written: Written) -> None:
+    parts = [f"{len(slots)} slots" if len(slots) > 1 else "1 slot"]
+    if devices.names:
+        parts.append(f"GPU {', '.join(devices.names)}")
+    if slots[0].cpus is not None:
+        parts.append(f"{slots[0].cpus} CPUs a trial")
+    parts.append("no logs" if written.root is None else f"logs in {written.root}")
+    logging.getLogger("asktell.worker").info("%s", "; ".join(parts))
 
 
 def _check(template: Template, study: Study) -> None:

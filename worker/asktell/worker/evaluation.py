@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -20,6 +19,7 @@ from asktell.worker.keeping import Keeping
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped
 from asktell.worker.output import Metric
 from asktell.worker.process import Process
+from asktell.worker.workplace import PLAIN, Output
 
 POLL = 0.1
 """Seconds after which the lease, the clock and the signals are looked at while the process says nothing."""
@@ -58,23 +58,18 @@ class Unusable(Exception):
     """The objective or the command cannot evaluate any trial."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tail:
-    """The last lines of output, and a passage for all of it to this process's own."""
+    """The last lines of output, and a passage for all of it."""
 
+    output: Output = PLAIN
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
     def pass_on(self, line: Line) -> None:
-        """Write a line to the stream it came from, and remember it."""
-        if line.text.strip():
+        """Show a line, and remember it."""
+        if line.data.strip():
             self.lines.append(line.text.rstrip())
-        stream = sys.stdout if line.stream == "stdout" else sys.stderr
-        try:
-            stream.write(line.text)
-            stream.flush()
-        except (OSError, ValueError):
-            # Whoever read our output has gone; the training goes on.
-            return
+        self.output.show(line)
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -96,8 +91,9 @@ class Evaluation(ABC):
         self._farewell: float | None = None
         self._deadline = None if limits.timeout is None else time.monotonic() + limits.timeout
 
-    def run(self) -> Outcome:
-        """Follow the process until the trial's outcome is known."""
+    def run(self, output: Output = PLAIN) -> Outcome:
+        """Follow the process until the trial's outcome is known; `output` is for what it writes."""
+        self.tail.output = output
         while True:
             event = self.process.next_event(POLL)
             self._watch()
@@ -108,6 +104,7 @@ class Evaluation(ABC):
         """Take in an event; return the outcome if it is known now."""
         match event:
             case Line():
+                self.tail.output.keep(event)
                 self.on_line(event)
             case Exited():
                 return self.on_exit(self._scheduled(event))

@@ -15,6 +15,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal = 0
+        self._by_keyboard = False
         # A queue whose put may run in a signal handler, whatever the main thread holds; a threading.Event could lock itself out.
         self._wakeup: SimpleQueue[None] = SimpleQueue()
 
@@ -38,6 +39,8 @@ class Interruption:
         if not self.wished:
             with suppress(Empty):
                 self._wakeup.get(timeout=max(seconds, 0))
+                # Whoever else waits is to hear of it too.
+                self._wakeup.put(None)
         return self.wished
 
     @contextmanager
@@ -51,7 +54,8 @@ class Interruption:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal == number == signal.SIGINT:
+        if self._by_keyboard and number == signal.SIGINT:
             # The guard ends the training, since this process holds its lifeline no more.
             os._exit(128 + signal.SIGINT)
+        self._by_keyboard = self._by_keyboard or number == signal.SIGINT
         self.interrupt(number)

@@ -6,9 +6,8 @@ import logging
 import time
 import traceback
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from asktell.client import (
@@ -24,6 +23,7 @@ from asktell.client import (
     Unavailable,
 )
 from asktell.client.spec import ParameterValue
+from asktell.worker.course import Course, Notices, Summary
 from asktell.worker.evaluation import Evaluator, Unusable
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
@@ -51,8 +51,8 @@ class Options:
     Attributes:
         worker_id: Who asks; one id for each worker.
         lease_duration: Seconds that a claim lasts without renewal; the study's if None.
-        max_trials: Trials after which this worker ends; None for no end.
-        on_error: Whether a failed trial ends the worker.
+        max_trials: Trials after which this worker ends, with all its slots; None for no end.
+        on_error: Whether a failed trial ends the worker: no slot takes another trial.
         retry: Which failed trials another worker may try again, while they have attempts left: none, those whose training was killed from
             outside (SIGKILL for want of memory, SIGTERM of a preemption), or all.
         patience: Seconds to go on trying while the service is away.
@@ -69,22 +69,17 @@ class Options:
     farewell: float = 10.0
     fixed: Mapping[str, ParameterValue] = field(default_factory=dict)
 
+    def of_slot(self, index: int) -> Options:
+        """The options of one slot of several."""
+        return replace(self, worker_id=f"{self.worker_id}-{index}")
+
+    def course(self) -> Course:
+        """A course that ends as these options say."""
+        return Course(max_trials=self.max_trials, ends_at_failure=self.on_error == "stop")
+
     def tries_again(self, *, killed: bool) -> bool:
         """Whether a trial that failed shall be tried again."""
         return self.retry == "failed" or (killed and self.retry == "killed")
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a worker did, and why it ended."""
-
-    reason: str = ""
-    outcomes: Counter[str] = field(default_factory=Counter)
-    stopped_by_failure: bool = False
-
-    def __str__(self) -> str:
-        done = ", ".join(f"{count} {name}" for name, count in self.outcomes.items())
-        return f"{self.reason}; {done or 'no trials'}"
 
 
 class Undelivered(Exception):
@@ -92,15 +87,26 @@ class Undelivered(Exception):
 
 
 class Worker:
-    """Works on a study, one trial at a time."""
+    """Works on a study, one trial at a time. Several that are slots of one worker share its course and notices."""
 
-    def __init__(self, study: Study, evaluator: Evaluator, *, options: Options, interruption: Interruption) -> None:
+    def __init__(
+        self,
+        study: Study,
+        evaluator: Evaluator,
+        *,
+        options: Options,
+        interruption: Interruption,
+        course: Course | None = None,
+        notices: Notices | None = None,
+    ) -> None:
         self._study = study
         self._evaluator = evaluator
         self._options = options
         self._interruption = interruption
-        self._waiting = ""
-        self.summary = Summary()
+        self._course = course or options.course()
+        self._notices = notices or Notices()
+        self._has_place = False
+        self._closed = False
 
     def run(self) -> Summary:
         """Work until the study is closed, `max_trials` are done, a trial fails where that is the end, or a signal comes.
@@ -118,17 +124,18 @@ class Worker:
                     self._work(trial)
         finally:
             self._evaluator.close()
-        return self.summary
+            self._notices.over("waiting", self)
+        return self._course.summary
 
     def _ended(self) -> bool:
         if self._interruption.wished:
-            self.summary.reason = "interrupted"
-        elif self._options.max_trials is not None and self.summary.outcomes.total() >= self._options.max_trials:
-            self.summary.reason = f"{self._options.max_trials} trials done, as many as were wanted here"
-        elif self._options.on_error == "stop" and self.summary.outcomes["failed"]:
-            self.summary.reason = "a trial failed"
-            self.summary.stopped_by_failure = True
-        return bool(self.summary.reason)
+            self._course.close("interrupted")
+            return True
+        if self._closed or self._course.ends():
+            return True
+        # A place among the trials that are wanted stays this slot's until it has a trial.
+        self._has_place = self._has_place or self._course.may_take()
+        return not self._has_place
 
     def _ask(self) -> Trial | None:
         """Ask for a trial; wait a while if there is none now, and end if there will be none."""
@@ -136,11 +143,13 @@ class Worker:
         request_id = uuid.uuid4().hex
         answer = self._patiently("asking", lambda: self._ask_once(request_id))
         if answer.trials:
-            self._waiting = ""
+            self._notices.over("waiting", self)
+            self._has_place = False
             return answer.trials[0]
         reason = answer.reason.value.replace("_", " ") or "no trial to hand out"
         if answer.closed:
-            self.summary.reason = f"the study hands out no more trials: {reason}"
+            self._closed = True
+            self._course.close(f"the study hands out no more trials: {reason}")
             return None
         self._wait(reason, WAIT_SECONDS if answer.retry_after is None else answer.retry_after.total_seconds())
         return None
@@ -155,17 +164,19 @@ class Worker:
 
     def _patiently(self, what: str, call: Callable[[], T]) -> T:
         """Carry out a call again and again while the service is away; a signal leaves it a short time to come back."""
-        start, told = time.monotonic(), False
+        start = time.monotonic()
         while True:
             try:
-                return call()
+                result = call()
             except AskTellError as error:
                 if not _away(error) or self._out_of_patience(time.monotonic() - start):
                     raise
-                if not told:
+                if self._notices.is_news("away", self, "the service is away"):
                     logger.warning("%s: the service is away, trying on: %s", what, error)
-                    told = True
                 self._pause()
+            else:
+                self._notices.over("away", self)
+                return result
 
     def _out_of_patience(self, waited: float) -> bool:
         return waited > (self._options.farewell if self._interruption.wished else self._options.patience)
@@ -175,9 +186,8 @@ class Worker:
             time.sleep(AWAY_SECONDS / 10)
 
     def _wait(self, reason: str, seconds: float) -> None:
-        if reason != self._waiting:
+        if self._notices.is_news("waiting", self, reason):
             logger.info("no trial for now (%s): asking again every %.3g s", reason, seconds)
-            self._waiting = reason
         self._interruption.wait(seconds)
 
     def _work(self, trial: Trial) -> None:
@@ -192,7 +202,7 @@ class Worker:
         except BaseException:
             trial.give_back()
             raise
-        self.summary.outcomes[name] += 1
+        self._course.count(name)
         _log(trial, outcome, name=name, seconds=time.monotonic() - start)
 
     def _evaluate(self, trial: Trial) -> Outcome:

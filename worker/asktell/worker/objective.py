@@ -13,11 +13,12 @@ from typing import Any
 
 from asktell.client import Trial
 from asktell.worker.checkpoints import NO_CHECKPOINTS, Checkpoint, Checkpoints
-from asktell.worker.evaluation import POLL, SCHEDULER_SECONDS, Evaluation, Limits, Tail, Unusable, in_its_place
+from asktell.worker.evaluation import POLL, SCHEDULER_SECONDS, Evaluation, Limits, Unusable, in_its_place
 from asktell.worker.events import Batch, Event, Exited, Line, Message
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
 from asktell.worker.process import Process
+from asktell.worker.workplace import AS_IT_IS, Workplace
 
 IDLE_EVENTS = 100_000
 """Lines of output between two trials that are passed on before the next one begins."""
@@ -26,12 +27,12 @@ IDLE_EVENTS = 100_000
 class ObjectiveProcess(Process):
     """The process that the function runs in, trial after trial."""
 
-    def __init__(self, target: str, *, grace: float) -> None:
+    def __init__(self, target: str, *, grace: float, variables: Mapping[str, str]) -> None:
         self._channel, theirs = socket.socketpair()
         with theirs:
             super().__init__(
                 [sys.executable, "-m", "asktell.worker.child", target, str(theirs.fileno())],
-                environment={"PYTHONUNBUFFERED": "1", **os.environ},
+                environment={"PYTHONUNBUFFERED": "1", **os.environ, **variables},
                 grace=grace,
                 channel=theirs.fileno(),
             )
@@ -156,12 +157,14 @@ class Objective:
         limits: Limits,
         interruption: Interruption,
         checkpoints: Checkpoints = NO_CHECKPOINTS,
+        workplace: Workplace = AS_IT_IS,
     ) -> None:
         self._target = target
         self._checkpoints = checkpoints
         self._objectives = objectives
         self._limits = limits
         self._interruption = interruption
+        self._workplace = workplace
         self._process: ObjectiveProcess | None = None
 
     def prepare(self) -> None:
@@ -169,7 +172,7 @@ class Objective:
         if self._process is not None and self._idle(self._process):
             return
         self.close()
-        self._process = ObjectiveProcess(self._target, grace=self._limits.grace)
+        self._process = ObjectiveProcess(self._target, grace=self._limits.grace, variables=self._workplace.variables)
         while not self._interruption.wished and not self._ready(self._process.next_event(POLL)):
             pass
 
@@ -181,7 +184,7 @@ class Objective:
             case Exited():
                 raise Unusable(f"the objective {self._target} could not be imported: {event}")
             case Line():
-                Tail().pass_on(event)
+                self._workplace.between_trials.show(event)
         return False
 
     def _check(self, answer: Mapping[str, Any]) -> None:
@@ -197,7 +200,7 @@ class Objective:
             if isinstance(event, Exited):
                 return False
             if isinstance(event, Line):
-                Tail().pass_on(event)
+                self._workplace.between_trials.show(event)
         return True
 
     def evaluate(self, trial: Trial) -> Outcome:
@@ -227,7 +230,8 @@ class Objective:
             trial, process, checkpoint=checkpoint, limits=self._limits, interruption=self._interruption
         )
         try:
-            outcome = evaluation.run()
+            with self._workplace.output_of(trial) as output:
+                outcome = evaluation.run(output)
         except BaseException:
             # What the process has still to say of this trial must not pass for the next one's.
             self.close()

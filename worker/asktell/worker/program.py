@@ -20,6 +20,7 @@ from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Outcome, Released, Stopped, Succeeded
 from asktell.worker.output import Measurement, Transcript
 from asktell.worker.process import Process
+from asktell.worker.workplace import AS_IT_IS, Workplace
 
 HEAR_SECONDS = 0.3
 """How long the worker listens before it signals a command whose result would count: what it said before is still under way."""
@@ -166,6 +167,7 @@ class Program:
     metrics_file: str | None = None
     infeasible: frozenset[int] = frozenset()
     checkpoints: Checkpoints = NO_CHECKPOINTS
+    workplace: Workplace = AS_IT_IS
 
     def prepare(self) -> None:
         """Raise Unusable if there is no such program; one whose name depends on the trial is tried when its time comes."""
@@ -207,7 +209,8 @@ class Program:
                 infeasible=self.infeasible,
             )
             try:
-                return evaluation.run()
+                with self.workplace.output_of(trial) as output:
+                    return evaluation.run(output)
             finally:
                 process.close()
 
@@ -225,6 +228,7 @@ class Program:
             # Else Python keeps its measurements in a buffer until the end.
             "PYTHONUNBUFFERED": "1",
             **os.environ,
+            **self.workplace.variables,
             **variables(trial.parameters),
             "ASKTELL_STUDY": self.study,
             "ASKTELL_TRIAL": str(trial.number),
