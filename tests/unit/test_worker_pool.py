@@ -74,13 +74,15 @@ def test_max_trials_are_those_of_all_slots() -> None:
 
 
 def test_after_a_failure_no_slot_takes_another_trial_where_that_was_wished() -> None:
-    study, failed = FakeStudy(budget=99), threading.Event()
+    study, failed, under_way = FakeStudy(budget=99), threading.Event(), threading.Event()
 
     def slow(trial: FakeTrial) -> Outcome:
+        under_way.set()
         assert failed.wait(PATIENCE)
         return DONE
 
     def fails(trial: FakeTrial) -> Outcome:
+        assert under_way.wait(PATIENCE)
         threading.Timer(0.1, failed.set).start()
         return Failed("boom")
 
