@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[server,postgres,dataframe,plot,demo,optuna,pytorch,lightning,keras,transformers]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[server,postgres,dataframe,plot,demo,optuna,pytorch,lightning,keras,transformers,ray]'
 	@touch $@
 
 demo: env ## Tune a small network on handwritten digits with two worker processes

@@ -13,7 +13,7 @@ pip() { "$environment/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 pip install --quiet --upgrade pip
 pip install --quiet "torch==$torch"
-pip install --quiet "torch==$torch" --group dev --editable '.[server,postgres,dataframe,plot,demo,optuna,pytorch,lightning,keras,transformers]'
+pip install --quiet "torch==$torch" --group dev --editable '.[server,postgres,dataframe,plot,demo,optuna,pytorch,lightning,keras,transformers,ray]'
 pip freeze --all --exclude-editable >"$environment/frozen"
 {
     echo "# The versions that asktell is developed and tested with; what is not needed is not installed."

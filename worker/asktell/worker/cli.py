@@ -8,7 +8,7 @@ import re
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -20,6 +20,8 @@ from asktell.cli.configurations import Reader
 from asktell.cli.dials import Unreadable
 from asktell.client import AskTellError, Client, Study
 from asktell.worker.checkpoints import kept_at
+from asktell.worker.cluster.fleet import Fleet, Misplaced
+from asktell.worker.cluster.options import HERE, Cluster, command_line
 from asktell.worker.command import CHECKPOINT_DIR, TRIAL_NUMBER, Template, TemplateError
 from asktell.worker.course import Notices, Summary
 from asktell.worker.devices import Devices, NoSuchGpu, find
@@ -116,6 +118,11 @@ class Manner:
         ),
     ] = None
     patience: Annotated[float, NotNegative, _help("Seconds to go on trying while the service is away.")] = 86_400.0
+    end_with_stdin: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False),
+        _help("Give the trial back and end when standard input ends, as whoever started this worker does."),
+    ] = False
 
     @property
     def limits(self) -> Limits:
@@ -223,6 +230,7 @@ def work(
     manner: Manner = AS_USUAL,
     sharing: Sharing = ONE_EACH,
     written: Written = WRITTEN,
+    cluster: Cluster = HERE,
 ) -> int:
     """Work on a study: ask for a trial, evaluate it, tell the result, until the study hands out no more.
 
@@ -251,6 +259,8 @@ def work(
     Several trials run side by side in `--slots`, each with its part of the GPUs: `asktell work --slots 4 --gpus 0,1 …` runs two on each.
     What they write is in log files, which `asktell study logs STUDY TRIAL --follow` shows.
 
+    On a cluster, Ray or Slurm runs such workers: `asktell work --on ray --workers 8 --gpus-per-trial 1 --study digits train:objective`.
+
     SIGTERM or Ctrl-C ends the trials and gives them back; a second Ctrl-C ends the worker at once.
 
     The exit status is 0, or 1 if trials failed and none brought metrics, or if the service refused or could not be reached.
@@ -263,20 +273,44 @@ def work(
     _log_to_stderr()
     # The worker says itself when the service is away, once and on standard error.
     logging.getLogger("asktell.client.retries").setLevel(logging.ERROR)
+    command = Command(objective, place, manner, sharing, written)
+    return _work_here(command) if cluster.on is None else _work_elsewhere(command, cluster)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """The command line of one worker."""
+
+    objective: tuple[str, ...]
+    place: Place
+    manner: Manner
+    sharing: Sharing
+    written: Written
+
+    def crew(self, client: Client, interruption: Interruption) -> Crew:
+        """What works on it. AskTellError if there is no such study, Unreadable for parameters that it does not have."""
+        study = client.get_study(self.place.study)
+        return Crew(
+            study=study,
+            objective=self.objective,
+            manner=self.manner,
+            options=self.manner.options(study),
+            interruption=interruption,
+            client=client,
+        )
+
+    def client(self) -> Client:
+        """A client of the service."""
+        return Client(self.place.target, project=self.place.project, retry_for=RETRY_SECONDS)
+
+
+def _work_here(command: Command) -> int:
     interruption = Interruption()
-    with interruption.on_signals(), Client(place.target, project=place.project, retry_for=RETRY_SECONDS) as client:
+    if command.manner.end_with_stdin:
+        interruption.on_end_of(sys.stdin.fileno())
+    with interruption.on_signals(), command.client() as client:
         try:
-            study = client.get_study(place.study)
-            options = manner.options(study)
-            crew = Crew(
-                study=study,
-                objective=objective,
-                manner=manner,
-                options=options,
-                interruption=interruption,
-                client=client,
-            )
-            summary = crew.work(sharing, written)
+            summary = command.crew(client, interruption).work(command.sharing, command.written)
         except (Misused, TemplateError, Unreadable, NoSuchGpu, Unshareable) as error:
             return _complain(error, 2)
         except (AskTellError, Unusable, Undelivered) as error:
@@ -284,7 +318,40 @@ def work(
     logging.getLogger("asktell.worker").info("done: %s", summary)
     if interruption.wished:
         return 130 if interruption.by_keyboard else 0
-    return 1 if summary.stopped_by_failure or _only_failures(summary, place.study) else 0
+    return 1 if summary.stopped_by_failure or _only_failures(summary, command.place.study) else 0
+
+
+def _work_elsewhere(command: Command, cluster: Cluster) -> int:
+    """Place workers on a cluster and follow them to their end."""
+    from asktell.worker.cluster.lead import lead
+
+    command = replace(command, sharing=replace(command.sharing, slots=command.sharing.slots or 1))
+    try:
+        with command.client() as client:
+            crew = command.crew(client, Interruption())
+            # What each worker would refuse is refused here, once.
+            crew.check(slots=command.sharing.slots or 1)
+            return lead(_fleet(command, cluster), cluster, study=crew.study)
+    except (Misused, TemplateError, Unreadable) as error:
+        return _complain(error, 2)
+    except (AskTellError, Misplaced) as error:
+        return _complain(error, 1)
+
+
+def _fleet(command: Command, cluster: Cluster) -> Fleet:
+    manner, sharing = command.manner, command.sharing
+    if manner.worker_id is not None:
+        raise Misused("--worker-id is for one worker: on a cluster each is named by its host and process")
+    slots = sharing.slots or 1
+    return Fleet(
+        study=command.place.study,
+        arguments=command_line(command.objective, command.place, manner, sharing, command.written),
+        workers=cluster.workers,
+        cpus=(sharing.cpus_per_trial or 1) * slots,
+        gpus=cluster.gpus_per_trial * slots,
+        grace=manner.grace,
+        whole=manner.max_trials is None and manner.on_error == "continue",
+    )
 
 
 def _only_failures(summary: Summary, study: str) -> bool:
@@ -315,7 +382,7 @@ class Crew:
         """Work until all slots have ended. Misused, TemplateError, NoSuchGpu or Unshareable if they cannot even begin."""
         devices = sharing.devices()
         slots = sharing.slots_on(devices)
-        self._check(slots=len(slots))
+        self.check(slots=len(slots))
         _announce(slots, devices, written)
         course, notices = self.options.course(), Notices()
         workers = []
@@ -349,7 +416,8 @@ class Crew:
         only = self.objective[0] if len(self.objective) == 1 else ""
         return only if _FUNCTION.fullmatch(only) else ""
 
-    def _check(self, *, slots: int) -> None:
+    def check(self, *, slots: int) -> None:
+        """Misused or TemplateError if no trial of the study could be evaluated so."""
         if not self.objective:
             raise Misused("name an objective: module:function, or a command line after --")
         if self._function:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
@@ -52,6 +53,16 @@ class Interruption:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+
+    def on_end_of(self, descriptor: int) -> None:
+        """Let the end of what can be read from a file descriptor interrupt: whoever holds the other end of a pipe has closed it or died."""
+        threading.Thread(target=self._await_end, args=(descriptor,), daemon=True).start()
+
+    def _await_end(self, descriptor: int) -> None:
+        with suppress(OSError):
+            while os.read(descriptor, 1024):
+                pass
+        self.interrupt()
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self._by_keyboard and number == signal.SIGINT:

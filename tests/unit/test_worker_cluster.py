@@ -1,0 +1,71 @@
+"""What `asktell work --on ...` makes of its command line."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from asktell.worker.cli import Manner, Place, app
+from asktell.worker.cluster.fleet import Fleet, Standing
+from asktell.worker.cluster.on_slurm import script
+from asktell.worker.cluster.options import HERE, Cluster, command_line
+from asktell.worker.cluster.placed import Placed
+
+
+def parsed(*words: str) -> dict[str, object]:
+    _, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+    return {"objective": bound.args, **bound.kwargs}
+
+
+@pytest.mark.parametrize(
+    ("manner", "objective"),
+    [
+        (Manner(), ("train:objective",)),
+        (Manner(max_trials=3, fixed=("a=1", "b=x y"), retry="never", lease_duration=2.5), ("sh", "-c", "--x {x}")),
+        (Manner(end_with_stdin=True, infeasible_exit_code=(42, 43)), ("a", "--", "b")),
+    ],
+)
+def test_a_workers_command_line_says_what_the_leads_said(manner: Manner, objective: tuple[str, ...]) -> None:
+    place = Place(study="s", target="host:1", project="p")
+    command, *words = command_line(objective, place, manner)
+    assert command == "work"
+    found = parsed(*words)
+    assert (found["objective"], found["place"], found.get("manner", Manner())) == (objective, place, manner)
+
+
+def test_options_from_the_environment_are_said_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASKTELL_TARGET", "service:50051")
+    place = parsed("--study", "s", "train:objective")["place"]
+    assert isinstance(place, Place)
+    assert "--target=service:50051" in command_line((), place)
+
+
+def test_without_an_engine_the_worker_is_here() -> None:
+    assert parsed("--study", "s", "f:g").get("cluster", HERE) == Cluster(on=None)
+
+
+def test_a_batch_script_is_one_that_bash_reads() -> None:
+    fleet = Fleet(study="s", arguments=("work", "--study=s", "--", "sh", "-c", "echo '$HOME'"), workers=3, gpus=2)
+    text = script(fleet, options={"partition": "a100", "exclusive": ""}, program=("asktell",))
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True, timeout=10)
+    options = [line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH")]
+    assert {"array=1-3", "gres=gpu:2", "partition=a100", "exclusive", "requeue"} <= set(options)
+    assert """asktell work --study=s -- sh -c 'echo '"'"'$HOME'"'"'' &""" in text
+
+
+def test_a_fleet_is_over_when_nobody_runs_or_waits() -> None:
+    assert Standing(done=2, failures=("broken",)).over
+    assert not Standing(waiting=1).over
+
+
+def test_a_worker_is_not_started_where_its_directory_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="has no directory"):
+        Placed(("work",), str(tmp_path / "missing")).run()
+
+
+def test_a_worker_that_was_told_to_end_before_its_start_is_not_started(tmp_path: Path) -> None:
+    placed = Placed(("work", "--no-such-option"), str(tmp_path))
+    placed.end()
+    assert placed.run().status == 0
