@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asktell.server.domain import ranking
+from asktell.server.domain.fidelity import Fidelity
 from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.space import Float, SearchSpace
 from asktell.server.domain.study import StudySpec
@@ -53,6 +54,30 @@ def test_the_front_has_what_nothing_dominates() -> None:
     both = [Objective("a", Goal.MAXIMIZE), Objective("b", Goal.MINIMIZE)]
     trials = [succeeded(1, a=1, b=1), succeeded(2, a=2, b=2), succeeded(3, a=1, b=2), succeeded(4, a=1, b=1)]
     assert [trial.number for trial in optimal(trials, both)] == [1, 2, 4]
+
+
+def raised(number: int, epochs: int, **metrics: float) -> Trial:
+    return replace(succeeded(number, **metrics), parameters={"x": 0.5, "epochs": epochs})
+
+
+def test_with_a_fidelity_the_best_is_that_of_the_highest_one_that_a_feasible_trial_has_reached() -> None:
+    fidelity = Fidelity(parameter="epochs")
+    low = [raised(1, 1, a=0.1, latency=10), raised(2, 3, a=0.3, latency=10), raised(3, 3, a=0.2, latency=10)]
+    high = raised(4, 9, a=0.25, latency=90)
+    for trials, best in (
+        (low[:1], 1),
+        (low, 3),
+        ([*low, high], 3),
+        ([*low, replace(high, number=5, metrics=low[0].metrics)], 5),
+    ):
+        assert [each.number for each in optimal(trials, [LOW], outcome_constraints=(FAST,), fidelity=fidelity)] == [
+            best
+        ]
+    assert [each.number for each in optimal([*low, high], [LOW], fidelity=fidelity)] == [4]
+    assert optimal([high], [LOW], outcome_constraints=(FAST,), fidelity=fidelity) == []
+    front = [raised(1, 1, a=0, b=0), raised(2, 9, a=1, b=2), raised(3, 9, a=2, b=1), raised(4, 9, a=2, b=2)]
+    both = [LOW, Objective("b", Goal.MINIMIZE)]
+    assert [each.number for each in optimal(front, both, fidelity=fidelity)] == [2, 3]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=30))

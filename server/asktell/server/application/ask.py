@@ -172,6 +172,7 @@ def suggest_request(snapshot: Snapshot, count: int, *, fixed: Parameters, time_l
         max_trials=study.budget.max_trials,
         time_limit=time_limit,
         hint=snapshot.hint,
+        fidelity=study.spec.fidelity,
     )
 
 

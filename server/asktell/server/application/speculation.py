@@ -90,6 +90,9 @@ class Prepared:
         if changed is None:
             return False
         results = [trial for trial in _last(changed) if trial.state.terminal]
+        if results and study.spec.fidelity is not None:
+            # Each may let a trial go on to the next rung, and what was expected of it was said of the highest.
+            return False
         if not all(unsurprising(trial, study.spec.objectives) for trial in results):
             return False
         return len(results) <= snapshot.counts.active // WORKERS_PER_RESULT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from asktell.server.domain.fidelity import Fidelity
 from asktell.server.domain.metric import Metrics, Objective, OutcomeConstraint
 from asktell.server.domain.space import Parameters, SearchSpace
 from asktell.server.domain.trial import Origin, TrialState
@@ -52,6 +53,9 @@ class SuggestRequest:
     long the computation may take before it should settle for what it has, and does not change the answer otherwise. `hint` is what an
     earlier decision of this policy in this study left to make later ones cheaper, or b"": the candidates are the same to the bit with it,
     with an older one, with another version's bytes, or with none.
+
+    In a study with a `fidelity` a policy is asked for new configurations at the highest one: that is fixed, the observations are as if they
+    had been made there, one for each configuration, and `lessons` have what was really measured.
     """
 
     space: SearchSpace
@@ -70,6 +74,19 @@ class SuggestRequest:
     max_trials: int | None = None
     time_limit: float | None = None
     hint: bytes = b""
+    fidelity: Fidelity | None = None
+    lessons: tuple[Observation, ...] = ()
+
+    @property
+    def measurements(self) -> tuple[Observation, ...]:
+        """What was really measured, which is what models learn from."""
+        return self.lessons or self.observations
+
+    @property
+    def aim(self) -> Parameters:
+        """The fidelity at which configurations are compared, where there is one: it is fixed there."""
+        name = "" if self.fidelity is None else self.fidelity.parameter
+        return {name: self.fixed[name]} if name in self.fixed else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from asktell.server.domain.fidelity import Fidelity
 from asktell.server.domain.metric import Metrics, MetricValue, Objective, OutcomeConstraint
 from asktell.server.domain.space import key
 from asktell.server.domain.study import StudySpec
@@ -33,7 +34,8 @@ def optimal(trials: Iterable[Trial], spec: StudySpec) -> list[Trial]:
     """The best feasible trial (the earliest among equals), or, with several objectives, the Pareto front, in the order of numbers.
 
     Only succeeded trials with finite objectives count. In a noisy study trials of equal parameters count as one, the earliest, with the mean
-    of their losses, and feasible if the means of their constrained metrics are.
+    of their losses, and feasible if the means of their constrained metrics are. In a study with a fidelity only those at the highest one that
+    a feasible trial has reached count: a loss after few epochs is another measure.
     """
     ranked = sorted(_ranked(_usable(trials, spec), spec), key=lambda pair: (pair[0], pair[1].number))
     if len(spec.objectives) == 1:
@@ -91,7 +93,16 @@ def _by_end(trial: Trial) -> tuple[float, int]:
 
 def _usable(trials: Iterable[Trial], spec: StudySpec) -> list[Trial]:
     names = [objective.metric for objective in spec.objectives]
-    return [trial for trial in trials if trial.state is TrialState.SUCCEEDED and finite(trial.metrics, names)]
+    usable = [trial for trial in trials if trial.state is TrialState.SUCCEEDED and finite(trial.metrics, names)]
+    return usable if spec.fidelity is None else _highest(usable, spec, spec.fidelity)
+
+
+def _highest(trials: Sequence[Trial], spec: StudySpec, fidelity: Fidelity) -> list[Trial]:
+    """The trials at the highest fidelity that a feasible one has reached: values of lower ones are none of these."""
+    reached = [
+        fidelity.level(trial.parameters) for trial in trials if feasible(trial.metrics, spec.outcome_constraints)
+    ]
+    return [trial for trial in trials if reached and fidelity.level(trial.parameters) == max(reached)]
 
 
 def _front(ordered: Sequence[tuple[Losses, Trial]]) -> list[tuple[Losses, Trial]]:

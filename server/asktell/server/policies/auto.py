@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from asktell.server.domain.policy import Decision, SuggestRequest
-from asktell.server.policies import evolution, gp
+from asktell.server.policies import evolution, gp, random_search
 from asktell.server.policies.initial_design import enumerable
 
 NAME = "auto"
@@ -18,6 +19,13 @@ MAX_PENDING = 200
 MANY_OBJECTIVES = 5
 MANY_TRIALS = 1_000
 """With many objectives, evolution is chosen for budgets from this on."""
+
+
+_POLICIES: Mapping[str, Callable[[SuggestRequest], Decision]] = {
+    gp.NAME: gp.suggest,
+    evolution.NAME: evolution.suggest,
+    random_search.NAME: random_search.suggest,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +42,15 @@ def choice(request: SuggestRequest) -> Choice:
         return Choice(gp.NAME, f"the budget of {request.max_trials:,} trials is enough for every configuration")
     burden = _burden(request)
     if burden:
-        return Choice(evolution.NAME, burden)
+        # To evolution, what did well at the lowest rung would be as good as what did at the highest.
+        return Choice(evolution.NAME if request.fidelity is None else random_search.NAME, burden)
     return Choice(gp.NAME, "what needs the fewest trials, in a study of a size that it bears")
 
 
 def suggest_by_choice(request: SuggestRequest) -> Decision:
     """What the policy that fits decides; the reason is in each origin."""
     chosen = choice(request)
-    decision = gp.suggest(request) if chosen.policy == gp.NAME else evolution.suggest(request)
+    decision = _POLICIES[chosen.policy](request)
     candidates = (
         replace(
             candidate,

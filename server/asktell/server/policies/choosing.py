@@ -12,6 +12,7 @@ import numpy as np
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.space import Parameters, ParameterValue, key
 from asktell.server.domain.trial import Prediction
+from asktell.server.policies.aim import Aim
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import generator
@@ -49,9 +50,11 @@ class ModelChooser(ABC, Generic[Known]):
         self._scope = Scope.of(request.space, request.fixed)
         self._encoder = Encoder.within(self._scope)
         self._whole = Encoder.of(request.space)
-        self._ordered = sorted(request.observations, key=lambda seen: seen.number)
-        tried = [trial.parameters for trial in self._ordered]
+        self._ordered = sorted(request.measurements, key=lambda seen: seen.number)
+        self._settled = self._whole.encode([trial.parameters for trial in self._ordered])
+        tried = [trial.parameters for trial in request.observations]
         self._tried = self._whole.encode([*tried, *request.pending])
+        self._aim = Aim.of(self._whole, request.aim)
         self._known: Known | None = None
         bounded = {constraint.metric for constraint in request.outcome_constraints}
         self._bounded = any(bounded & seen.metrics.keys() for seen in self._ordered)

@@ -9,6 +9,7 @@ import numpy as np
 
 from asktell.server.domain.trial import Prediction
 from asktell.server.policies.acquisition import Acquisition, Feasibility, Product
+from asktell.server.policies.aim import Aim
 from asktell.server.policies.boxes import non_dominated
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import NEVER, Deadline
@@ -27,7 +28,7 @@ _FANTASIES = {2: 16, 3: 8, 4: 4}
 @dataclass(frozen=True, slots=True)
 class Front:
     """A belief about each objective's labels, all at the same inputs, which of these may be on the front (`n x 1` or `n x s`), and the
-    reference (`m`).
+    reference (`m`). Configurations are compared at the `aim`, whatever fidelity they were measured at.
     """
 
     labels: tuple[Labels, ...]
@@ -36,18 +37,20 @@ class Front:
     reference: Vector
     limits: tuple[Limit, ...]
     works: Feasibility | None
+    aim: Aim | None = None
 
     @classmethod
     def of(cls, learned: Sequence[Learned]) -> Front:
         """The front that follows from what was learned of each objective."""
         labels = tuple(each.models[0].labels for each in learned)
         mixtures = tuple(Mixture(tuple(model.posterior for model in each.models), each.log_weights) for each in learned)
-        first, means = learned[0], _means(mixtures)[:, 0]
+        first, aim = learned[0], learned[0].models[0].aim
+        means = _means(mixtures, aim)[:, 0]
         # Where nothing is feasible yet, whatever was measured tells which region matters.
         eligible = first.models[0].eligible
         measured = np.logical_and.reduce([each.models[0].measured for each in learned])
         reference = infer_reference(means[eligible[:, 0] if eligible.any() else measured], references(labels))
-        return cls(labels, mixtures, eligible, reference, first.limits, first.feasibility)
+        return cls(labels, mixtures, eligible, reference, first.limits, first.feasibility, aim)
 
     def acquisition(self, deadline: Deadline = NEVER) -> Acquisition:
         """What is maximised. After the deadline it is minus infinity wherever it would take longer."""
@@ -59,17 +62,17 @@ class Front:
 
     def fronts(self) -> Iterator[Matrix]:
         """The Pareto front of the posterior means, for each set of labels (`f x m` each)."""
-        means = _means(self.objectives)
+        means = _means(self.objectives, self.aim)
         for case, where in zip(means.swapaxes(0, 1), np.broadcast_to(self.eligible, means.shape[:2]).T, strict=True):
             inside = case[where & (case < self.reference).all(axis=1)]
             yield thinned(inside[non_dominated(inside)], _MOST[len(self.objectives)])
 
     def ranks(self) -> Vector:
         """How unpromising the inputs are (`n`): by how many that are feasible each is dominated; those that are not feasible come last."""
-        means, eligible = _means(self.objectives)[:, 0], self.eligible[:, 0]
+        means, eligible = _means(self.objectives, self.aim)[:, 0], self.eligible[:, 0]
         better = np.array([(means[eligible] < own).all(axis=1).sum() for own in means], dtype=np.float64)
-        inputs = self.objectives[0].posteriors[0].inputs
-        chances = sum(limit.feasibility(inputs) for limit in self.limits)
+        places = _places(self.objectives, self.aim)
+        chances = sum(limit.feasibility(places) for limit in self.limits)
         ranks: Vector = np.where(eligible, better, 1.0 + len(means) - chances)
         return ranks
 
@@ -105,9 +108,15 @@ class Front:
         return replace(self, objectives=objectives, eligible=eligible, limits=tuple(limits))
 
 
-def _means(objectives: Sequence[Mixture]) -> Matrix:
-    """The means of all objectives at the inputs (`n x s x m`)."""
-    return np.stack([mixture.means() for mixture in objectives], axis=-1)
+def _means(objectives: Sequence[Mixture], aim: Aim | None) -> Matrix:
+    """The means of all objectives at the inputs, raised to the aim (`n x s x m`)."""
+    places = None if aim is None else _places(objectives, aim)
+    return np.stack([mixture.means(places) for mixture in objectives], axis=-1)
+
+
+def _places(objectives: Sequence[Mixture], aim: Aim | None) -> Matrix:
+    inputs = objectives[0].posteriors[0].inputs
+    return inputs if aim is None else aim.raised(inputs)
 
 
 def references(labels: Sequence[Labels]) -> Vector:

@@ -47,7 +47,7 @@ class FrontChooser(ModelChooser[Front]):
     def _fit(self, weights: Vector | None) -> Front:
         lesson = Lesson(
             self._ordered,
-            self._whole.features(self._tried[: len(self._ordered)]),
+            self._whole.features(self._settled),
             self._whole.layout,
             self._request.objectives,
             len(self._request.pending),
@@ -58,6 +58,7 @@ class FrontChooser(ModelChooser[Front]):
             constraints=self._request.outcome_constraints,
             noisy=self._request.noisy,
             sources=self._experts,
+            aim=self._aim,
         )
         return Front.of(list(lesson.learn_each()))
 

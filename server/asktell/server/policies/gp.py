@@ -98,7 +98,7 @@ def stages(request: SuggestRequest) -> Iterator[Stage]:
         return
     size = design_size(len(request.space), request.max_trials)
     started = len(request.observations) + len(request.pending)
-    learned = int(measured(request.observations, request.objectives).sum())
+    learned = int(measured(request.measurements, request.objectives).sum())
     for index in range(request.count):
         yield Stage.INITIAL_DESIGN if started + index < size or learned < MIN_LEARNED else Stage.MODEL
 

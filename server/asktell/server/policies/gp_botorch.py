@@ -105,6 +105,10 @@ class TorchChooser(ModelChooser[Belief]):
         with _calm(), _seeded(seed, self._device):
             return super().choose(number, pending=pending, seen=seen)
 
+    def _aimed(self, settled: Matrix) -> Matrix:
+        """Settled rows where configurations are compared."""
+        return settled if self._aim is None else self._aim.settled(settled)
+
     def _tensor(self, array: Matrix | Vector) -> Tensor:
         return tensor(array, self._device)
 
@@ -116,7 +120,7 @@ class BotorchChooser(TorchChooser[Known]):
         shape, objectives = self._recipe.members[0].shape, self._request.objectives
         bounds = self._request.outcome_constraints
         everything = make_labels(self._ordered, objectives, weights=weights, shape=shape, constraints=bounds)
-        settled = self._tried[: len(self._ordered)]
+        settled = self._settled
         kept = subset(self._whole.features(settled), everything.values)
         some = [self._ordered[index] for index in kept]
         labels = make_labels(some, objectives, weights=weights, shape=shape, constraints=bounds)
@@ -125,7 +129,7 @@ class BotorchChooser(TorchChooser[Known]):
         limits = tuple(self._limits(settled)) if weights is None else ()
         seen = [met_by(self._ordered, limit.excesses.constraint)[kept] for limit in limits]
         feasible = np.logical_and.reduce([labels.measured, *seen])[labels.measured]
-        places = rows[torch.as_tensor(labels.measured)]
+        places = self._tensor(self._aimed(settled[kept][labels.measured]))
         return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits)
 
     def _limits(self, settled: Matrix) -> Iterator[Limited]:
@@ -228,13 +232,14 @@ class BotorchFrontChooser(TorchChooser[KnownFront]):
         return self._known
 
     def _fit(self, weights: Vector | None) -> KnownFront:  # noqa: ARG002 - there is nothing to weigh
-        objectives, settled = self._request.objectives, self._tried[: len(self._ordered)]
+        objectives, settled = self._request.objectives, self._settled
         useful = measured(self._ordered, objectives)
         kept = subset(self._whole.features(settled), dominance(self._ordered, objectives, useful))
         some, rows = [self._ordered[index] for index in kept], self._tensor(settled[kept])
         labels = tuple(make_labels(some, (each,), shape=self._recipe.front_members[0].shape) for each in objectives)
         models = tuple(learn(rows, self._tensor(each.values), self._whole, self._deadline) for each in labels)
-        known = KnownFront(labels, models, rows[torch.as_tensor(useful[kept])], np.empty(0))
+        places = self._tensor(self._aimed(settled[kept][useful[kept]]))
+        known = KnownFront(labels, models, places, np.empty(0))
         return replace(known, reference=infer_reference(known.means(), references(labels)))
 
     def _imagine(self, known: KnownFront, pending: Matrix) -> KnownFront:

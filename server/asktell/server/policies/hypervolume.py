@@ -38,9 +38,11 @@ class Mixture:
         """How many sets of labels the posteriors have (`s`)."""
         return int(self.posteriors[0].means.shape[1])
 
-    def means(self) -> Matrix:
-        """The means at the inputs, which all posteriors have in common (`n x s`)."""
-        return self._mean([posterior.means for posterior in self.posteriors])
+    def means(self, places: Matrix | None = None) -> Matrix:
+        """The means at the inputs, which all posteriors have in common (`n x s`), or at other places (`m x D`)."""
+        if places is None:
+            return self._mean([posterior.means for posterior in self.posteriors])
+        return self._mean([posterior.expect(places) for posterior in self.posteriors])
 
     def imagining(self, rows: Matrix, normals: Matrix) -> Mixture:
         """The belief after pending trials (`p x D`) have ended in as many ways as there are columns of normal numbers (`p x s`)."""

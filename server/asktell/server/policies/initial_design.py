@@ -34,7 +34,7 @@ def enumerable(request: SuggestRequest) -> bool:
     """
     if request.max_trials is None or request.noisy:
         return False
-    count = Scope.of(request.space, {}).count()
+    count = Scope.of(request.space, request.aim).count()
     return count is not None and count <= min(request.max_trials, MAX_LISTED)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from asktell.server.domain.metric import Objective, OutcomeConstraint
 from asktell.server.domain.policy import Observation
 from asktell.server.policies.acquisition import Feasibility
+from asktell.server.policies.aim import Aim
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.excess import Excesses, known, make_excesses, met_by
@@ -56,7 +57,7 @@ class Lesson:
     """Observations by number, their features (`n x D`), and what it takes to learn from them.
 
     `pending` is how many trials have not ended; `weights` scalarise several objectives. In a `noisy` study it is the models' to say what is
-    feasible.
+    feasible. Configurations are compared at the `aim`.
     """
 
     observations: Sequence[Observation]
@@ -71,6 +72,7 @@ class Lesson:
     constraints: tuple[OutcomeConstraint, ...] = ()
     noisy: bool = False
     sources: Callable[[Sequence[Objective]], Iterator[Expert]] = nobody
+    aim: Aim | None = None
 
     def learn(self) -> Learned:
         """Fit the recipe's models."""
@@ -126,7 +128,7 @@ class Lesson:
         hyper = self._hyper(leave, useful=useful, trend=False)
         prior = Prior(experts, rest.weights, rest.scale)
         posterior = Transferred(prior, self._posterior(hyper, kept, rest))
-        yield Model(labels, posterior, labels.measured, eligible[kept, None], kept)
+        yield Model(labels, posterior, labels.measured, eligible[kept, None], kept, self.aim)
 
     def _model(self, member: Member, useful: Mask, eligible: Mask, kept: list[int] | None) -> Model:
         def label(some: Sequence[Observation]) -> Labels:
@@ -142,7 +144,7 @@ class Lesson:
             labels = label(self._those(kept))
         hyper = self._hyper(label, useful=useful, trend=member.trend)
         posterior = self._posterior(hyper, kept, labels)
-        return Model(labels, posterior, labels.measured, eligible[kept, None], kept)
+        return Model(labels, posterior, labels.measured, eligible[kept, None], kept, self.aim)
 
     def _limits(self) -> Iterator[Limit]:
         """The models of the outcome constraints whose metrics are known often enough."""

@@ -39,7 +39,7 @@ class AnalyticChooser(ModelChooser[Learned]):
     def _fit(self, weights: Vector | None) -> Learned:
         lesson = Lesson(
             self._ordered,
-            self._whole.features(self._tried[: len(self._ordered)]),
+            self._whole.features(self._settled),
             self._whole.layout,
             self._request.objectives,
             len(self._request.pending),
@@ -50,6 +50,7 @@ class AnalyticChooser(ModelChooser[Learned]):
             constraints=self._request.outcome_constraints,
             noisy=self._request.noisy,
             sources=self._experts,
+            aim=self._aim,
         )
         return lesson.learn()
 

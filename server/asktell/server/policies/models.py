@@ -9,6 +9,7 @@ import numpy as np
 
 from asktell.server.domain.trial import Prediction
 from asktell.server.policies.acquisition import Acquisition, Average, ExpectedImprovement, Feasibility, Product
+from asktell.server.policies.aim import Aim
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.draws import fantasy_normals
 from asktell.server.policies.excess import Excesses
@@ -28,7 +29,8 @@ _CARE = 2.0
 class Model:
     """A posterior of labels, which of its inputs were measured (`n`), and where the incumbent may be (`n x 1` or `n x s`).
 
-    That is where a trial was measured and is feasible. `kept` are the observations that the first of the inputs belong to.
+    That is where a trial was measured and is feasible. `kept` are the observations that the first of the inputs belong to. Configurations
+    are compared at the `aim`, whatever fidelity they were measured at.
     """
 
     labels: Labels
@@ -36,6 +38,17 @@ class Model:
     measured: Mask
     eligible: Mask
     kept: Sequence[int]
+    aim: Aim | None = None
+
+    @property
+    def standing(self) -> Matrix:
+        """The means of the inputs' configurations, at the aim (`n x 1` or `n x s`)."""
+        return self.posterior.means if self.aim is None else self.posterior.expect(self.places)
+
+    @property
+    def places(self) -> Matrix:
+        """The inputs' configurations, at the aim (`n x D`)."""
+        return self.posterior.inputs if self.aim is None else self.aim.raised(self.posterior.inputs)
 
     @property
     def incumbents(self) -> Vector:
@@ -57,7 +70,7 @@ class Model:
         return self.posterior.hyper.noise + float(told.mean())
 
     def _incumbents(self, eligible: Mask) -> Vector:
-        means = self.posterior.means
+        means = self.standing
         best = np.where(eligible, means, np.inf).min(axis=0)
         worst = means[self.measured].max(axis=0)
         incumbents: Vector = np.where(np.isfinite(best), best, worst)
@@ -71,7 +84,7 @@ class Model:
         posterior = self.posterior.given(rows, self.posterior.sample(rows, normals))
         measured = np.concatenate([self.measured, np.ones(len(rows), dtype=np.bool_)])
         before = np.broadcast_to(self.eligible, (len(self.eligible), normals.shape[1]))
-        return Model(self.labels, posterior, measured, np.concatenate([before, feasible]), self.kept)
+        return Model(self.labels, posterior, measured, np.concatenate([before, feasible]), self.kept, self.aim)
 
     def evidence(self) -> float:
         """Log density of the better half of the losses, each given all the others, up to a constant that all models of a study share.
@@ -157,10 +170,10 @@ class Learned:
         Feasible ones come first, by their means, then others, by the probability to be feasible.
         """
         model = self.models[0]
-        means, eligible = model.posterior.means[:, 0], model.eligible[:, 0]
+        means, eligible = model.standing[:, 0], model.eligible[:, 0]
         if not self.limits:
             return means
-        chances = sum(limit.feasibility(model.posterior.inputs) for limit in self.limits)
+        chances = sum(limit.feasibility(model.places) for limit in self.limits)
         ranks: Vector = np.where(eligible, means, means.max() + 1.0 - chances)
         return ranks
 

@@ -11,6 +11,7 @@ from asktell.server.domain.ranking import MAX_FRONT
 from asktell.server.policies import auto, cma_es, evolution, gp, grid, random_search, sobol
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.initial_design import enumerable
+from asktell.server.policies.promotion import afresh, promoting
 from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.safety import Policy, fallback, guarded
 
@@ -50,12 +51,15 @@ class Outlook(Enum):
 def outlook(request: SuggestRequest) -> Outlook:
     """What the request takes. Never raises: what is wrong with a request, its policy finds out."""
     try:
-        policy = auto.choice(request).policy if request.policy == AUTO else request.policy
+        own = afresh(request)
+        if own is None:
+            return Outlook.MODEL_LATER
+        policy = auto.choice(own).policy if own.policy == AUTO else own.policy
         if policy not in (gp.NAME, BOTORCH):
             return Outlook.NO_MODEL
-        if gp.needs_model(request):
+        if gp.needs_model(own):
             return Outlook.MODEL
-        return Outlook.NO_MODEL if enumerable(request) else Outlook.MODEL_LATER
+        return Outlook.NO_MODEL if enumerable(own) else Outlook.MODEL_LATER
     except Exception:  # noqa: BLE001 - see above
         return Outlook.NO_MODEL
 
@@ -73,13 +77,16 @@ def suggest(request: SuggestRequest) -> Decision:
     return entry.suggest(request)
 
 
+def raised(policy: Policy, *, name: str) -> Policy:
+    """The policy, guarded, and with promotions in a study with a fidelity: those stay whatever goes wrong in the choice of others."""
+    return guarded(promoting(guarded(policy, name=name), name=name), name=name)
+
+
 POLICIES: Mapping[str, Entry] = {
-    AUTO: Entry(guarded(auto.suggest_by_choice, name=gp.NAME), "gp, or evolution for studies that gp cannot bear"),
-    gp.NAME: Entry(
-        guarded(gp.suggest, name=gp.NAME), "initial design, then expected improvement of a Gaussian process"
-    ),
+    AUTO: Entry(raised(auto.suggest_by_choice, name=gp.NAME), "gp, or evolution for studies that gp cannot bear"),
+    gp.NAME: Entry(raised(gp.suggest, name=gp.NAME), "initial design, then expected improvement of a Gaussian process"),
     BOTORCH: Entry(
-        guarded(suggest_botorch, name=BOTORCH),
+        raised(suggest_botorch, name=BOTORCH),
         "one model without a trend, fitted and searched by BoTorch on the server's torch device: slower on a CPU",
     ),
     evolution.NAME: Entry(
@@ -87,6 +94,6 @@ POLICIES: Mapping[str, Entry] = {
     ),
     cma_es.NAME: Entry(guarded(cma_es.suggest, name=cma_es.NAME), "CMA-ES, for numbers and hundreds of trials or more"),
     grid.NAME: Entry(guarded(grid.suggest, name=grid.NAME), "every cell once, coarse grids before fine ones"),
-    sobol.NAME: Entry(guarded(sobol.suggest, name=sobol.NAME), "an even spread, whatever was told"),
-    random_search.NAME: Entry(guarded(random_search.suggest, name=random_search.NAME), "independent draws"),
+    sobol.NAME: Entry(raised(sobol.suggest, name=sobol.NAME), "an even spread, whatever was told"),
+    random_search.NAME: Entry(raised(random_search.suggest, name=random_search.NAME), "independent draws"),
 }

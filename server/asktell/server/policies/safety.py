@@ -31,7 +31,10 @@ def guarded(policy: Policy, *, name: str) -> Policy:
 
 
 def fallback(request: SuggestRequest, *, name: str, reason: str) -> Decision:
-    """Random candidates in place of the named policy's."""
+    """Random candidates in place of the named policy's, at the lowest rung of a study with a fidelity."""
+    if request.fidelity is not None and not request.aim:
+        lowest = request.fidelity.rungs(request.space)[0]
+        request = replace(request, fixed={**request.fixed, request.fidelity.parameter: lowest})
     decision = random_search.suggest(request)
     return Decision(tuple(_excused(candidate, name, reason) for candidate in decision.candidates))
 

@@ -1,0 +1,273 @@
+"""What every policy that can raise a fidelity promises."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asktell.server.domain.fidelity import POLICIES, Fidelity
+from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
+from asktell.server.domain.policy import Decision, Observation, SuggestRequest
+from asktell.server.domain.space import Categorical, Float, Int, SearchSpace, key
+from asktell.server.domain.trial import TrialState
+from asktell.server.policies import registry, safety
+from asktell.server.policies.promotion import METHOD
+
+LOSS = Objective("loss", Goal.MINIMIZE)
+EPOCHS = Int(name="epochs", low=1, high=27, log=True)
+RUNGS = (1, 3, 9, 27)
+SPACE = SearchSpace((Float(name="x", low=0.0, high=1.0), Categorical(name="c", choices=("a", "b")), EPOCHS))
+FIDELITY = Fidelity(parameter="epochs")
+
+
+@pytest.fixture(params=POLICIES)
+def policy(request):
+    return request.param
+
+
+def request_for(policy, observations=(), pending=(), **changes):
+    usual = {"space": SPACE, "objectives": (LOSS,), "seed": 3, "count": 1, "fidelity": FIDELITY}
+    number = len(observations) + len(pending) + 1
+    given = {"policy": policy, "observations": tuple(observations), "pending": tuple(pending), "next_number": number}
+    return SuggestRequest(**{**usual, **given, **changes})
+
+
+def ask(policy, observations=(), pending=(), **changes):
+    return registry.suggest(request_for(policy, observations, pending, **changes)).candidates
+
+
+def seen(number, loss, *, x=None, epochs=1, state=TrialState.SUCCEEDED, **metrics):
+    told = {} if loss is None else {"loss": MetricValue(loss), **{name: MetricValue(v) for name, v in metrics.items()}}
+    return Observation(number, state, {"x": number / 100 if x is None else x, "c": "a", "epochs": epochs}, told)
+
+
+def configuration(parameters):
+    return key({name: value for name, value in parameters.items() if name != "epochs"})
+
+
+def test_a_new_configuration_starts_at_the_lowest_rung(policy):
+    first = ask(policy, count=4)
+    assert [each.parameters["epochs"] for each in first] == [1] * 4
+    assert not any(each.origin.fallback for each in first)
+    assert len({key(each.parameters) for each in first}) == 4
+
+
+def test_the_best_third_go_on_with_their_parameters_the_best_first(policy):
+    observations = [seen(number, float(-number)) for number in range(1, 8)]
+    found = ask(policy, observations, count=3)
+    assert [each.origin.method == METHOD for each in found] == [True, True, False]
+    assert [each.parameters for each in found[:2]] == [
+        {"x": 0.07, "c": "a", "epochs": 3},
+        {"x": 0.06, "c": "a", "epochs": 3},
+    ]
+    assert found[0].origin.reason == "among the best 2 of 7 at epochs=1"
+    assert found[2].parameters["epochs"] == 1
+
+
+def test_fewer_than_the_factor_promote_nobody(policy):
+    (found,) = ask(policy, [seen(1, 0.5), seen(2, 0.1)])
+    assert (found.origin.method == METHOD, found.parameters["epochs"]) == (False, 1)
+
+
+def test_the_highest_rung_goes_first(policy):
+    low = [seen(number, float(number)) for number in range(1, 10)]
+    high = [seen(10 + number, float(number), x=number / 100, epochs=3) for number in range(1, 4)]
+    found = ask(policy, [*low, *high], count=2)
+    assert found[0].parameters == {"x": 0.01, "c": "a", "epochs": 9}
+    assert found[1].origin.method != METHOD
+
+
+def test_what_is_pending_or_was_tried_higher_up_does_not_go_on_again(policy):
+    low = [seen(number, float(number)) for number in range(1, 7)]
+    pending = [{"x": 0.01, "c": "a", "epochs": 3}]
+    broke = seen(8, None, x=0.02, epochs=3, state=TrialState.FAILED)
+    (found,) = ask(policy, [*low, broke], pending)
+    assert found.origin.method != METHOD
+
+
+@pytest.mark.parametrize("state", [TrialState.FAILED, TrialState.INFEASIBLE, TrialState.STOPPED])
+def test_what_did_not_succeed_is_among_those_tried_but_does_not_go_on(policy, state):
+    lost = [seen(number, -1.0 if state is TrialState.STOPPED else None, state=state) for number in (1, 2)]
+    (found,) = ask(policy, [*lost, seen(3, 0.5)])
+    assert found.parameters == {"x": 0.03, "c": "a", "epochs": 3}
+    (found,) = ask(policy, [*lost, seen(3, math.nan)])
+    assert found.origin.method != METHOD
+
+
+def test_what_is_feasible_goes_on_first(policy):
+    bound = OutcomeConstraint("latency", Relation.AT_MOST, 50.0)
+    observations = [seen(1, 0.1, latency=90.0), seen(2, 0.2, latency=60.0), seen(3, 0.3, latency=40.0)]
+    found = ask(policy, observations, outcome_constraints=(bound,))
+    assert found[0].parameters == {"x": 0.03, "c": "a", "epochs": 3}
+
+
+def test_of_several_objectives_what_none_dominates_goes_on(policy):
+    size = Objective("size", Goal.MINIMIZE)
+    worse = [seen(number, 0.8 + number / 100, size=0.9) for number in (1, 2, 3, 4)]
+    observations = [*worse, seen(5, 0.1, size=0.5), seen(6, 0.5, size=0.1)]
+    found = ask(policy, observations, objectives=(LOSS, size), count=3)
+    assert {each.parameters["x"] for each in found if each.origin.method == METHOD} == {0.05, 0.06}
+    assert not any(each.origin.fallback for each in found)
+
+
+def test_trials_between_the_rungs_compete_nowhere(policy):
+    (found,) = ask(policy, [seen(number, float(number), epochs=2) for number in range(1, 5)])
+    assert found.origin.method != METHOD
+
+
+def test_the_order_of_observations_and_pending_trials_does_not_matter(policy):
+    observations = played("random", steps=40).observations
+    pending = [each.parameters for each in ask(policy, observations, count=4)]
+    asked = ask(policy, observations, pending, count=3)
+    turned = ask(policy, observations[::-1], pending[::-1], count=3)
+    assert [(each.parameters, each.origin.reason) for each in asked] == [
+        (each.parameters, each.origin.reason) for each in turned
+    ]
+
+
+def test_a_fixed_fidelity_is_where_new_configurations_start_and_nothing_goes_on(policy):
+    observations = [seen(number, float(number)) for number in range(1, 10)]
+    found = ask(policy, observations, fixed={"epochs": 27}, count=2)
+    assert [each.parameters["epochs"] for each in found] == [27, 27]
+    assert not any(each.origin.fallback or each.origin.method == METHOD for each in found)
+    assert not {configuration(each.parameters) for each in found} & {
+        configuration(each.parameters) for each in observations
+    }
+
+
+def test_other_fixed_parameters_let_go_on_what_has_them(policy):
+    observations = [seen(number, float(number)) for number in range(1, 10)]
+    (found,) = ask(policy, observations, fixed={"x": 0.02})
+    assert found.parameters == {"x": 0.02, "c": "a", "epochs": 3}
+    (found,) = ask(policy, observations, fixed={"c": "b"})
+    assert (found.parameters["c"], found.parameters["epochs"], found.origin.method == METHOD) == ("b", 1, False)
+
+
+def test_a_finite_space_ends_when_its_best_has_come_to_the_top(policy):
+    space = SearchSpace((Categorical(name="c", choices=("a", "b", "d", "e", "f")), EPOCHS))
+    study = Study(policy, space=space, loss=lambda parameters: float(ord(parameters["c"])))
+    while study.begin():
+        study.end(0)
+    tried = [each.parameters for each in study.observations]
+    assert Counter(parameters["epochs"] for parameters in tried)[1] == 5
+    assert {"c": "a", "epochs": 27} in tried
+    assert len(tried) < 12
+
+
+def test_whatever_goes_wrong_trials_start_at_the_lowest_rung(policy):
+    def broken(request: SuggestRequest) -> Decision:
+        raise ArithmeticError("no")
+
+    request = request_for(policy, [seen(number, float(number)) for number in range(1, 4)], count=2)
+    promoted, new = registry.raised(broken, name=policy)(request).candidates
+    assert (promoted.parameters["epochs"], promoted.origin.fallback) == (3, "")
+    assert (new.parameters["epochs"], new.origin.fallback) == (1, "ArithmeticError: no")
+    lost = safety.fallback(request, name=policy, reason="lost").candidates
+    assert [each.parameters["epochs"] for each in lost] == [1, 1]
+
+
+@dataclass
+class Study:
+    """A study whose trials end in any order."""
+
+    policy: str
+    space: SearchSpace = SPACE
+    loss: object = None
+    observations: list = field(default_factory=list)
+    running: list = field(default_factory=list)
+    number: int = 0
+
+    def begin(self):
+        """Whether there was another trial."""
+        candidates = registry.suggest(
+            request_for(
+                self.policy,
+                sorted(self.observations, key=lambda each: each.number),
+                [parameters for _, parameters in sorted(self.running, key=lambda each: each[0])],
+                space=self.space,
+                next_number=self.number + 1,
+            )
+        ).candidates
+        for each in candidates:
+            self.number += 1
+            self.check(each)
+            self.running.append((self.number, each.parameters))
+        return bool(candidates)
+
+    def end(self, place, loss=None, state=TrialState.SUCCEEDED):
+        number, parameters = self.running.pop(place % len(self.running))
+        loss = self.loss(parameters) if loss is None else loss
+        told = {"loss": MetricValue(loss)} if state is TrialState.SUCCEEDED else {}
+        self.observations.append(Observation(number, state, parameters, told))
+
+    def check(self, candidate):
+        """It has not been tried at its rung; if it goes on, it was among the best third that came to the rung below."""
+        parameters, tried = candidate.parameters, [each.parameters for each in self.observations]
+        assert key(parameters) not in {key(each) for each in (*tried, *(each for _, each in self.running))}
+        if candidate.origin.method != METHOD:
+            assert parameters["epochs"] == 1
+            return
+        below = RUNGS[RUNGS.index(parameters["epochs"]) - 1]
+        ended = [each for each in self.observations if each.parameters["epochs"] == below]
+        losses = sorted(each.metrics["loss"].value for each in ended if each.state is TrialState.SUCCEEDED)
+        (own,) = [each for each in ended if configuration(each.parameters) == configuration(parameters)]
+        assert own.state is TrialState.SUCCEEDED
+        assert own.metrics["loss"].value <= losses[max(len(ended) // 3, 0 if self.running else 1) - 1]
+
+
+def played(policy, *, steps):
+    """A study of four workers whose loss falls with x and with the epochs."""
+    study = Study(policy, loss=lambda parameters: (parameters["x"] - 0.3) ** 2 + 1 / parameters["epochs"])
+    for step in range(steps):
+        if len(study.running) < 4:
+            study.begin()
+        else:
+            study.end(step)
+    return study
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 20), st.integers(0, 9)), min_size=40, max_size=100))
+def test_nothing_goes_on_too_early_or_twice_however_eight_workers_end(steps):
+    study = Study("random")
+    for place, loss, luck in steps:
+        while len(study.running) < 8:
+            study.begin()
+        study.end(place, float(loss), TrialState.FAILED if luck == 0 else TrialState.SUCCEEDED)
+
+
+@pytest.mark.parametrize("policy", ["gp", "gp-botorch"])
+def test_a_surrogate_chooses_by_what_it_expects_at_the_highest_fidelity(policy):
+    """What is best at the lowest rung, near 0.1, is bad at the highest, where 0.9 is best; all rungs say where either is."""
+    space = SearchSpace((Float(name="x", low=0.0, high=1.0), Float(name="epochs", low=1.0, high=27.0, log=True)))
+
+    def loss(x, epochs):
+        share = math.log(epochs) / math.log(27)
+        return (1 - share) * (x - 0.1) ** 2 + share * (x - 0.9) ** 2
+
+    places = [(x, 1.0) for x in (0.05, 0.2, 0.35, 0.5, 0.65, 0.8)] + [(x, 3.0) for x in (0.05, 0.5, 0.8)]
+    places += [(x, 9.0) for x in (0.2, 0.6)] + [(x, 27.0) for x in (0.05, 0.5)]
+    observations = [
+        Observation(number, TrialState.SUCCEEDED, {"x": x, "epochs": epochs}, {"loss": MetricValue(loss(x, epochs))})
+        for number, (x, epochs) in enumerate(places, 1)
+    ]
+    pending = [{"x": 0.05, "epochs": 9.0}]
+    found = [each for each in ask(policy, observations, pending, space=space, count=4) if each.origin.acquisition]
+    assert found
+    assert found[0].parameters["x"] > 0.7
+    assert found[0].parameters["epochs"] == 1.0
+    assert found[0].origin.predictions["loss"].mean < 0.3 < loss(found[0].parameters["x"], 1.0)
+
+
+def test_a_new_configuration_is_none_that_was_tried_at_another_rung(policy):
+    study = played("random", steps=60)
+    again = replace(request_for(policy, study.observations), next_number=study.number + 1, count=4)
+    fresh = [each for each in registry.suggest(again).candidates if each.origin.method != METHOD]
+    assert {configuration(each.parameters) for each in fresh}.isdisjoint(
+        configuration(each.parameters) for each in study.observations
+    )
