@@ -65,6 +65,7 @@ def test_the_best_third_go_on_with_their_parameters_the_best_first(policy):
         {"x": 0.07, "c": "a", "epochs": 3},
         {"x": 0.06, "c": "a", "epochs": 3},
     ]
+    assert [each.parent for each in found] == [7, 6, 0]
     assert found[0].origin.reason == "among the best 2 of 7 at epochs=1"
     assert found[2].parameters["epochs"] == 1
 
@@ -210,13 +211,13 @@ class Study:
         parameters, tried = candidate.parameters, [each.parameters for each in self.observations]
         assert key(parameters) not in {key(each) for each in (*tried, *(each for _, each in self.running))}
         if candidate.origin.method != METHOD:
-            assert parameters["epochs"] == 1
+            assert (parameters["epochs"], candidate.parent) == (1, 0)
             return
         below = RUNGS[RUNGS.index(parameters["epochs"]) - 1]
         ended = [each for each in self.observations if each.parameters["epochs"] == below]
         losses = sorted(each.metrics["loss"].value for each in ended if each.state is TrialState.SUCCEEDED)
         (own,) = [each for each in ended if configuration(each.parameters) == configuration(parameters)]
-        assert own.state is TrialState.SUCCEEDED
+        assert (own.number, own.state) == (candidate.parent, TrialState.SUCCEEDED)
         assert own.metrics["loss"].value <= losses[max(len(ended) // 3, 0 if self.running else 1) - 1]
 
 

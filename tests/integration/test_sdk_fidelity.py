@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,37 @@ def test_what_the_service_refuses_names_the_field(client: at.Client) -> None:
         client.create_study("refused", parameters=SPACE, objectives=LOSS, fidelity="epochs")  # type: ignore[arg-type]
     with pytest.raises(at.NotFound):
         client.get_study("refused")
+
+
+def test_what_does_well_goes_on_from_its_checkpoint(client: at.Client) -> None:
+    study = client.create_study(
+        "goes-on", parameters=SPACE, objectives=LOSS, fidelity=at.Fidelity("epochs"), policy="random", seed=2
+    )
+    for place, trial in enumerate(study.ask(3)):
+        assert (trial.parameters["epochs"], trial.parent, trial.checkpoint_uri) == (1, 0, "")
+        trial.tell(loss=float(place), checkpoint_uri=f"file:///{place}")
+    (trial,) = study.ask()
+    first = study.get_trial(1)
+    assert trial.parameters == {**first.parameters, "epochs": 3}
+    assert (trial.parent, trial.checkpoint_uri) == (1, "file:///0")
+    assert (trial.origin.method, trial.origin.reason) == ("promotion", "among the best 1 of 3 at epochs=1")
+    trial.tell(loss=0.5)
+    assert study.best_trial is not None
+    assert study.best_trial.number == trial.number
+    (direct,) = study.ask(fixed={"epochs": 81})
+    assert (direct.parameters["epochs"], direct.parent) == (81, 0)
+
+
+def test_the_surrogate_predicts_at_any_fidelity_and_is_validated(client: at.Client) -> None:
+    study = client.create_study("asked", parameters=SPACE, objectives=LOSS, fidelity=at.Fidelity("epochs"), seed=2)
+    for _ in range(14):
+        (trial,) = study.ask()
+        rate, epochs = float(trial.parameters["rate"]), int(trial.parameters["epochs"])  # type: ignore[arg-type]
+        trial.tell(loss=abs(math.log10(rate) + 3) + 3 / epochs)
+    low, high = study.predict([{"rate": 1e-3, "epochs": 1}, {"rate": 1e-3, "epochs": 81}])
+    assert low["loss"].mean > high["loss"].mean
+    assert set(study.importance()["loss"]) == {"rate", "epochs"}
+    assert len(study.cross_validate()) == 14
 
 
 def test_the_command_line_creates_and_shows_fidelities(client: at.Client, study, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def _suggest(policy: Policy, request: SuggestRequest, fidelity: Fidelity, name: 
 
 def _candidate(promotion: Promotion, name: str) -> Candidate:
     origin = Origin(policy=name, method=METHOD, reason=promotion.reason)
-    return Candidate(promotion.parameters, origin)
+    return Candidate(promotion.parameters, origin, parent=promotion.parent)
 
 
 def _afresh(request: SuggestRequest, fidelity: Fidelity, promoted: int) -> SuggestRequest:
