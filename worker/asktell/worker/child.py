@@ -266,10 +266,14 @@ def main(target: str, descriptor: int) -> None:
         return
     channel.send("ready")
     for request in channel:
-        preemption.asked_for = False
         trial = ObjectiveTrial(request, channel, preemption)
         kind, members = evaluate(objective, trial, names=request["objectives"])
+        # Between trials nobody asks whether there was a signal.
+        preemption.asked_for = False
         channel.send(kind, **members)
+        if preemption.wished:
+            # The signal was put off, not ignored.
+            return
 
 
 if __name__ == "__main__":
