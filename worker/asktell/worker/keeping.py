@@ -9,8 +9,9 @@ from collections.abc import Callable
 from asktell.client import AskTellError, InvalidArgument, Trial
 from asktell.worker.checkpoints import Checkpoint
 
+FIRST_LOOK_SECONDS = 0.1
 LOOK_SECONDS = 1.0
-"""How often the worker looks whether there is a state, or a newer one."""
+"""How often the worker looks whether there is a state, or a newer one: more and more seldom at first."""
 AWAY_SECONDS = 5.0
 """How long it waits before saying again what did not arrive."""
 
@@ -26,6 +27,7 @@ class Keeping:
         self._named = ""
         self._known = ""
         self._next_look = 0.0
+        self._pause = FIRST_LOOK_SECONDS
 
     def name(self, uri: str) -> None:
         """Take in a URI from the training, and say it on."""
@@ -36,7 +38,8 @@ class Keeping:
         """See to it that the service knows the newest state. To be called often; it looks now and then."""
         if time.monotonic() < self._next_look:
             return
-        self._next_look = time.monotonic() + LOOK_SECONDS
+        self._next_look = time.monotonic() + self._pause
+        self._pause = min(self._pause * 1.1, LOOK_SECONDS)
         uri = self._named or self._checkpoint.uri()
         if uri and uri != self._known:
             self._say(uri)

@@ -1,0 +1,173 @@
+"""Whatever ends a training before its time, another worker goes on from its state, once, and nothing is left behind.
+
+Real workers and trainings against a real server; trainings take seconds, leases one and a half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from asktell.client import Client, Study, Trial, TrialState
+from tests.e2e.severed import SeverableLine
+from tests.e2e.trainings import COMMAND, FUNCTION, Epoch, Field, gone, kill
+from tests.processes import Processes, Server, until
+
+pytestmark = pytest.mark.parametrize("objective", [COMMAND, FUNCTION], ids=["command", "function"])
+
+SEEN = 8
+"""Epochs that were begun when the fault happens."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("server")
+    with Processes(directory) as processes:
+        yield processes.serve(str(directory / "asktell.db"))
+
+
+@pytest.fixture
+def field(server: Server, processes: Processes, tmp_path: Path) -> Iterator[Field]:
+    with Client(server.target) as client:
+        yield Field(server, processes, tmp_path, client)
+
+
+def ended(study: Study) -> Trial:
+    """The only trial, once it has ended."""
+
+    def look() -> Trial | None:
+        trial = study.get_trial(1)
+        return trial if trial.state is TrialState.SUCCEEDED else None
+
+    return until(look)
+
+
+def check_resumed(field: Field, trial: Trial, *, attempts: int = 2) -> None:
+    """One attempt went on from where the one before had saved, and came to the end; no epoch but the one under way was trained twice."""
+    assert trial.attempt == attempts
+    assert trial.value("first") >= SEEN - 1
+    assert trial.checkpoint_uri.endswith(f"/1/attempt-{attempts}")
+    finisher = field.log()[-1].pid
+    assert [each.epoch for each in field.log() if each.pid == finisher] == list(
+        range(int(trial.value("first")), field.epochs)
+    )
+
+
+def under_way(field: Field, study: Study) -> int:
+    """The process that trains, once it has come so far that a fault would cost something, and the service knows where its state lies."""
+    field.training(1)
+    until(lambda: study.get_trial(1).checkpoint_uri)
+    return field.training(SEEN)
+
+
+def repeated(log: Sequence[Epoch]) -> int:
+    return len(log) - len({(each.trial, each.epoch) for each in log})
+
+
+def test_a_training_that_is_killed_is_gone_on_with(field: Field, objective) -> None:
+    study = field.study()
+    first = field.work(study, objective, "--max-trials", "1")
+    kill(under_way(field, study))
+    first.wait()
+    second = field.work(study, objective)
+    trial = ended(study)
+    assert second.wait() == 0, second.errors()
+    check_resumed(field, trial)
+    assert repeated(field.log()) <= 1
+    assert field.alive() == []
+
+
+def test_the_training_of_a_worker_that_is_killed_ends_and_is_gone_on_with(field: Field, objective) -> None:
+    study = field.study()
+    first = field.work(study, objective)
+    training = under_way(field, study)
+    assert len(field.alive()) == 3  # the worker, the guard, the training
+    first.kill()
+    until(lambda: not field.alive())
+    assert gone(training)
+    second = field.work(study, objective)
+    trial = ended(study)
+    assert second.wait() == 0, second.errors()
+    check_resumed(field, trial)
+    assert repeated(field.log()) <= 1
+    assert field.alive() == []
+
+
+def test_a_worker_that_is_told_to_end_saves_gives_back_and_ends_with_0(field: Field, objective) -> None:
+    study = field.study()
+    first = field.work(study, objective)
+    under_way(field, study)
+    first.terminate()
+    assert first.wait() == 0, first.errors()
+    assert field.alive() == []
+    given_back = study.get_trial(1)
+    assert (given_back.state, given_back.attempt) == (TrialState.QUEUED, 1)
+    assert given_back.checkpoint_uri.endswith("/1/attempt-1")
+    second = field.work(study, objective)
+    trial = ended(study)
+    assert second.wait() == 0, second.errors()
+    check_resumed(field, trial)
+    assert repeated(field.log()) <= 1
+    assert field.alive() == []
+
+
+def test_a_worker_that_is_cut_off_loses_its_trial_once_and_ends_the_training_when_it_hears_so(
+    field: Field, objective
+) -> None:
+    field.pause = 0.1
+    field.__post_init__()
+    study = field.study()
+    with SeverableLine(field.server.port) as line:
+        first = field.work(study, objective, target=line.target)
+        zombie = under_way(field, study)
+        line.cut()
+        second = field.work(study, objective)
+        until(lambda: field.log()[-1].pid != zombie)
+        assert not gone(zombie)
+        line.heal()
+        until(lambda: gone(zombie))
+        trial = ended(study)
+        check_resumed(field, trial)
+        assert [worker.wait() for worker in (first, second)] == [0, 0], first.errors() + second.errors()
+    assert "lost" in first.errors()
+    assert field.alive() == []
+
+
+def test_a_worker_that_is_cut_off_ends_the_training_where_that_is_wanted(field: Field, objective) -> None:
+    field.pause = 0.2
+    field.__post_init__()
+    study = field.study()
+    with SeverableLine(field.server.port) as line:
+        first = field.work(study, objective, "--silence", "2", target=line.target)
+        zombie = under_way(field, study)
+        line.cut()
+        until(lambda: gone(zombie))
+        until(lambda: "no word from the service for 2 s" in first.errors())
+        # It asks for its next trial, which is nobody's loss.
+        first.terminate()
+        assert first.wait() == 0, first.errors()
+    second = field.work(study, objective)
+    trial = ended(study)
+    assert second.wait() == 0, second.errors()
+    check_resumed(field, trial)
+    assert field.alive() == []
+
+
+def test_a_worker_that_was_frozen_past_its_lease_ends_its_training_and_spoils_nothing(field: Field, objective) -> None:
+    field.pause = 0.1
+    field.__post_init__()
+    study = field.study()
+    first = field.work(study, objective)
+    zombie = under_way(field, study)
+    first.pause()
+    second = field.work(study, objective)
+    until(lambda: field.log()[-1].pid != zombie or len({each.pid for each in field.log()}) > 1)
+    assert not gone(zombie)
+    first.resume()
+    until(lambda: gone(zombie))
+    trial = ended(study)
+    check_resumed(field, trial)
+    assert [worker.wait() for worker in (first, second)] == [0, 0], first.errors() + second.errors()
+    assert field.alive() == []
