@@ -144,8 +144,7 @@ def test_a_trial_whose_state_is_gone_starts_afresh_and_says_so(root, caplog) -> 
 
 
 def test_a_trial_that_goes_on_from_another_does_not_start_from_nothing(root, here: Path) -> None:
-    child = trial(checkpoint_uri="file:///no/such/place")
-    child.parent = 7
+    child = trial(checkpoint_uri="file:///no/such/place", parent=7)
     with pytest.raises(Unresumable, match="the state of trial 7 to go on from: there is nothing at"):
         root.begin(child, **GOES_ON)
     assert list((here / "root/p/s/1").iterdir()) == []

@@ -172,8 +172,8 @@ def resume(trial: Trial, directory: Path, *, broken_off: Callable[[], bool]) -> 
         try:
             bring(trial.checkpoint_uri, directory, broken_off=broken_off)
         except Gone as error:
-            if parent := getattr(trial, "parent", 0):
-                raise Unresumable(f"the state of trial {parent} to go on from: {error}") from error
+            if trial.parent:
+                raise Unresumable(f"the state of trial {trial.parent} to go on from: {error}") from error
             logger.warning("trial %d starts afresh: %s", trial.number, error)
             shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(exist_ok=True)

@@ -141,7 +141,13 @@ class Worker:
         """Ask for a trial; wait a while if there is none now, and end if there will be none."""
         # One id however often it is repeated: an answer that was lost on its way holds a trial, which is this worker's.
         request_id = uuid.uuid4().hex
-        answer = self._patiently("asking", lambda: self._ask_once(request_id))
+        try:
+            answer = self._patiently("asking", lambda: self._ask_once(request_id))
+        except AskTellError as error:
+            if self._interruption.wished and _away(error):
+                # Nothing is lost by leaving.
+                return None
+            raise
         if answer.trials:
             self._notices.over("waiting", self)
             self._has_place = False
