@@ -18,6 +18,7 @@ from asktell.worker.interruption import Interruption
 from asktell.worker.loop import Options, Worker
 from asktell.worker.objective import Objective, ObjectiveEvaluation
 from asktell.worker.program import Program
+from asktell.worker.workplace import AS_IT_IS
 from tests.processes import until
 from tests.unit.test_worker_fake import FakeStudy
 
@@ -38,7 +39,9 @@ def run(study: FakeStudy, evaluator, interruption: Interruption) -> FakeStudy:
     return study
 
 
-def command(study: FakeStudy, *arguments: str, interruption=None, metrics_file=None, infeasible=(), **limits):
+def command(
+    study: FakeStudy, *arguments: str, interruption=None, metrics_file=None, infeasible=(), workplace=AS_IT_IS, **limits
+):
     wish = interruption or Interruption()
     program = Program(
         Template.parse(arguments),
@@ -48,6 +51,7 @@ def command(study: FakeStudy, *arguments: str, interruption=None, metrics_file=N
         study=study.id,
         metrics_file=metrics_file,
         infeasible=frozenset(infeasible),
+        workplace=workplace,
     )
     return run(study, program, wish)
 
@@ -56,11 +60,17 @@ def python(study: FakeStudy, program: str, **options) -> FakeStudy:
     return command(study, sys.executable, "-c", program.replace("{", "{{").replace("}", "}}"), **options)
 
 
-def function(study: FakeStudy, source: str, interruption: Interruption | None = None, **limits) -> FakeStudy:
+def function(
+    study: FakeStudy, source: str, interruption: Interruption | None = None, workplace=AS_IT_IS, **limits
+) -> FakeStudy:
     Path("train.py").write_text(source)
     wish = interruption or Interruption()
     objective = Objective(
-        "train:objective", objectives=study.metrics, limits=Limits(**{"grace": 20.0, **limits}), interruption=wish
+        "train:objective",
+        objectives=study.metrics,
+        limits=Limits(**{"grace": 20.0, **limits}),
+        interruption=wish,
+        workplace=workplace,
     )
     return run(study, objective, wish)
 

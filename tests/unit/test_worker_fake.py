@@ -33,6 +33,10 @@ class FakeTrial:
     said: tuple = ()
     kept: bool = False
 
+    @property
+    def name(self) -> str:
+        return f"projects/default/studies/{self.study.id}/trials/{self.number}"
+
     def report(self, metrics, *, step):
         assert self.kept, "nobody keeps the lease"
         if self.study.deaf:

@@ -52,11 +52,7 @@ class LogFile:
         self._start = self._size
 
     def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            written = os.write(self._file, rest)
-            self._size += written
-            rest = rest[written:]
+        self._add(data)
         if not self._head and self._size - self._start >= self._limit // 2:
             self._head = self._size
         if self._size - self._start > self._limit:
@@ -70,7 +66,14 @@ class LogFile:
         self._left_out += self._size - self._head - before - len(kept)
         os.ftruncate(self._file, self._head)
         self._size = self._head
-        self._write(self._mark() + kept)
+        self._add(self._mark() + kept)
+
+    def _add(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            written = os.write(self._file, rest)
+            self._size += written
+            rest = rest[written:]
 
     def _mark(self) -> bytes:
         return LEFT_OUT.format(self._left_out).encode()

@@ -18,8 +18,10 @@ from asktell.worker.events import Batch, Event, Exited, Line, Message
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
 from asktell.worker.process import Process
-from asktell.worker.workplace import AS_IT_IS, Workplace
+from asktell.worker.workplace import AS_IT_IS, Output, Workplace
 
+STRAGGLING_SECONDS = 0.02
+"""How long the process is silent before all that it printed for a trial has come."""
 IDLE_EVENTS = 100_000
 """Lines of output between two trials that are passed on before the next one begins."""
 
@@ -232,6 +234,7 @@ class Objective:
         try:
             with self._workplace.output_of(trial) as output:
                 outcome = evaluation.run(output)
+                self._hear_out(process, output)
         except BaseException:
             # What the process has still to say of this trial must not pass for the next one's.
             self.close()
@@ -240,6 +243,19 @@ class Objective:
             # A failure may leave the process unfit, as after an error of CUDA; one that was told to end is ending.
             self.close()
         return outcome
+
+    def _hear_out(self, process: ObjectiveProcess, output: Output) -> None:
+        """Take what the function printed before it said its result: that came another way, and perhaps sooner."""
+        for _ in range(IDLE_EVENTS):
+            match process.next_event(STRAGGLING_SECONDS):
+                case Line() as line:
+                    output.keep(line)
+                    output.show(line)
+                case Exited():
+                    self.close()
+                    return
+                case None:
+                    return
 
     def close(self) -> None:
         """End the process; the next trial starts another."""
