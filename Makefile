@@ -61,7 +61,7 @@ bench-latency: env ## Measure what an ask takes (ONLY=race,two-objectives,sizes,
 bench-service: env ## Measure what the service takes and bears (ONLY=tells,histories,neighbours,prepared,renewals,crowd, RECORD=1)
 	$(BIN)/python -m benchmarks.service $(call flag,ONLY) $(if $(RECORD),--record)
 
-bench-methods: $(BENCH_STAMP) ## Compare the policies at large budgets (POLICIES, PROBLEMS, SEEDS, BUDGETS)
+bench-methods: env ## Compare the policies at large budgets (POLICIES, PROBLEMS, SEEDS, BUDGETS)
 	$(BIN)/python -m benchmarks.methods $(foreach name,POLICIES PROBLEMS SEEDS BUDGETS,$(call flag,$(name)))
 
 bench-ablation: env ## Show what each ingredient of the engine brings (FAMILIES, INGREDIENTS, SEEDS, TRIALS, WORKERS, JOBS)
@@ -73,7 +73,7 @@ bench-transfer: env ## Show what a warm start from an earlier study brings (PROB
 bench-speculation: env ## Compare candidates prepared ahead with candidates chosen when asked (PROBLEMS, SEEDS, WORKERS, TRIALS)
 	$(BIN)/python -m benchmarks.speculation $(foreach name,PROBLEMS SEEDS WORKERS TRIALS,$(call flag,$(name)))
 
-bench-stopping: $(BENCH_STAMP) ## Compare stopping rules on simulated trainings, and with Optuna's Hyperband + TPE (FAMILIES, SEEDS, TRIALS, RULES, JOBS)
+bench-stopping: env ## Compare stopping rules on simulated trainings, and with Optuna's Hyperband + TPE (FAMILIES, SEEDS, TRIALS, RULES, JOBS)
 	$(BIN)/python -m benchmarks.stopping $(foreach name,FAMILIES SEEDS TRIALS RULES JOBS,$(call flag,$(name)))
 
 bench-peers: .peers/optuna-ax/.installed .peers/hebo/.installed ## Install the peers, in environments of their own

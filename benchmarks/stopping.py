@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any
 
 import cyclopts
@@ -30,6 +31,7 @@ PEERS = ("optuna:1", "optuna:3")
 SAVED, WORSE = 0.60, 0.01
 """The bars: with so much less of the epochs, the best accuracy is at most so much worse."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+RECORDED = ROOT / "benchmarks" / "results" / "stopping.jsonl"
 OPTUNA = ROOT / ".peers" / "optuna-ax" / "bin" / "python"
 
 
@@ -44,9 +46,21 @@ class Job:
     trials: int
     epochs: int = 0
 
-    def run(self) -> Mapping[str, Any]:
-        """What came of it, from a process of the peer's environment."""
-        arguments = [self.peer, self.family, str(self.seed), str(self.trials), str(self.epochs)]
+    def run(self, recorded: Recorded) -> Mapping[str, Any]:
+        """What came of it, as it is recorded or from a process of the peer's environment."""
+        found = recorded.found(self)
+        if found is None:
+            found = self._computed()
+            recorded.keep(self, found)
+        return found
+
+    @property
+    def key(self) -> tuple[str, str, int, int, int]:
+        """What tells the job from others."""
+        return self.peer, self.family, self.seed, self.trials, self.epochs
+
+    def _computed(self) -> Mapping[str, Any]:
+        arguments = [str(part) for part in self.key]
         command = [str(self.python), "-m", "benchmarks.simulation", *arguments]
         environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -54,6 +68,27 @@ class Job:
             raise SystemExit(f"{self.peer} on {self.family}, seed {self.seed}: {done.stderr.strip()[-2000:]}")
         found: Mapping[str, Any] = json.loads(done.stdout)
         return found
+
+
+class Recorded:
+    """What came of jobs, without curves, in a file of JSON lines; without a file nothing is kept."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._lock = path, Lock()
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        self._found = {tuple(line["job"]): line["run"] for line in map(json.loads, lines)}
+
+    def found(self, job: Job) -> Mapping[str, Any] | None:
+        """What came of a job; None if it was not recorded."""
+        return self._found.get(job.key)
+
+    def keep(self, job: Job, run: Mapping[str, Any]) -> None:
+        """Add a line at once, so that a benchmark that is broken off goes on where it was."""
+        if self._path is None:
+            return
+        kept = {name: value for name, value in run.items() if name != "curves"}
+        with self._lock, self._path.open("a") as file:
+            file.write(json.dumps({"job": job.key, "run": kept}, separators=(",", ":")) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +115,26 @@ def accuracy(run: Mapping[str, Any]) -> float:
     return 1 - float(run["best"])
 
 
-def run_case(family: str, seed: int, *, trials: int, rules: Sequence[str], optuna: Path | None) -> Case:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is run for each family and seed."""
+
+    trials: int
+    rules: Sequence[str]
+    optuna: Path | None
+    recorded: Recorded
+
+
+def run_case(family: str, seed: int, plan: Plan) -> Case:
     """Run all of a family and a seed, one after another."""
+    trials, rules, optuna, recorded = plan.trials, plan.rules, plan.optuna, plan.recorded
     job = partial(Job, family=family, seed=seed, trials=trials)
     own = {rule: job(python=Path(sys.executable), peer=f"asktell:{rule}") for rule in dict.fromkeys((NO_RULE, *rules))}
-    by_trials = {rule: each.run() for rule, each in own.items()}
+    by_trials = {rule: each.run(recorded) for rule, each in own.items()}
     epochs = round((1 - SAVED) * by_trials[NO_RULE]["epochs"])
-    by_epochs = {rule: replace(own[rule], epochs=epochs).run() for rule in (NO_RULE, JUDGED) if rule in own}
+    by_epochs = {rule: replace(own[rule], epochs=epochs).run(recorded) for rule in (NO_RULE, JUDGED) if rule in own}
     if optuna is not None:
-        by_epochs |= {peer: job(python=optuna, peer=peer, epochs=epochs).run() for peer in PEERS}
+        by_epochs |= {peer: job(python=optuna, peer=peer, epochs=epochs).run(recorded) for peer in PEERS}
     return Case(family, seed, by_trials, by_epochs)
 
 
@@ -149,6 +195,7 @@ def main(
     rules: str = ",".join(RULES),
     jobs: int = 1,
     peer_python: Path = OPTUNA,
+    record: bool = False,
 ) -> int:
     """Run every rule and no rule on simulated trainings of 81 epochs; ASHA and Optuna's Hyperband + TPE also with 40 % of the epochs.
 
@@ -166,14 +213,17 @@ def main(
         Processes at one time.
     peer_python
         The interpreter that has Optuna; without it Optuna is left out.
+    record
+        Keep what came of each run in benchmarks/results, take what is there for done, and write tables and a picture.
     """
     console = Console()
     chosen = tuple(rules.split(","))
     optuna = peer_python if peer_python.exists() else None
+    plan = Plan(trials=trials, rules=chosen, optuna=optuna, recorded=Recorded(RECORDED if record else None))
     wanted = [(family, seed) for family in families.split(",") for seed in parsed(seeds)]
 
     def one(case: tuple[str, int]) -> Case:
-        done = run_case(*case, trials=trials, rules=chosen, optuna=optuna)
+        done = run_case(*case, plan)
         runs = (*done.trials.items(), *((f"{name} again", run) for name, run in done.epochs.items()))
         found = ", ".join(f"{name} {accuracy(run):.4f} in {run['epochs']}" for name, run in runs)
         console.print(f"{done.family}, seed {done.seed}: {found}", soft_wrap=True, highlight=False)

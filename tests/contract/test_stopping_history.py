@@ -7,11 +7,11 @@ from dataclasses import replace
 from asktell.server.application.curves import chart
 from asktell.server.application.history import History
 from asktell.server.application.ports import Transaction
-from asktell.server.application.studies import CreateStudy, create_study
+from asktell.server.application.studies import CreateStudy, UpdateStudy, create_study, update_study
 from asktell.server.application.trials import AddTrials, NewTrial, add_trials
 from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
 from asktell.server.domain.space import Float, SearchSpace
-from asktell.server.domain.stopping import Median, StoppingRule
+from asktell.server.domain.stopping import Median, NewRule, StoppingRule
 from asktell.server.domain.study import Budget, StudyName, StudySpec
 from asktell.server.domain.trial import TrialState
 from asktell.server.persistence.store import SqlStore
@@ -93,8 +93,30 @@ async def test_without_a_rule_or_with_one_for_another_metric_it_is_observed_as_i
         await store.write(lambda tx: tx.delete_study(NAME))
 
 
-async def test_of_several_objectives_nothing_is_foreseen(store: SqlStore) -> None:
+def sized(trial: NewTrial) -> NewTrial:
+    return replace(trial, metrics={**trial.metrics, "size": MetricValue(3.0)})
+
+
+async def test_of_several_objectives_the_one_that_the_rule_looks_at_is_foreseen_in_stopped_trials(
+    store: SqlStore,
+) -> None:
     rule = StoppingRule(kind=Median(), metric="gain")
-    await create(store, rule, GAIN, Objective("size", Goal.MINIMIZE))
-    await add(store, STOPPED)
-    assert (await History(store, foresee=foresee).read(NAME)).expected == {}
+    await create(store, rule, Objective("size", Goal.MINIMIZE), GAIN)
+    underway = NewTrial(parameters={"x": 0.25})
+    await add(store, sized(STOPPED), *map(sized, FINISHED), underway)
+    snapshot = await History(store, foresee=foresee).read(NAME)
+    seen = [(each.metrics["size"].value, round(each.metrics["gain"].value, 9)) for each in snapshot.observations]
+    assert seen == [(3.0, 0.55), (3.0, 0.8), (3.0, 0.7)]
+    assert [trial.number for trial in snapshot.pending] == [4]
+
+
+async def test_a_rule_that_comes_later_foresees_by_what_was_measured_before(store: SqlStore) -> None:
+    await create(store, None, GAIN)
+    history = History(store, foresee=foresee)
+    await add(store, STOPPED, *FINISHED)
+    assert await gains(history) == [0.25, 0.8, 0.7]
+    rule = NewRule(StoppingRule(kind=Median()))
+    await store.write(lambda tx: update_study(tx, UpdateStudy(name=NAME, stopping_rule=rule)))
+    assert [round(gain, 9) for gain in await gains(history)] == [0.55, 0.8, 0.7]
+    await store.write(lambda tx: update_study(tx, UpdateStudy(name=NAME, stopping_rule=NewRule(None))))
+    assert await gains(history) == [0.25, 0.8, 0.7]

@@ -454,13 +454,29 @@ async def test_points_of_curves_come_in_the_order_of_changes_and_again_where_the
     await record(5, 2, {1: 0.1, 2: NAN})
     await record(6, 1, {1: 0.3})
     assert repr(await points(FIRST_POINT)) == repr(
-        [CurvePoint(5, 2, 1, 0.1), CurvePoint(5, 2, 2, NAN), CurvePoint(6, 1, 1, 0.3)]
+        [CurvePoint(5, 2, 1, 0.1, "loss"), CurvePoint(5, 2, 2, NAN, "loss"), CurvePoint(6, 1, 1, 0.3, "loss")]
     )
-    assert await points(FIRST_POINT, limit=1) == [CurvePoint(5, 2, 1, 0.1)]
-    assert await points((5, 2, 2)) == [CurvePoint(6, 1, 1, 0.3)]
+    assert await points(FIRST_POINT, limit=1) == [CurvePoint(5, 2, 1, 0.1, "loss")]
+    assert await points((5, 2, 2)) == [CurvePoint(6, 1, 1, 0.3, "loss")]
     await record(7, 2, {1: 0.2})
-    assert await points((6, 1, 1)) == [CurvePoint(7, 2, 1, 0.2)]
+    assert await points((6, 1, 1)) == [CurvePoint(7, 2, 1, 0.2, "loss")]
     assert [point.place for point in await points(FIRST_POINT)] == [(5, 2, 2), (6, 1, 1), (7, 2, 1)]
+
+    await store.write(lambda tx: tx.chart_anew(study_id, metric="gain", sequence=8))
+    assert repr(await points((7, 2, 1))) == repr(
+        [CurvePoint(8, 1, 1, -0.3, "gain"), CurvePoint(8, 2, 1, -0.2, "gain"), CurvePoint(8, 2, 2, NAN, "gain")]
+    )
+    assert len(await points(FIRST_POINT)) == 3
+
+
+async def test_a_renewed_lease_says_why_its_trial_shall_stop_until_that_is_forgotten(store):
+    study_id = await create(store)
+    trial = active(1, now=THEN).judged("it falls behind")
+    await insert(store, study_id, trial)
+    tokens = {(study_id, 1): [trial.lease.token]}
+    assert (await store.write(lambda tx: tx.renew_leases(tokens)))[study_id, 1].stop == "it falls behind"
+    await store.write(lambda tx: tx.forget_stops(study_id))
+    assert (await store.write(lambda tx: tx.renew_leases(tokens)))[study_id, 1].stop == ""
 
 
 async def test_what_no_stopping_rule_looks_at_is_no_point_of_a_curve(store):
@@ -585,6 +601,8 @@ METHODS = {
     "expired_trials": lambda tx, study, trials: tx.expired_trials(study),
     "studies_with_expired_leases": lambda tx, study, trials: tx.studies_with_expired_leases(10),
     "renew_leases": lambda tx, study, trials: tx.renew_leases({(study, t.number): [t.lease.token] for t in trials}),
+    "forget_stops": lambda tx, study, trials: tx.forget_stops(study),
+    "chart_anew": lambda tx, study, trials: tx.chart_anew(study, metric="loss", sequence=9),
     "record_measurements": lambda tx, study, trials: tx.record_measurements(
         study, {t.number: [Measurement(1, {"a": MetricValue(1.0), "b": MetricValue(2.0)})] for t in trials}, now=THEN
     ),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from asktell import client as at
+from asktell.cli import watching
 from asktell.client import aio
 from asktell.v1 import stopping_pb2 as stopping
 from asktell.v1 import trial_service_pb2 as trials
@@ -99,6 +100,30 @@ def test_the_command_line_creates_and_shows_rules(client: at.Client, study, tmp_
     assert client.get_study("again").stopping_rule == rule
     study("create", "other", "--spec", str(document), "--stopping", "median")
     assert client.get_study("other").stopping_rule == at.MedianRule()
+
+
+async def test_the_rule_of_a_running_study_can_be_changed_and_dropped_and_a_watch_shows_it(
+    client: at.Client, study
+) -> None:
+    created = new_study(client, "ruled-late", None)
+    trial = created.ask()[0]
+    assert not trial.report(step=1, accuracy=float("nan")).should_stop
+    created.update(stopping_rule=at.ThresholdRule(at_least=0.5), max_trials=20)
+    assert created.stopping_rule == at.ThresholdRule(at_least=0.5)
+    assert trial.report(step=2, accuracy=float("nan")).should_stop
+    assert trial.renew().should_stop
+    created.refresh()
+    lines = [watching.line(change).plain for change in created.watch(until=created.sequence)]
+    assert any("stops: threshold: at_least 0.5" in line for line in lines)
+    async with aio.Client(client.target, project=client.project) as other:
+        same = await other.get_study("ruled-late")
+        await same.update(max_trials=30)
+        assert same.stopping_rule == at.ThresholdRule(at_least=0.5)
+        await same.update(stopping_rule=None)
+    study("update", "ruled-late", "--stopping", "patience:steps=3")
+    assert client.get_study("ruled-late").stopping_rule == at.PatienceRule(3)
+    study("update", "ruled-late", "--stopping", "none")
+    assert client.get_study("ruled-late").stopping_rule is None
 
 
 def test_a_rule_that_cannot_be_read_is_explained(study, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from asktell.client import Client
 from asktell.v1 import metric_pb2 as metric
@@ -16,7 +17,7 @@ from asktell.v1 import stopping_pb2 as stopping
 from asktell.v1 import study_service_pb2 as studies
 from asktell.v1 import trial_service_pb2 as trials
 from tests.place import Place
-from tests.wire import Wire, real, refusal, report_request, small_study, study_of
+from tests.wire import Wire, real, refusal, renew_request, report_request, small_study, study_of
 
 MEDIAN = stopping.StoppingRule(median=stopping.StoppingRule.Median(min_trials=2))
 
@@ -93,14 +94,97 @@ def test_measurements_of_imported_trials_count(place: Place) -> None:
     assert report(place.wire, place.wire.one(study), 2, 0.5).directive == trials.DIRECTIVE_STOP
 
 
-def test_a_report_without_the_rules_metric_is_not_judged(place: Place) -> None:
-    study = new_study(place, stopping_rule=stopping.StoppingRule(threshold=stopping.StoppingRule.Threshold()))
-    trial = place.wire.one(study)
-    assert report(place.wire, trial, 1, math.nan).directive == trials.DIRECTIVE_STOP
-    request = report_request(trial, 2, 0.0)
+def test_a_report_without_the_rules_metric_is_not_judged_and_hears_what_the_last_one_heard(place: Place) -> None:
+    rule = stopping.StoppingRule(threshold=stopping.StoppingRule.Threshold(at_most=1.0))
+    trial = place.wire.one(new_study(place, stopping_rule=rule))
+    request = report_request(trial, 2, 5.0)
     del request.measurements[0].metrics["loss"]
     request.measurements[0].metrics["gradient"].value = 1.0
     assert place.wire.call("Report", request).directive == trials.DIRECTIVE_CONTINUE
+    assert report(place.wire, trial, 3, math.nan).directive == trials.DIRECTIVE_STOP
+    assert place.wire.call("Report", request).directive == trials.DIRECTIVE_STOP
+
+
+def renew(place: Place, trial: trials.Trial) -> Any:
+    """The verdict on the trial in the reply to a renewal."""
+    (verdict,) = place.wire.call("RenewLeases", renew_request(trial)).leases
+    return verdict
+
+
+def test_a_renewal_hears_what_the_last_report_heard_as_long_as_the_lease_lasts(place: Place) -> None:
+    study = new_study(place, stopping_rule=MEDIAN)
+    first, second, third = place.wire.ask(study, count=3).trials
+    for trial in (first, second):
+        report(place.wire, trial, 1, 0.5)
+    why = report(place.wire, third, 1, 0.9).message
+    assert why
+    assert [(renew(place, third).directive, renew(place, third).message)] == [(trials.DIRECTIVE_STOP, why)]
+    assert renew(place, first).directive == trials.DIRECTIVE_CONTINUE
+    report(place.wire, third, 2, 0.1)
+    assert renew(place, third).directive == trials.DIRECTIVE_CONTINUE
+    report(place.wire, third, 1, 0.9)
+    place.wire.call("ReleaseTrial", trials.ReleaseTrialRequest(name=third.name, lease_token=third.lease.token))
+    assert renew(place, place.wire.one(study)).directive == trials.DIRECTIVE_CONTINUE
+
+
+def change_rule(place: Place, study: str, rule: stopping.StoppingRule | None) -> studies.Study:
+    changed = studies.Study(name=study, spec=studies.StudySpec(stopping_rule=rule))
+    mask = FieldMask(paths=["spec.stopping_rule"])
+    reply: studies.Study = place.wire.call("UpdateStudy", studies.UpdateStudyRequest(study=changed, update_mask=mask))
+    return reply
+
+
+def test_a_rule_that_comes_later_knows_what_was_reported_before(place: Place) -> None:
+    study = new_study(place)
+    first, second, third = place.wire.ask(study, count=3).trials
+    for trial in (first, second):
+        assert report(place.wire, trial, 1, 0.5).directive == trials.DIRECTIVE_CONTINUE
+    before = place.wire.study(study)
+    changed = change_rule(place, study, MEDIAN)
+    assert changed.spec.stopping_rule.HasField("median")
+    assert changed.sequence == before.sequence + 1
+    assert report(place.wire, third, 1, 0.9).directive == trials.DIRECTIVE_STOP
+    assert change_rule(place, study, MEDIAN).sequence == place.wire.study(study).sequence
+
+
+def test_a_rule_that_is_dropped_stops_nothing_any_more(place: Place) -> None:
+    study = new_study(place, stopping_rule=MEDIAN)
+    first, second, third = place.wire.ask(study, count=3).trials
+    for trial in (first, second):
+        report(place.wire, trial, 1, 0.5)
+    assert report(place.wire, third, 1, 0.9).directive == trials.DIRECTIVE_STOP
+    assert not change_rule(place, study, None).spec.HasField("stopping_rule")
+    assert renew(place, third).directive == trials.DIRECTIVE_CONTINUE
+    assert report(place.wire, third, 2, 0.9).directive == trials.DIRECTIVE_CONTINUE
+
+
+def test_a_rule_that_looks_at_another_metric_has_the_curves_of_that_one(place: Place) -> None:
+    study = new_study(place, stopping_rule=MEDIAN)
+    handed = place.wire.ask(study, count=4).trials
+    requests = [report_request(trial, 1, 0.5) for trial in handed]
+    for request, gradient in zip(requests, (1.0, 2.0, 9.0, 1.5), strict=True):
+        request.measurements[0].metrics["gradient"].value = gradient
+        assert place.wire.call("Report", request).directive == trials.DIRECTIVE_CONTINUE
+    by_gradient = stopping.StoppingRule(
+        median=stopping.StoppingRule.Median(min_trials=2), metric="gradient", goal=metric.Objective.GOAL_MINIMIZE
+    )
+    change_rule(place, study, by_gradient)
+    assert "is 1.5, this trial's best is 9" in place.wire.call("Report", requests[2]).message
+    by_gradient.goal = metric.Objective.GOAL_MAXIMIZE
+    change_rule(place, study, by_gradient)
+    assert place.wire.call("Report", requests[2]).directive == trials.DIRECTIVE_CONTINUE
+    assert "is 2, this trial's best is 1" in place.wire.call("Report", requests[0]).message
+    change_rule(place, study, MEDIAN)
+    assert place.wire.call("Report", requests[2]).directive == trials.DIRECTIVE_CONTINUE
+
+
+def test_a_change_to_a_rule_that_makes_no_sense_is_refused_and_changes_nothing(place: Place) -> None:
+    study = new_study(place, stopping_rule=MEDIAN)
+    bad = stopping.StoppingRule(percentile=stopping.StoppingRule.Percentile(percentile=200))
+    refused = refusal(lambda: change_rule(place, study, bad))
+    assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "study.spec.stopping_rule.percentile.percentile" in refused.message
+    assert place.wire.study(study).spec.stopping_rule.HasField("median")
 
 
 KINDS = [

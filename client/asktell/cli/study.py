@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from rich.text import Text
 
-from asktell.cli import beliefs, document, tables
+from asktell.cli import beliefs, dials, document, tables
 from asktell.cli.archive import Format, progress_bar, save, write
 from asktell.cli.create import Dials, Goals, Labels, Limits, Order, Settings, labels
 from asktell.cli.create import create as create_study
@@ -340,11 +340,12 @@ def update(
     /,
     *,
     limits: Limits = NO_LIMITS,
+    stopping: str | None = None,
     label: Labels = (),
     service: Service = ANYWHERE,
     as_json: Json = False,
 ) -> None:
-    """Change a study's budget or labels; what is not given stays as it is.
+    """Change a study's budget, stopping rule or labels; what is not given stays as it is.
 
     A study that had spent its budget hands out trials again; one that was paused or finished does so after `asktell study resume`.
 
@@ -354,14 +355,20 @@ def update(
 
     `asktell study update digits --max-parallel 4 --label team=vision`
 
+    `asktell study update digits --stopping median:warmup_steps=5`
+
     Parameters
     ----------
     name
         The study.
+    stopping
+        What decides from now on that a trial may stop early, as for `create`; `none` for nothing.
     """
     changes, notes = limits.given(), labels(label)
+    if stopping is not None:
+        changes["stopping_rule"] = None if stopping == "none" else dials.read_stopping_rule(stopping)
     if not changes and not notes:
-        raise Unreadable("nothing to change: give --max-trials or another limit, or --label KEY=VALUE")
+        raise Unreadable("nothing to change: give --max-trials or another limit, --stopping RULE, or --label KEY=VALUE")
     with service.study(name) as study:
         study.update(**changes, labels={**study.labels, **notes} if notes else KEEP)
     if as_json:

@@ -54,6 +54,8 @@ def line(change: Change) -> Text:
     if isinstance(change, StudyChanged):
         record = change.study
         words = [f"{record.state.value:<10}", tables.counted(record.counts)]
+        if record.stopping_rule is not None:
+            words.append(f"stops: {tables.stopping_rule(record.stopping_rule)}")
         return _line(record.update_time, "study", Text("  ".join(words)))
     return _line(_changed(change.trial), f"trial {change.trial.number}", _trial(change.trial))
 

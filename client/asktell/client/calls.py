@@ -23,6 +23,7 @@ from asktell.client.values import (
     Budget,
     FinishedTrial,
     Hypervolume,
+    Keep,
     LateTells,
     LeaveOneOut,
     MetricValue,
@@ -195,14 +196,20 @@ def update_study(
     budget: Budget | None,
     labels: Mapping[str, str] | None,
     parameters: Sequence[ParameterSpec] | None,
+    stopping_rule: StoppingRule | Keep | None,
 ) -> Call[StudyRecord]:
-    """Change budget, labels or search space; None leaves a part as it is."""
+    """Change budget, labels, search space or stopping rule; None leaves a part as it is, but drops the rule, which KEEP leaves."""
     study = wire.build(study_service_pb2.Study, name=name, labels=labels or {})
     if budget is not None:
         study.budget.CopyFrom(wire.pack_budget(budget))
     study.spec.parameters.extend(_pack_specs(() if parameters is None else parameters))
     parts = {"budget": budget, "labels": labels, "spec.parameters": parameters}
-    return _update(study, [path for path, part in parts.items() if part is not None])
+    paths = [path for path, part in parts.items() if part is not None]
+    if not isinstance(stopping_rule, Keep):
+        paths.append("spec.stopping_rule")
+        if stopping_rule is not None:
+            study.spec.stopping_rule.CopyFrom(wire.pack_stopping_rule(stopping_rule))
+    return _update(study, paths)
 
 
 def _update(study: study_service_pb2.Study, paths: Sequence[str]) -> Call[StudyRecord]:

@@ -16,6 +16,7 @@ from asktell.client.connection import Connection
 from asktell.client.leases import LeaseKeeper
 from asktell.client.outcomes import Told
 from asktell.client.spec import ParameterSpec, ParameterValue
+from asktell.client.stopping import StoppingRule
 from asktell.client.trial import Trial
 from asktell.client.values import (
     KEEP,
@@ -222,8 +223,11 @@ class Study(StudyView):
         max_parallel: int | Keep | None = KEEP,
         labels: Mapping[str, str] | Keep = KEEP,
         parameters: Sequence[ParameterSpec] | Keep = KEEP,
+        stopping_rule: StoppingRule | Keep | None = KEEP,
     ) -> None:
-        """Change limits (None is unlimited), labels or the search space; what is not given stays as it is."""
+        """Change limits (None is unlimited), labels, the search space or the stopping rule (None: no trial is stopped any more); what is
+        not given stays as it is.
+        """
         self.refresh()
         budget = self._changed_budget(
             max_trials=max_trials, max_duration=max_duration, max_failures=max_failures, max_parallel=max_parallel
@@ -233,6 +237,7 @@ class Study(StudyView):
             budget=budget,
             labels=None if isinstance(labels, Keep) else labels,
             parameters=None if isinstance(parameters, Keep) else parameters,
+            stopping_rule=stopping_rule,
         )
         self._record = self._connection.run(call)
 

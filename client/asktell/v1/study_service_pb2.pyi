@@ -528,11 +528,15 @@ class UpdateStudyRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Required. One or more of `state`, `budget`, `labels`, `spec.parameters`.
+        """Required. One or more of `state`, `budget`, `labels`, `spec.parameters`,
+        `spec.stopping_rule`.
 
         `spec.parameters` makes the search space wider. All parameters are given, as they are to be: bounds further out, choices added, ordinal
         values added between or around the earlier ones in their order, other defaults. Kinds, log scales, steps, conditions and constraints
         stay, and no parameter is added, removed or renamed; anything else is INVALID_ARGUMENT. Earlier trials stay as they are.
+
+        `spec.stopping_rule` is another rule, or none if it is not set: nothing stops trials then. It holds from the next report on, and knows
+        all that was reported before; trials that were stopped stay so, and those that were told to stop and did not may go on.
         """
 
     def __init__(

@@ -18,6 +18,7 @@ from asktell.client.archive import OnProgress, Replacement, Writer, rewind
 from asktell.client.calls import Call, Page
 from asktell.client.outcomes import Told
 from asktell.client.spec import ParameterSpec, ParameterValue
+from asktell.client.stopping import StoppingRule
 from asktell.client.values import (
     KEEP,
     Answer,
@@ -228,8 +229,11 @@ class Study(StudyView):
         max_parallel: int | Keep | None = KEEP,
         labels: Mapping[str, str] | Keep = KEEP,
         parameters: Sequence[ParameterSpec] | Keep = KEEP,
+        stopping_rule: StoppingRule | Keep | None = KEEP,
     ) -> None:
-        """Change limits (None is unlimited), labels or the search space; what is not given stays as it is."""
+        """Change limits (None is unlimited), labels, the search space or the stopping rule (None: no trial is stopped any more); what is
+        not given stays as it is.
+        """
         await self.refresh()
         budget = self._changed_budget(
             max_trials=max_trials, max_duration=max_duration, max_failures=max_failures, max_parallel=max_parallel
@@ -239,6 +243,7 @@ class Study(StudyView):
             budget=budget,
             labels=None if isinstance(labels, Keep) else labels,
             parameters=None if isinstance(parameters, Keep) else parameters,
+            stopping_rule=stopping_rule,
         )
         self._record = await self._connection.run(call)
 

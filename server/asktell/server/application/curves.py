@@ -19,25 +19,26 @@ PAGE = 10_000
 
 def chart(spec: StudySpec, sequences: Mapping[int, int]) -> Charted | None:
     """What the study's stopping rule looks at in trials, whose changes' sequence numbers are given by their numbers; None without a rule."""
-    if spec.stopping_rule is None:
-        return None
-    metric = spec.stopping_rule.looked_at(spec.objectives).metric
-    return Charted(metric, sequences)
+    return None if spec.charted is None else Charted(spec.charted.metric, sequences)
 
 
 @dataclass(slots=True)
 class Chart:
-    """The curves of one study's trials up to a place, by the trials' numbers, and how many points they have."""
+    """The curves of one study's trials up to a place, by the trials' numbers, and how many points they have.
+
+    A study whose rule looks at another metric from now on has points of that one, all with later places.
+    """
 
     place: CurvePlace = FIRST_POINT
     curves: dict[int, Curve] = field(default_factory=dict)
     points: int = 0
 
     def learn(self, points: Sequence[CurvePoint], metric: Objective) -> None:
-        """Take in points that follow the place."""
+        """Take in points that follow the place, but for those of another metric: who asks has not heard of the new rule yet."""
         changed: dict[int, dict[int, float]] = {}
         for point in points:
-            changed.setdefault(point.number, {})[point.step] = metric.loss(point.value)
+            if point.metric == metric.metric:
+                changed.setdefault(point.number, {})[point.step] = metric.loss(point.value)
             self.place = point.place
         for number, losses in changed.items():
             before = self.curves.get(number, Curve())
@@ -47,8 +48,14 @@ class Chart:
 
 @dataclass(slots=True)
 class _Known:
+    metric: Objective
     chart: Chart = field(default_factory=Chart)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def look_at(self, metric: Objective) -> None:
+        """Begin again if it is another one."""
+        if metric != self.metric:
+            self.metric, self.chart = metric, Chart()
 
 
 class Curves:
@@ -62,22 +69,23 @@ class Curves:
         self._store = store
         self._max_studies, self._max_points = max_studies, max_points
         self._known: OrderedDict[int, _Known] = OrderedDict()
-        self._next: dict[int, asyncio.Task[Mapping[int, Curve]]] = {}
+        self._next: dict[tuple[int, Objective], asyncio.Task[Mapping[int, Curve]]] = {}
 
     async def read(self, study: Study, metric: Objective) -> Mapping[int, Curve]:
         """The curves by the trials' numbers, as of some time after the call. Those who wait for a study's next read share it."""
-        task = self._next.get(study.id)
+        task = self._next.get((study.id, metric))
         if task is None:
-            task = self._next[study.id] = asyncio.create_task(self._read(study, metric))
+            task = self._next[study.id, metric] = asyncio.create_task(self._read(study, metric))
             task.add_done_callback(_retrieved)
         return await asyncio.shield(task)
 
     async def _read(self, study: Study, metric: Objective) -> Mapping[int, Curve]:
-        known = self._known.setdefault(study.id, _Known())
+        known = self._known.setdefault(study.id, _Known(metric))
         self._known.move_to_end(study.id)
         async with known.turn:
             # Who comes from now on may have written what this read does not see.
-            del self._next[study.id]
+            del self._next[study.id, metric]
+            known.look_at(metric)
             more = True
             while more:
                 found = await self._store.read(partial(_next_page, study_id=study.id, after=known.chart.place))

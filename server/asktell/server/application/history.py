@@ -33,11 +33,8 @@ PAGE = 5_000
 
 
 def foreseen(spec: StudySpec) -> Objective | None:
-    """The objective of which stopped trials' ends are foreseen: the only one, if the study's stopping rule looks at it."""
-    if spec.stopping_rule is None or len(spec.objectives) > 1:
-        return None
-    (objective,) = spec.objectives
-    return objective if spec.stopping_rule.looked_at(spec.objectives).metric == objective.metric else None
+    """The objective of which stopped trials' ends are foreseen: the one that the study's stopping rule looks at, if it looks at one."""
+    return spec.charted if spec.charted in spec.objectives else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +56,12 @@ class Snapshot:
     @property
     def observations(self) -> tuple[Observation, ...]:
         """What the model may learn from, in the order of numbers: of trials that were stopped, and of those under way, where they will have
-        ended, if that is `expected`, in the objective's unit.
+        ended in the objective that is foreseen, if that is `expected`. The other objectives are as they stood.
         """
-        if not self.expected:
+        objective = foreseen(self.study.spec)
+        if not self.expected or objective is None:
             return self.roster.observations
-        metric = self.study.spec.objectives[0].metric
+        metric = objective.metric
         seen = {each.number: each for each in self.roster.observations}
         for number, value in self.expected.items():
             measured = seen[number].metrics if number in seen else {}
@@ -203,12 +201,16 @@ class History:
         return Snapshot(found.study, found.now, read.replays, roster, roster.counts, found.hint, expected)
 
     def _expected(self, study: Study, known: _Known) -> Mapping[int, float]:
-        """What the objective of trials that were stopped, and of those under way, is expected to come to, from all that was measured."""
+        """What the objective of trials that were stopped, and of those under way, is expected to come to, from all that was measured.
+
+        With several objectives those under way are left out: how they stand in the others is not known here.
+        """
         objective, rule = foreseen(study.spec), study.spec.stopping_rule
         if objective is None or rule is None or not known.chart.curves:
             return {}
         partial = [each.number for each in known.roster.observations if each.state is TrialState.STOPPED]
-        partial += [trial.number for trial in known.roster.unfinished]
+        if len(study.spec.objectives) == 1:
+            partial += [trial.number for trial in known.roster.unfinished]
         return {
             number: objective.loss(loss) for number, loss in self._foresee(rule, known.chart.curves, partial).items()
         }

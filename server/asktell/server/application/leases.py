@@ -144,7 +144,7 @@ class Renewals:
         """
         command.validate()
         renewed = await self._queue(command)
-        verdicts = {number: Verdict(number, Directive.CONTINUE, lease=lease) for number, lease in renewed.items()}
+        verdicts = {number: _renewed(number, lease) for number, lease in renewed.items()}
         lost = [renewal for renewal in command.renewals if renewal.number not in renewed]
         if lost:
             late: dict[int, Verdict] = await self._clerk.make(_resumption(command.study, lost))
@@ -225,22 +225,27 @@ def _resume(draft: Draft, renewal: Renewal) -> Verdict:
 def _verdict(trial: Trial | None, renewal: Renewal) -> Verdict:
     if trial is None:
         return Verdict(renewal.number, Directive.ABANDON, f"there is no trial {renewal.number}")
-    if trial.holds(renewal.token):
-        return _going_on(trial)
+    if trial.holds(renewal.token) and trial.lease is not None:
+        return _renewed(trial.number, trial.lease)
     message = f"the lease is lost: trial {trial.number} is {trial.state.value} at attempt {trial.attempt}"
     return Verdict(trial.number, Directive.ABANDON, message)
 
 
-def _going_on(trial: Trial) -> Verdict:
-    return Verdict(trial.number, Directive.CONTINUE, lease=trial.lease)
+def _renewed(number: int, lease: Lease) -> Verdict:
+    """A worker that did not hear the reply to its report, or did not heed it, hears again that it shall stop."""
+    return Verdict(number, Directive.STOP if lease.stop else Directive.CONTINUE, lease.stop, lease)
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a report, whatever a stopping rule may say of it, and the study as it stands."""
+    """What became of a report, the study as it stands, and the lease that it renewed; None if that is lost.
+
+    The verdict is that of an earlier report, as long as no stopping rule has judged this one.
+    """
 
     verdict: Verdict
     study: Study
+    lease: Lease | None = None
 
 
 def report(command: Report) -> Change[Taken]:
@@ -257,7 +262,19 @@ def report(command: Report) -> Change[Taken]:
         if command.measurements:
             draft.record(number, command.measurements)
         kept = draft.change(trial.renewed(now=draft.now).noted(checkpoint_uri=command.checkpoint_uri))
-        return Taken(_going_on(kept), draft.study)
+        return Taken(_verdict(kept, Renewal(number, command.lease_token)), draft.study, kept.lease)
+
+    return Change(study=command.trial.study, numbers=[number], amend=amend)
+
+
+def remember(command: Report, stop: str) -> Change[None]:
+    """The change after which renewals say why the trial shall stop, or, if that is "", that it may go on. Nothing if the lease is lost."""
+    number = command.trial.number
+
+    def amend(draft: Draft) -> None:
+        trial = draft.find(number)
+        if trial is not None and trial.holds(command.lease_token):
+            draft.change(trial.judged(stop))
 
     return Change(study=command.trial.study, numbers=[number], amend=amend)
 

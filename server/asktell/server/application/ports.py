@@ -127,6 +127,7 @@ class CurvePoint:
     number: int
     step: int
     value: float
+    metric: str
 
     @property
     def place(self) -> CurvePlace:
@@ -212,6 +213,12 @@ class Transaction(Protocol):
         """Start live leases anew from the database's clock: of the trials, by study id and number, whose token is among those given for
         it. The renewed leases, by study id and number.
         """
+
+    def forget_stops(self, study_id: int) -> None:
+        """No lease of the study's trials knows any more why its trial shall stop."""
+
+    def chart_anew(self, study_id: int, *, metric: str, sequence: int) -> None:
+        """Have what was measured of the metric, and nothing else, be points of the curves, all of them with that sequence number."""
 
     def record_measurements(
         self,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.curves import Curves
-from asktell.server.application.leases import Directive, Report, Verdict, report
+from asktell.server.application.leases import Directive, Report, Verdict, remember, report
 from asktell.server.application.ports import Judge
 from asktell.server.domain.stopping import StopRequest
 from asktell.server.domain.study import Study
@@ -23,14 +23,23 @@ class Reports:
         self._clerk, self._curves, self._judge = clerk, curves, judge
 
     async def report(self, command: Report) -> Verdict:
-        """Keep the measurements and renew the lease; the verdict says whether to go on. A lost lease keeps nothing and is an answer."""
-        taken = await self._clerk.make(report(command))
-        if taken.verdict.directive is not Directive.CONTINUE:
-            return taken.verdict
-        why = await self._why_stop(command, taken.study)
-        return taken.verdict if why is None else replace(taken.verdict, directive=Directive.STOP, message=why)
+        """Keep the measurements and renew the lease; the verdict says whether to go on. A lost lease keeps nothing and is an answer.
 
-    async def _why_stop(self, command: Report, study: Study) -> str | None:
+        What the rule says is kept with the lease, for its renewals.
+        """
+        taken = await self._clerk.make(report(command))
+        if taken.lease is None:
+            return taken.verdict
+        stop = await self._stop(command, taken.study)
+        if stop is None:
+            return taken.verdict
+        if stop != taken.lease.stop:
+            await self._clerk.make(remember(command, stop))
+        directive = Directive.STOP if stop else Directive.CONTINUE
+        return replace(taken.verdict, directive=directive, message=stop)
+
+    async def _stop(self, command: Report, study: Study) -> str | None:
+        """Why the trial shall stop; "" if it may go on, None if the rule, if there is one, does not judge it by this report."""
         rule = study.spec.stopping_rule
         if rule is None:
             return None
@@ -39,13 +48,7 @@ class Reports:
         if not steps or not rule.judges(max(steps)):
             return None
         curves = await self._curves.read(study, metric)
-        return self._judge(
-            StopRequest(
-                rule=rule,
-                metric=metric,
-                curves=curves,
-                number=command.trial.number,
-                first=min(steps),
-                step=max(steps),
-            )
+        request = StopRequest(
+            rule=rule, metric=metric, curves=curves, number=command.trial.number, first=min(steps), step=max(steps)
         )
+        return self._judge(request) or ""

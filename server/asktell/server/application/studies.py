@@ -10,6 +10,7 @@ from asktell.server.application.requests import Unchanged
 from asktell.server.application.sources import unlike
 from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound
 from asktell.server.domain.space import ParameterSpec
+from asktell.server.domain.stopping import NewRule
 from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, StudyState, TrialCounts
 from asktell.server.domain.text import check_notes, excerpt
 
@@ -53,6 +54,7 @@ class UpdateStudy:
     budget: Budget | None = None
     labels: Mapping[str, str] | None = None
     parameters: Sequence[ParameterSpec] | None = None
+    stopping_rule: NewRule | None = None
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the request's `study`."""
@@ -115,14 +117,18 @@ def list_studies(tx: Transaction, *, project: str, after: str, limit: int) -> Se
 
 
 def update_study(tx: Transaction, command: UpdateStudy) -> CountedStudy:
-    """Change state, budget, labels or search space; NotFound if there is no such study. What is so already is Unchanged.
+    """Change state, budget, labels, search space or stopping rule; NotFound if there is no such study. What is so already is Unchanged.
 
-    InvalidArgument for parameters that do not make the study's search space wider.
+    InvalidArgument for parameters that do not make the study's search space wider, and for a rule that makes no sense.
     """
     before = locked_study(tx, command.name, changes=0).study
     try:
         changed = before.changed(
-            state=command.state, budget=command.budget, labels=command.labels, parameters=command.parameters
+            state=command.state,
+            budget=command.budget,
+            labels=command.labels,
+            parameters=command.parameters,
+            stopping_rule=command.stopping_rule,
         )
     except InvalidArgument as error:
         raise error.within("study") from None
@@ -137,7 +143,17 @@ def update_study(tx: Transaction, command: UpdateStudy) -> CountedStudy:
         update_time=locked.study.update_time,
     )
     tx.update_study(study)
+    if study.spec.stopping_rule != before.spec.stopping_rule:
+        _follow_rule(tx, before, study)
     return counted(tx, study)
+
+
+def _follow_rule(tx: Transaction, before: Study, study: Study) -> None:
+    """Forget what the earlier rule said of trials under way, and have the curves be those of what the new one looks at."""
+    tx.forget_stops(study.id)
+    charted = study.spec.charted
+    if charted is not None and charted != before.spec.charted:
+        tx.chart_anew(study.id, metric=charted.metric, sequence=study.own_sequence)
 
 
 def locked_study(

@@ -244,6 +244,13 @@ class StoppingRule:
             raise error.within(self.name) from None
 
 
+@dataclass(frozen=True, slots=True)
+class NewRule:
+    """What the stopping rule of a study becomes; None: nothing stops its trials from now on."""
+
+    rule: StoppingRule | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRequest:
     """A trial of which something was reported, from step `first` to `step`, and the curves of all trials of the study, by number.

@@ -11,7 +11,7 @@ from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.fidelity import POLICIES, Fidelity
 from asktell.server.domain.metric import Objective, OutcomeConstraint, check_constraints, check_objectives
 from asktell.server.domain.space import ParameterSpec, SearchSpace
-from asktell.server.domain.stopping import StoppingRule
+from asktell.server.domain.stopping import NewRule, StoppingRule
 from asktell.server.domain.text import check_identifier, excerpt
 from asktell.server.domain.widening import widened
 
@@ -80,7 +80,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySpec:
-    """What is searched, and for what. Fixed at creation, but for a wider search space.
+    """What is searched, and for what. Fixed at creation, but for a wider search space and another stopping rule.
 
     `noisy`: the same parameters give another result each time.
     """
@@ -140,6 +140,22 @@ class StudySpec:
             raise error.within("spec") from None
         return self if self.space.difference(space) is None else replace(self, space=space)
 
+    @property
+    def charted(self) -> Objective | None:
+        """What the stopping rule looks at; None without one."""
+        return None if self.stopping_rule is None else self.stopping_rule.looked_at(self.objectives)
+
+    def ruled(self, new: NewRule) -> StudySpec:
+        """The spec with another stopping rule, or none; itself if that is the same. InvalidArgument with a path that starts at `spec`."""
+        if new.rule == self.stopping_rule:
+            return self
+        changed = replace(self, stopping_rule=new.rule)
+        try:
+            changed.validate()
+        except InvalidArgument as error:
+            raise error.within("spec") from None
+        return changed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialCounts:
@@ -165,7 +181,7 @@ class Study:
 
     `id` is the database's and never reused; `next_number` is the number of the next new trial, and changes exactly when a trial is
     added; `sequence` is that of the latest change of the study or one of its trials, `own_sequence` that of the latest change of the
-    study itself: its creation, state, budget, labels or search space.
+    study itself: its creation, state, budget, labels, search space or stopping rule.
     """
 
     id: int
@@ -216,13 +232,15 @@ class Study:
         budget: Budget | None = None,
         labels: Mapping[str, str] | None = None,
         parameters: Sequence[ParameterSpec] | None = None,
+        stopping_rule: NewRule | None = None,
     ) -> Study:
         """The study with some of its mutable parts replaced. InvalidArgument, with a path relative to the study, for parameters that are no
-        wider search space.
+        wider search space, or a stopping rule that makes no sense.
         """
+        spec = self.spec if parameters is None else self.spec.widened(parameters)
         return replace(
             self,
-            spec=self.spec if parameters is None else self.spec.widened(parameters),
+            spec=spec if stopping_rule is None else spec.ruled(stopping_rule),
             state=state or self.state,
             budget=self.budget if budget is None else budget,
             labels=self.labels if labels is None else labels,

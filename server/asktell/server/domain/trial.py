@@ -63,12 +63,14 @@ class Lease:
     """A worker's time-limited claim on a trial.
 
     `token` is `{nonce}-{attempt}`: the nonce is the trial's, the attempt fences. A token of the same nonce and a lower attempt is stale.
+    `stop` is why a stopping rule ends the trial, by what its holder reported last; "" if it does not.
     """
 
     token: str
     worker_id: str
     expire_time: datetime
     duration: timedelta
+    stop: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,12 @@ class Trial:
         if self.lease is None:
             raise FailedPrecondition(f"trial {self.number} has no lease", reason="LEASE_LOST")
         return replace(self, lease=replace(self.lease, expire_time=now + self.lease.duration))
+
+    def judged(self, stop: str) -> Trial:
+        """The trial whose holder hears from now on why it shall stop, or that it may go on, which is ""."""
+        if self.lease is None:
+            raise FailedPrecondition(f"trial {self.number} has no lease", reason="LEASE_LOST")
+        return replace(self, lease=replace(self.lease, stop=stop))
 
     def released(self) -> Trial:
         """The trial given back by its worker: queued, with no attempt spent."""

@@ -112,6 +112,7 @@ def _trial_state(trial: Trial) -> Values:
         "lease_token": None if lease is None else lease.token,
         "lease_duration": None if lease is None else lease.duration,
         "expire_time": None if lease is None else lease.expire_time,
+        "lease_stop": None if lease is None else lease.stop,
         "start_time": trial.start_time,
         "end_time": trial.end_time,
         "change_seq": trial.sequence,
@@ -145,7 +146,7 @@ def trial(row: Row[Any]) -> Trial:
 
 def lease(row: Row[Any]) -> Lease:
     """The lease in a row of `trials` that has one."""
-    return Lease(row.lease_token, row.worker_id, row.expire_time, row.lease_duration)
+    return Lease(row.lease_token, row.worker_id, row.expire_time, row.lease_duration, row.lease_stop or "")
 
 
 def trials_by_number(rows: Iterable[Row[Any]]) -> dict[int, Trial]:
@@ -200,7 +201,7 @@ def stored_metric(row: Row[Any]) -> StoredMetric:
 
 def curve_point(row: Row[Any]) -> CurvePoint:
     """The point of a curve in a row of `measurements`."""
-    return CurvePoint(row.change_seq, row.number, row.step, row.value)
+    return CurvePoint(row.change_seq, row.number, row.step, row.value, row.metric)
 
 
 def measurement_by_number(rows: Iterable[Row[Any]]) -> dict[int, Measurement]:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Delete,
     Executable,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    case,
     delete,
     func,
     insert,
@@ -172,7 +174,24 @@ RENEW_LEASES = (
         trials.c.worker_id,
         trials.c.expire_time,
         trials.c.lease_duration,
+        trials.c.lease_stop,
     )
+)
+
+FORGET_STOPS = (
+    update(trials)
+    .where(
+        trials.c.study_id == bindparam("of_study"),
+        trials.c.state.in_((ACTIVE, "queued")),
+        trials.c.lease_stop != "",
+    )
+    .values(lease_stop="")
+)
+
+CHART_ANEW = (
+    update(measurements)
+    .where(measurements.c.study_id == bindparam("of_study"))
+    .values(change_seq=case((measurements.c.metric == bindparam("charted"), bindparam("sequence", type_=BigInteger))))
 )
 
 RECORD_MEASUREMENTS = {
@@ -203,7 +222,13 @@ METRICS_AFTER = (
 INSERT_MEASUREMENTS = insert(measurements)
 
 CURVE_POINTS = (
-    select(measurements.c.change_seq, measurements.c.number, measurements.c.step, measurements.c.value)
+    select(
+        measurements.c.change_seq,
+        measurements.c.number,
+        measurements.c.step,
+        measurements.c.value,
+        measurements.c.metric,
+    )
     .where(
         measurements.c.study_id == bindparam("of_study"),
         measurements.c.change_seq.is_not(None),

@@ -81,6 +81,7 @@ trials = Table(
     # The server of the release before adds trials without them.
     Column("parent", BigInteger, nullable=False, server_default=text("0")),
     Column("member", Integer, nullable=False, server_default=text("0")),
+    Column("lease_stop", Text),
 )
 Index(None, trials.c.study_id, trials.c.change_seq)
 # Serves the queue in the order of numbers, the counts by state, and the few active trials among which a lease is sought.

@@ -162,6 +162,12 @@ class SqlTransaction:
         renewed = self._execute(statements.RENEW_LEASES, parameters)
         return {(row.study_id, row.number): rows.lease(row) for row in renewed}
 
+    def forget_stops(self, study_id: int) -> None:
+        self._execute(statements.FORGET_STOPS, {"of_study": study_id})
+
+    def chart_anew(self, study_id: int, *, metric: str, sequence: int) -> None:
+        self._execute(statements.CHART_ANEW, {"of_study": study_id, "charted": metric, "sequence": sequence})
+
     def record_measurements(
         self,
         study_id: int,

@@ -9,6 +9,7 @@ from asktell.server.application.studies import CountedStudy, CreateStudy, Update
 from asktell.server.application.watch import Change, StudyChanged
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.fidelity import DEFAULT_REDUCTION, Fidelity
+from asktell.server.domain.stopping import NewRule, StoppingRule
 from asktell.server.domain.study import (
     DEFAULT_ATTEMPTS,
     DEFAULT_LEASE,
@@ -41,7 +42,7 @@ _LATE_TELLS = {
 _LATE_TELLS_READ = {message: late for late, message in _LATE_TELLS.items()} | {
     pb.StudySpec.LATE_TELLS_UNSPECIFIED: LateTells.ACCEPT
 }
-_CHANGEABLE = ("state", "budget", "labels", "spec.parameters")
+_CHANGEABLE = ("state", "budget", "labels", "spec.parameters", "spec.stopping_rule")
 T = TypeVar("T")
 
 
@@ -83,10 +84,14 @@ def _read_spec(message: pb.StudySpec) -> StudySpec:
         max_attempts=message.max_attempts or DEFAULT_ATTEMPTS,
         late_tells=_LATE_TELLS_READ[message.late_tells],
         noisy=message.noisy,
-        stopping_rule=read_stopping_rule(message.stopping_rule) if message.HasField("stopping_rule") else None,
+        stopping_rule=_read_rule(message),
         warm_start=tuple(message.warm_start),
         fidelity=_read_fidelity(message.fidelity) if message.HasField("fidelity") else None,
     )
+
+
+def _read_rule(message: pb.StudySpec) -> StoppingRule | None:
+    return read_stopping_rule(message.stopping_rule) if message.HasField("stopping_rule") else None
 
 
 def _read_fidelity(message: pb.Fidelity) -> Fidelity:
@@ -128,6 +133,9 @@ def read_update(request: pb.UpdateStudyRequest) -> UpdateStudy:
             labels=dict(study.labels) if "labels" in paths else None,
             parameters=_within("spec", lambda: read_specs(study.spec.parameters))
             if "spec.parameters" in paths
+            else None,
+            stopping_rule=NewRule(_within("spec", lambda: _read_rule(study.spec)))
+            if "spec.stopping_rule" in paths
             else None,
         )
     except InvalidArgument as error:
