@@ -58,6 +58,12 @@ def policy(request):
     return request.param
 
 
+@pytest.fixture(params=sorted({*registry.POLICIES} - {"pbt"}))
+def searcher(request):
+    """A policy that tries each configuration once; a member of a population has its parameters again."""
+    return request.param
+
+
 def ask(space, policy, **changes):
     usual = {"objectives": (COST,), "seed": 3, "count": 1, "next_number": 1}
     return registry.suggest(SuggestRequest(**{"space": space, "policy": policy, **usual, **changes})).candidates
@@ -176,24 +182,26 @@ def test_contradicting_fixed_parameters_have_no_candidates(policy):
 
 
 @pytest.mark.parametrize("max_trials", [None, 8, 100])
-def test_a_finite_space_is_exhausted_exactly(policy, max_trials):
+def test_a_finite_space_is_exhausted_exactly(searcher, max_trials):
     observations: list[Observation] = []
     for number in range(1, FINITE_SIZE + 1):
-        (candidate,) = ask(FINITE, policy, observations=tuple(observations), next_number=number, max_trials=max_trials)
+        (candidate,) = ask(
+            FINITE, searcher, observations=tuple(observations), next_number=number, max_trials=max_trials
+        )
         observations.append(
             Observation(number, TrialState.SUCCEEDED, candidate.parameters, told(None, cost(candidate.parameters)))
         )
     assert len({key(seen.parameters) for seen in observations}) == FINITE_SIZE
     after = FINITE_SIZE + 1
-    assert ask(FINITE, policy, observations=tuple(observations), next_number=after, max_trials=max_trials) == ()
+    assert ask(FINITE, searcher, observations=tuple(observations), next_number=after, max_trials=max_trials) == ()
 
 
 @pytest.mark.parametrize("max_trials", [None, 100])
-def test_a_noisy_finite_space_begins_anew_without_what_is_infeasible(policy, max_trials):
+def test_a_noisy_finite_space_begins_anew_without_what_is_infeasible(searcher, max_trials):
     observations: list[Observation] = []
     for number in range(1, 3 * FINITE_SIZE):
         (candidate,) = ask(
-            FINITE, policy, observations=tuple(observations), next_number=number, max_trials=max_trials, noisy=True
+            FINITE, searcher, observations=tuple(observations), next_number=number, max_trials=max_trials, noisy=True
         )
         impossible = candidate.parameters["i"] == 2
         state = TrialState.INFEASIBLE if impossible else TrialState.SUCCEEDED
@@ -210,17 +218,17 @@ def told_of(parameters):
 
 
 def test_a_noisy_space_of_which_all_is_infeasible_is_exhausted(policy):
-    everything = parameters(ask(FINITE, policy, count=FINITE_SIZE))
+    everything = parameters(ask(FINITE, "random", count=FINITE_SIZE))
     observations = tuple(Observation(number, TrialState.INFEASIBLE, p, {}) for number, p in enumerate(everything, 1))
     assert ask(FINITE, policy, observations=observations, next_number=FINITE_SIZE + 1, noisy=True) == ()
 
 
-def test_an_ask_for_more_than_there_is_gets_all_there_is(policy):
-    pending = tuple(parameters(ask(FINITE, policy, count=5)))
-    rest = ask(FINITE, policy, count=50, pending=pending, next_number=6)
+def test_an_ask_for_more_than_there_is_gets_all_there_is(searcher):
+    pending = tuple(parameters(ask(FINITE, searcher, count=5)))
+    rest = ask(FINITE, searcher, count=50, pending=pending, next_number=6)
     assert len({key(p) for p in [*pending, *parameters(rest)]}) == FINITE_SIZE
     assert len(rest) == FINITE_SIZE - 5
-    assert len(ask(FINITE, policy, count=50, pending=pending, next_number=6, fixed={"i": 1})) == 3 - sum(
+    assert len(ask(FINITE, searcher, count=50, pending=pending, next_number=6, fixed={"i": 1})) == 3 - sum(
         p["i"] == 1 for p in pending
     )
 

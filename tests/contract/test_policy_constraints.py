@@ -140,6 +140,8 @@ def in_blocks(of, count):
     return [each for first in blocks for each in ask(of, "random", seed=first, count=50, next_number=first + 1)]
 
 
+# A member of a population has its parameters again.
+@pytest.mark.parametrize("policy", sorted({*registry.POLICIES} - {"pbt"}))
 def test_a_finite_space_is_tried_whole_and_then_exhausted(policy):
     candidates = study(FINITE, policy, 100, together=3)
     assert len(candidates) == FINITE_SIZE

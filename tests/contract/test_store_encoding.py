@@ -14,6 +14,7 @@ from asktell.server.domain.constraints import InputConstraint
 from asktell.server.domain.errors import FailedPrecondition
 from asktell.server.domain.fidelity import Fidelity
 from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
+from asktell.server.domain.population import Population
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace
 from asktell.server.domain.stopping import (
     Extrapolation,
@@ -157,6 +158,8 @@ stopping_rules = st.builds(
             tuple
         ),
         fidelity=st.none() | st.builds(Fidelity, parameter=names, reduction_factor=st.integers(2, 1_000)),
+        population=st.none()
+        | st.builds(Population, size=st.integers(2, 1_000), exploit_fraction=st.floats(0.001, 0.5)),
         policy=texts,
         seed=st.none() | integers,
         lease_duration=durations,

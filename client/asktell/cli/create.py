@@ -15,7 +15,7 @@ from asktell.cli import dials, specfile
 from asktell.cli.dials import Unreadable
 from asktell.cli.document import Draft
 from asktell.cli.failure import Refused
-from asktell.client import AtLeast, AtMost, Client, Fidelity, InvalidArgument, Maximize, Minimize, Study
+from asktell.client import AtLeast, AtMost, Client, Fidelity, InvalidArgument, Maximize, Minimize, Population, Study
 from asktell.client.spec import Objective, OutcomeConstraint, ParameterSpec
 from asktell.client.stopping import STOPPING_RULES, StoppingRule
 
@@ -169,6 +169,12 @@ class Settings:
             " rung the best third go on to three times as many."
         ),
     ] = None
+    population: Annotated[
+        int | None,
+        _help(
+            "With `--policy pbt`, how many trainings go on side by side; 8 if not given. A file can say more about them."
+        ),
+    ] = None
     noisy: Annotated[bool, _help("The same parameters give another result each time.")] = False
     warm_start: Annotated[
         Texts,
@@ -198,6 +204,10 @@ class Settings:
         """The fidelity, or Unreadable."""
         return None if self.fidelity is None else dials.read_fidelity(self.fidelity)
 
+    def crowd(self, draft: Population | None) -> Population | None:
+        """The file's population, of the size that was given."""
+        return draft if self.population is None else replace(draft or Population(), size=self.population)
+
     def labels(self) -> dict[str, str]:
         """The notes, or Unreadable."""
         return labels(self.label)
@@ -225,6 +235,7 @@ class Order:
                 outcome_constraints=(*draft.outcome_constraints, *self.goals.constraints()),
                 stopping_rule=self.settings.stopping_rule() or draft.stopping_rule,
                 fidelity=self.settings.raised() or draft.fidelity,
+                population=self.settings.crowd(draft.population),
                 budget=replace(draft.budget, **self.limits.given()),
                 labels={**draft.labels, **self.settings.labels()},
                 settings={**draft.settings, **self.settings.given()},
@@ -244,6 +255,7 @@ def create(client: Client, draft: Draft, *, name: str) -> Study:
             outcome_constraints=draft.outcome_constraints,
             stopping_rule=draft.stopping_rule,
             fidelity=draft.fidelity,
+            population=draft.population,
             max_trials=budget.max_trials,
             max_duration=budget.max_duration,
             max_failures=budget.max_failures,

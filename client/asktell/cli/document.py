@@ -12,7 +12,19 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from asktell.client import AtLeast, AtMost, Bool, Categorical, Fidelity, Float, Int, Maximize, Minimize, Ordinal
+from asktell.client import (
+    AtLeast,
+    AtMost,
+    Bool,
+    Categorical,
+    Fidelity,
+    Float,
+    Int,
+    Maximize,
+    Minimize,
+    Ordinal,
+    Population,
+)
 from asktell.client.spec import NO_DEFAULT, Objective, OutcomeConstraint, ParameterSpec
 from asktell.client.stopping import STOPPING_RULES, StoppingRule
 from asktell.client.values import Budget, MetricValue, StudyRecord, TrialRecord
@@ -44,6 +56,7 @@ class Draft:
     outcome_constraints: tuple[OutcomeConstraint, ...] = ()
     stopping_rule: StoppingRule | None = None
     fidelity: Fidelity | None = None
+    population: Population | None = None
     budget: Budget = field(default_factory=Budget)
     labels: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -64,6 +77,7 @@ def of_study(record: StudyRecord) -> Document:
         "warm_start": list(record.warm_start),
         "stopping_rule": None if record.stopping_rule is None else of_stopping_rule(record.stopping_rule),
         "fidelity": None if record.fidelity is None else asdict(record.fidelity),
+        "population": None if record.population is None else asdict(record.population),
         "policy": record.policy,
         "seed": record.seed,
         "lease_duration": _seconds(record.lease_duration),
@@ -187,6 +201,7 @@ def draft(document: Any) -> Draft:
         "outcome_constraints",
         "stopping_rule",
         "fidelity",
+        "population",
         "budget",
         "labels",
         "counts",
@@ -197,7 +212,7 @@ def draft(document: Any) -> Draft:
     parameters = _list("parameters", members.get("parameters"))
     objectives = _list("objectives", members.get("objectives"))
     bounds = _list("outcome_constraints", members.get("outcome_constraints"))
-    rule, dial = members.get("stopping_rule"), members.get("fidelity")
+    rule, dial, crowd = (members.get(name) for name in ("stopping_rule", "fidelity", "population"))
     return Draft(
         name=str(members.get("name", "")),
         parameters=tuple(_at(f"parameters[{place}]", parameter, each) for place, each in enumerate(parameters)),
@@ -211,6 +226,7 @@ def draft(document: Any) -> Draft:
         ),
         stopping_rule=None if rule is None else _at("stopping_rule", stopping_rule, rule),
         fidelity=None if dial is None else _at("fidelity", fidelity, dial),
+        population=None if crowd is None else _at("population", population, crowd),
         budget=_at("budget", _budget, members.get("budget") or {}),
         labels=_members("labels", members.get("labels") or {}),
         settings={name: members[name] for name in _SETTINGS if members.get(name) is not None},
@@ -298,6 +314,16 @@ def fidelity(document: Any) -> Fidelity:
     if not isinstance(parameter, str) or isinstance(factor, bool) or not isinstance(factor, int):
         raise ValueError('a fidelity is written as {"parameter": "epochs", "reduction_factor": 3}')
     return Fidelity(parameter, reduction_factor=factor)
+
+
+def population(document: Any) -> Population:
+    """Return the population that a document describes, or raise ValueError."""
+    members = dict(_members("it", document))
+    _no_others("it", members, {each.name for each in fields(Population)})
+    size = members.pop("size", Population().size)
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise ValueError('a population is written as {"size": 8, "exploit_fraction": 0.25}')
+    return Population(size=size, **{name: _finite(name, value) for name, value in members.items()})
 
 
 def _finite(name: str, value: Any) -> float:

@@ -20,6 +20,7 @@ from asktell.cli.create import create as create_study
 from asktell.cli.dials import Unreadable
 from asktell.cli.enqueue import enqueue
 from asktell.cli.failure import Refused
+from asktell.cli.lineage import lineage
 from asktell.cli.logs import logs
 from asktell.cli.service import ANYWHERE, Json, Service
 from asktell.cli.watching import Lines, changes_until_over, printer
@@ -38,7 +39,7 @@ For example: `asktell study list`
 """
 
 app = App(name="study", help=HELP, help_format="markdown")
-for _command in (enqueue, logs, beliefs.predict, beliefs.importance, beliefs.validate, beliefs.plot):
+for _command in (enqueue, lineage, logs, beliefs.predict, beliefs.importance, beliefs.validate, beliefs.plot):
     app.command(_command)
 
 

@@ -24,6 +24,7 @@ from asktell.client import (
     LeaveOneOut,
     MetricValue,
     Ordinal,
+    Population,
     Prediction,
     StudyRecord,
     StudyState,
@@ -111,6 +112,12 @@ def fidelity(raised: Fidelity) -> str:
     return f"{raised.parameter}, by rungs: the best 1/{raised.reduction_factor} of each go on"
 
 
+def population(crowd: Population) -> str:
+    """Such as `8 trainings, of which the worst 2 take over the states of the best`."""
+    worst = int(crowd.exploit_fraction * crowd.size + 1e-9)
+    return f"{crowd.size} trainings, of which the worst {worst} go on from the states of the best"
+
+
 def heading(record: StudyRecord) -> Table:
     """What a study is, in pairs of word and value."""
     budget = record.budget
@@ -128,6 +135,7 @@ def heading(record: StudyRecord) -> Table:
         "feasible if": ", ".join(map(constraint, record.outcome_constraints)),
         "results": "noisy" if record.noisy else "",
         "stops": "" if record.stopping_rule is None else stopping_rule(record.stopping_rule),
+        "population": "" if record.population is None else population(record.population),
         "raises": "" if record.fidelity is None else fidelity(record.fidelity),
         "starts from": ", ".join(record.warm_start),
         "policy": f"{record.policy}, seed {record.seed}",

@@ -36,6 +36,7 @@ from asktell.client.spec import (
     OutcomeConstraint,
     ParameterSpec,
     ParameterValue,
+    Population,
 )
 from asktell.client.stopping import (
     ExtrapolationRule,
@@ -119,6 +120,7 @@ __all__ = [
     "PatienceRule",
     "PercentileRule",
     "PermissionDenied",
+    "Population",
     "Prediction",
     "Reason",
     "Report",

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from asktell.client import outcomes, wire
 from asktell.client.archive import File
 from asktell.client.claim import Claim
-from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, ParameterValue
+from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, ParameterValue, Population
 from asktell.client.stopping import StoppingRule
 from asktell.client.values import (
     Answer,
@@ -116,6 +116,7 @@ class NewStudy:
     warm_start: Sequence[str]
     stopping_rule: StoppingRule | None
     fidelity: Fidelity | None
+    population: Population | None
     policy: str
     seed: int | None
     budget: Budget
@@ -148,6 +149,7 @@ def create_study(project: str, study_id: str, new: NewStudy) -> Call[StudyRecord
         warm_start=wire.members(new.warm_start, str, field="warm_start", like='["last-month"]'),
         stopping_rule=None if new.stopping_rule is None else wire.pack_stopping_rule(new.stopping_rule),
         fidelity=None if new.fidelity is None else wire.pack_fidelity(new.fidelity),
+        population=None if new.population is None else wire.pack_population(new.population),
         policy=new.policy,
         seed=new.seed,
         lease_duration=wire.pack_duration(new.lease_duration, field="lease_duration"),

@@ -187,6 +187,21 @@ class Fidelity:
     reduction_factor: int = 3
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Population:
+    """How the trainings of a study with the policy `pbt` evolve.
+
+    `size` trainings go on side by side, each trial being an interval of one. A member among the worst `exploit_fraction` goes on from the
+    checkpoint of one among the best as many, with other parameters: each is drawn anew with `resample_probability`, else it is multiplied or
+    divided by `perturbation_factor` on a log scale, and moves by `(perturbation_factor - 1) / 2` of its range on any other.
+    """
+
+    size: int = 8
+    exploit_fraction: float = 0.25
+    resample_probability: float = 0.25
+    perturbation_factor: float = 1.2
+
+
 def plain(value: Any) -> ParameterValue:
     """The value as one of the five kinds; numpy's scalars and zero-dimensional tensors become Python's. TypeError for anything else."""
     match value:

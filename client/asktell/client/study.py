@@ -14,6 +14,7 @@ from asktell.client.archive import OnProgress, Replacement, Writer, rewind
 from asktell.client.calls import Call, Page
 from asktell.client.connection import Connection
 from asktell.client.leases import LeaseKeeper
+from asktell.client.lineage import lineage
 from asktell.client.outcomes import Told
 from asktell.client.spec import ParameterSpec, ParameterValue
 from asktell.client.stopping import StoppingRule
@@ -193,6 +194,14 @@ class Study(StudyView):
     def optimal_trials(self) -> list[Trial]:
         """The best feasible trial, or, with several objectives, the Pareto front, by number."""
         return [self._trial(record) for record in self._connection.run(calls.list_optimal_trials(self.name))]
+
+    def lineage(self, number: int | None = None) -> list[Trial]:
+        """Through which trials a training came: the best trial, or that of this number, and all whose checkpoints it went on from, the oldest
+        first. Their parameters are the schedule. Empty while there is no best; NotFound for a number that there is not.
+        """
+        best = self.best_trial if number is None else None
+        last = number if best is None else best.number
+        return [] if last is None else lineage(self.list_trials(), last)
 
     def hypervolume(self) -> Hypervolume | None:
         """How much the Pareto front dominates, and how that came about; None but with two to four objectives and a front."""

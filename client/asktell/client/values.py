@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Final, Generic, Literal, SupportsFloat, TypeAlias, TypeVar
 
-from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, ParameterValue
+from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, ParameterValue, Population
 from asktell.client.stopping import StoppingRule
 
 TrialT = TypeVar("TrialT")
@@ -58,6 +58,7 @@ class Reason(StrEnum):
     PAUSED = "paused"
     MAX_PARALLEL = "max_parallel"
     FINISHED = "finished"
+    RESULTS_AWAITED = "results_awaited"
 
 
 class Directive(StrEnum):
@@ -245,6 +246,7 @@ class StudyRecord:
     warm_start: tuple[str, ...]
     stopping_rule: StoppingRule | None
     fidelity: Fidelity | None
+    population: Population | None
     policy: str
     seed: int | None
     lease_duration: timedelta | None

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from asktell.client.claim import Claim
 from asktell.client.errors import FailedPrecondition, NotFound
-from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, ParameterValue
+from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, ParameterValue, Population
 from asktell.client.stopping import StoppingRule
 from asktell.client.values import (
     KEEP,
@@ -97,6 +97,11 @@ class StudyView:
     def fidelity(self) -> Fidelity | None:
         """The parameter that is raised by rungs; None if there is none."""
         return self._record.fidelity
+
+    @property
+    def population(self) -> Population | None:
+        """How the population of the policy `pbt` evolves; None for any other policy."""
+        return self._record.population
 
     @property
     def policy(self) -> str:

@@ -32,6 +32,7 @@ from asktell.client.spec import (
     OutcomeConstraint,
     ParameterSpec,
     ParameterValue,
+    Population,
     plain,
 )
 from asktell.client.stopping import STOPPING_RULES, Goal, StoppingRule
@@ -106,6 +107,7 @@ _REASONS = {
     trial_service_pb2.AskResponse.REASON_PAUSED: Reason.PAUSED,
     trial_service_pb2.AskResponse.REASON_MAX_PARALLEL: Reason.MAX_PARALLEL,
     trial_service_pb2.AskResponse.REASON_FINISHED: Reason.FINISHED,
+    trial_service_pb2.AskResponse.REASON_RESULTS_AWAITED: Reason.RESULTS_AWAITED,
 }
 _GOALS: Mapping[Goal, metric_pb2.Objective.Goal.ValueType] = {
     "minimize": metric_pb2.Objective.GOAL_MINIMIZE,
@@ -333,6 +335,19 @@ def unpack_fidelity(message: study_service_pb2.Fidelity) -> Fidelity:
     return Fidelity(message.parameter, reduction_factor=message.reduction_factor)
 
 
+def pack_population(population: Population) -> study_service_pb2.Population:
+    """How a population evolves."""
+    if not isinstance(population, Population):
+        raise InvalidArgument.at("population", f"{_shown(population)}, not a Population: write Population(size=8)")
+    given = {field.name: getattr(population, field.name) for field in fields(population)}
+    return build_at("population", study_service_pb2.Population, **given)
+
+
+def unpack_population(message: study_service_pb2.Population) -> Population:
+    """How a population evolves."""
+    return Population(**{field.name: value for field, value in message.ListFields()})
+
+
 def pack_stopping_rule(rule: StoppingRule) -> stopping_pb2.StoppingRule:
     """What decides that trials may end early. The contract has a message for each kind, with the fields of the rule's own."""
     if not isinstance(rule, StoppingRule):
@@ -458,6 +473,7 @@ def unpack_study(message: study_service_pb2.Study) -> StudyRecord:
         warm_start=tuple(spec.warm_start),
         stopping_rule=unpack_stopping_rule(spec.stopping_rule),
         fidelity=unpack_fidelity(spec.fidelity) if spec.HasField("fidelity") else None,
+        population=unpack_population(spec.population) if spec.HasField("population") else None,
         policy=spec.policy,
         seed=_optional(spec, "seed"),
         lease_duration=_duration(spec, "lease_duration"),

@@ -182,11 +182,12 @@ class StudySpec(_message.Message):
     STOPPING_RULE_FIELD_NUMBER: _builtins.int
     WARM_START_FIELD_NUMBER: _builtins.int
     FIDELITY_FIELD_NUMBER: _builtins.int
+    POPULATION_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Optional. What chooses candidates; `auto` if empty. `auto`: `gp`, or `evolution` for a study too large for it, and each trial's origin says
     why. `gp`: a Gaussian process, for the fewest trials. `gp-botorch`: the same course on BoTorch, on the server's torch device. `evolution`: a
     genetic algorithm, for thousands of trials. `cma-es`: for numbers and hundreds of trials. `grid`: every cell once. `sobol`: an even spread.
-    `random`: independent draws.
+    `random`: independent draws. `pbt`: population based training, for schedules that change while a training goes on.
     """
     seed: _builtins.int
     """Optional. Makes the choice of candidates repeatable; drawn by the server if absent, and then shown here."""
@@ -246,6 +247,12 @@ class StudySpec(_message.Message):
         can do so; it goes neither with `stopping_rule` nor with `noisy`.
         """
 
+    @_builtins.property
+    def population(self) -> Global___Population:
+        """Optional. How the population of the policy `pbt` evolves; goes with no other policy. A population has one objective, and goes neither with
+        `outcome_constraints` nor with `noisy`, `stopping_rule`, `warm_start` or `fidelity`.
+        """
+
     def __init__(
         self,
         *,
@@ -262,10 +269,11 @@ class StudySpec(_message.Message):
         stopping_rule: _stopping_pb2.StoppingRule | None = ...,
         warm_start: _abc.Iterable[_builtins.str] | None = ...,
         fidelity: Global___Fidelity | None = ...,
+        population: Global___Population | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "fidelity", b"fidelity", "lease_duration", b"lease_duration", "seed", b"seed", "stopping_rule", b"stopping_rule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "fidelity", b"fidelity", "lease_duration", b"lease_duration", "population", b"population", "seed", b"seed", "stopping_rule", b"stopping_rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "fidelity", b"fidelity", "input_constraints", b"input_constraints", "late_tells", b"late_tells", "lease_duration", b"lease_duration", "max_attempts", b"max_attempts", "noisy", b"noisy", "objectives", b"objectives", "outcome_constraints", b"outcome_constraints", "parameters", b"parameters", "policy", b"policy", "seed", b"seed", "stopping_rule", b"stopping_rule", "warm_start", b"warm_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "fidelity", b"fidelity", "input_constraints", b"input_constraints", "late_tells", b"late_tells", "lease_duration", b"lease_duration", "max_attempts", b"max_attempts", "noisy", b"noisy", "objectives", b"objectives", "outcome_constraints", b"outcome_constraints", "parameters", b"parameters", "policy", b"policy", "population", b"population", "seed", b"seed", "stopping_rule", b"stopping_rule", "warm_start", b"warm_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -308,6 +316,64 @@ class Fidelity(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reduction_factor) -> _WhichOneofReturnType__reduction_factor | None: ...
 
 Global___Fidelity: _TypeAlias = Fidelity  # noqa: Y015
+
+@_typing.final
+class Population(_message.Message):
+    """Trainings that go on side by side, the worst of which take over the state of the best: population based training (Jaderberg et al. 2017).
+
+    A trial is one interval of the training of one member. The first trials of all members start afresh. Then whoever asks goes on with a member
+    that nobody trains, the one with the fewest trials: from its own checkpoint with its own parameters, or, if its latest result is among the
+    worst of those that had been trained for as many intervals, from the checkpoint of one among the best of those, with parameters near that
+    one's. A member whose trial failed, or was told without a finite objective, does so too.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    EXPLOIT_FRACTION_FIELD_NUMBER: _builtins.int
+    RESAMPLE_PROBABILITY_FIELD_NUMBER: _builtins.int
+    PERTURBATION_FACTOR_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    """Optional. How many members: 2 to 1,000; 8 if absent."""
+    exploit_fraction: _builtins.float
+    """Optional. How many of the members are the worst, and the best: above 0, at most 0.5, and at least one of `size`; 0.25 if absent."""
+    resample_probability: _builtins.float
+    """Optional. How likely a parameter is drawn anew when a member takes over another's state: 0 to 1; 0.25 if absent."""
+    perturbation_factor: _builtins.float
+    """Optional. By how much it is perturbed otherwise: above 1, at most 10; 1.2 if absent. On a log scale a number is multiplied or divided by
+    it, else it moves by `(perturbation_factor - 1) / 2` of its range; whole numbers and steps by at least one, an ordinal value to a
+    neighbour; a choice stays.
+    """
+    def __init__(
+        self,
+        *,
+        size: _builtins.int | None = ...,
+        exploit_fraction: _builtins.float | None = ...,
+        resample_probability: _builtins.float | None = ...,
+        perturbation_factor: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exploit_fraction", b"_exploit_fraction", "_perturbation_factor", b"_perturbation_factor", "_resample_probability", b"_resample_probability", "_size", b"_size", "exploit_fraction", b"exploit_fraction", "perturbation_factor", b"perturbation_factor", "resample_probability", b"resample_probability", "size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exploit_fraction", b"_exploit_fraction", "_perturbation_factor", b"_perturbation_factor", "_resample_probability", b"_resample_probability", "_size", b"_size", "exploit_fraction", b"exploit_fraction", "perturbation_factor", b"perturbation_factor", "resample_probability", b"resample_probability", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__exploit_fraction: _TypeAlias = _typing.Literal["exploit_fraction"]  # noqa: Y015
+    _WhichOneofArgType__exploit_fraction: _TypeAlias = _typing.Literal["_exploit_fraction", b"_exploit_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__perturbation_factor: _TypeAlias = _typing.Literal["perturbation_factor"]  # noqa: Y015
+    _WhichOneofArgType__perturbation_factor: _TypeAlias = _typing.Literal["_perturbation_factor", b"_perturbation_factor"]  # noqa: Y015
+    _WhichOneofReturnType__resample_probability: _TypeAlias = _typing.Literal["resample_probability"]  # noqa: Y015
+    _WhichOneofArgType__resample_probability: _TypeAlias = _typing.Literal["_resample_probability", b"_resample_probability"]  # noqa: Y015
+    _WhichOneofReturnType__size: _TypeAlias = _typing.Literal["size"]  # noqa: Y015
+    _WhichOneofArgType__size: _TypeAlias = _typing.Literal["_size", b"_size"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exploit_fraction) -> _WhichOneofReturnType__exploit_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__perturbation_factor) -> _WhichOneofReturnType__perturbation_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resample_probability) -> _WhichOneofReturnType__resample_probability | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size) -> _WhichOneofReturnType__size | None: ...
+
+Global___Population: _TypeAlias = Population  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):

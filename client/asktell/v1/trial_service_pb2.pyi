@@ -545,6 +545,8 @@ class AskResponse(_message.Message):
         """As many trials are active as the study allows."""
         REASON_FINISHED: AskResponse._Reason.ValueType  # 5
         """A person finished the study."""
+        REASON_RESULTS_AWAITED: AskResponse._Reason.ValueType  # 6
+        """The policy has no more before one of the trials in the hands of workers has ended: of a population, all members are being trained."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why there are fewer trials than asked for."""
@@ -561,6 +563,8 @@ class AskResponse(_message.Message):
     """As many trials are active as the study allows."""
     REASON_FINISHED: AskResponse.Reason.ValueType  # 5
     """A person finished the study."""
+    REASON_RESULTS_AWAITED: AskResponse.Reason.ValueType  # 6
+    """The policy has no more before one of the trials in the hands of workers has ended: of a population, all members are being trained."""
 
     TRIALS_FIELD_NUMBER: _builtins.int
     STUDY_STATE_FIELD_NUMBER: _builtins.int

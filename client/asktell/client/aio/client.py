@@ -18,7 +18,7 @@ from asktell.client.aio.study import Study, every
 from asktell.client.archive import File, OnProgress
 from asktell.client.calls import NewStudy
 from asktell.client.errors import InvalidArgument
-from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec
+from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, Population
 from asktell.client.stopping import StoppingRule
 from asktell.client.values import LateTells, Seconds, StudyRecord, budget
 
@@ -99,6 +99,7 @@ class Client:
         warm_start: Sequence[str] = (),
         stopping_rule: StoppingRule | None = None,
         fidelity: Fidelity | None = None,
+        population: Population | None = None,
         policy: str = "auto",
         seed: int | None = None,
         max_trials: int | None = None,
@@ -122,9 +123,10 @@ class Client:
         With a `fidelity`, such as `Fidelity("epochs")`, configurations start with few epochs, and the best of them go on to more.
 
         `policy` chooses candidates, repeatably for a `seed`: `auto` (`gp`, or `evolution` for a study too large for it), `gp`, `gp-botorch`,
-        `evolution`, `cma-es`, `grid`, `sobol` or `random`. The `max_*` limits are the budget: trials in all, time since creation, failed
-        trials, trials active at one time. A worker's claim lasts `lease_duration` without renewal (60 s by default); a trial has
-        `max_attempts` (3 by default); `late_tells` says what becomes of results whose lease was lost.
+        `evolution`, `cma-es`, `grid`, `sobol` or `random`; `pbt` trains a `population`, whose parameters change while it trains. The `max_*`
+        limits are the budget: trials in all, time since creation, failed trials, trials active at one time. A worker's claim lasts
+        `lease_duration` without renewal (60 s by default); a trial has `max_attempts` (3 by default); `late_tells` says what becomes of
+        results whose lease was lost.
         """
         new = NewStudy(
             parameters=parameters,
@@ -135,6 +137,7 @@ class Client:
             warm_start=warm_start,
             stopping_rule=stopping_rule,
             fidelity=fidelity,
+            population=population,
             policy=policy,
             seed=seed,
             budget=budget(max_trials, max_duration, max_failures, max_parallel),

@@ -16,6 +16,7 @@ from asktell.client.aio.leases import LeaseKeeper
 from asktell.client.aio.trial import Trial
 from asktell.client.archive import OnProgress, Replacement, Writer, rewind
 from asktell.client.calls import Call, Page
+from asktell.client.lineage import lineage
 from asktell.client.outcomes import Told
 from asktell.client.spec import ParameterSpec, ParameterValue
 from asktell.client.stopping import StoppingRule
@@ -199,6 +200,14 @@ class Study(StudyView):
     async def optimal_trials(self) -> list[Trial]:
         """The best feasible trial, or, with several objectives, the Pareto front, by number."""
         return [self._trial(record) for record in await self._connection.run(calls.list_optimal_trials(self.name))]
+
+    async def lineage(self, number: int | None = None) -> list[Trial]:
+        """Through which trials a training came: the best trial, or that of this number, and all whose checkpoints it went on from, the oldest
+        first. Their parameters are the schedule. Empty while there is no best; NotFound for a number that there is not.
+        """
+        best = await self.best_trial() if number is None else None
+        last = number if best is None else best.number
+        return [] if last is None else lineage(await self.list_trials(), last)
 
     async def hypervolume(self) -> Hypervolume | None:
         """How much the Pareto front dominates, and how that came about; None but with two to four objectives and a front."""

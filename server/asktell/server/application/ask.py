@@ -32,6 +32,7 @@ class Reason(Enum):
     PAUSED = "paused"
     MAX_PARALLEL = "max parallel"
     FINISHED = "finished"
+    RESULTS_AWAITED = "results awaited"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +161,7 @@ def suggest_request(snapshot: Snapshot, count: int, *, fixed: Parameters, time_l
         objectives=study.spec.objectives,
         outcome_constraints=study.spec.outcome_constraints,
         noisy=study.spec.noisy,
+        population=study.spec.population,
         policy=study.spec.policy,
         seed=study.seed,
         count=count,
@@ -190,8 +192,8 @@ class HandOut:
     """The transaction that gives trials to workers, if the study still is as the plans saw it; else Conflict.
 
     Its result is the packed answers, in the order of the portions. The candidates are dealt out in the same order; when they are fewer
-    than planned, a finite space has no more. An answer with trials is kept for its request. `checkpoints` are the URIs of the candidates'
-    parents, by number: a trial that goes on from another begins with that one's.
+    than planned, the policy has no more, for now or for ever. An answer with trials is kept for its request. `checkpoints` are the URIs of
+    the candidates' parents, by number: a trial that goes on from another begins with that one's.
     """
 
     study: Study
@@ -283,11 +285,15 @@ class _Dealer:
         return trial.leased(worker_id=command.worker_id, duration=duration, now=self.locked.now)
 
 
-def make_answer(command: Ask, plan: Plan, trials: Sequence[Trial], *, snapshot: Snapshot, busy: bool) -> Answer:
-    """The trials, and if they are fewer than asked for, why and when to come back. `busy`: trials are queued or active."""
+def make_answer(
+    command: Ask, plan: Plan, trials: Sequence[Trial], *, snapshot: Snapshot, busy: bool, waits: bool
+) -> Answer:
+    """The trials, and if they are fewer than asked for, why and when to come back. `busy`: trials are queued or active; `waits`: the policy
+    has no more before one of them has ended.
+    """
     reason = plan.reason
     if reason is None and len(trials) < command.count:
-        reason = Reason.EXHAUSTED
+        reason = Reason.RESULTS_AWAITED if waits else Reason.EXHAUSTED
     closed = is_closed(reason, busy=busy, overspent=_overspent(snapshot))
     retry_after = None if closed or reason is None else LATER if reason is Reason.PAUSED else SOON
     return Answer(study=command.study, trials=trials, closed=closed, reason=reason, retry_after=retry_after)

@@ -90,12 +90,17 @@ class _Chosen:
     prepared: Prepared | None = None
 
     def serves(self, snapshot: Snapshot, count: int) -> bool:
-        """Whether no trial that was added in the meantime has the parameters of one of the candidates, of which there are enough."""
+        """Whether no trial that was added in the meantime has the parameters of one of the candidates, of which there are enough, or is the
+        same member of a population.
+        """
         added = range(self.first_number, snapshot.study.next_number)
-        trials = (snapshot.roster.trials.get(number) for number in added)
-        taken = {key(trial.parameters) for trial in trials if trial is not None}
+        found = (snapshot.roster.trials.get(number) for number in added)
+        trials = [trial for trial in found if trial is not None]
+        taken, members = {key(trial.parameters) for trial in trials}, {trial.member for trial in trials} - {0}
         candidates = self.decision.candidates[:count]
-        return len(candidates) == count and taken.isdisjoint(key(each.parameters) for each in candidates)
+        return len(candidates) == count and not any(
+            key(each.parameters) in taken or each.member in members for each in candidates
+        )
 
 
 @dataclass(slots=True)
@@ -293,25 +298,27 @@ class Desk:
                 return _Chosen(ready, request.next_number, prepared)
             request = replace(request, time_limit=max(ends - time.monotonic(), 0.0))
         decision = await self.engine.suggest(request)
-        tagging = tagged(decision.candidates[: request.count], made_for)
-        return _Chosen(Decision(tagging, decision.hint), request.next_number)
+        candidates = tagged(decision.candidates[: request.count], made_for)
+        return _Chosen(replace(decision, candidates=candidates), request.next_number)
 
     async def _hand_out(self, line: _Line, snapshot: Snapshot, portions: Sequence[Portion], chosen: _Chosen) -> bool:
         """Write the trials down, and answer; False if the study is no longer as the portions saw it."""
         kept = [(call, portion) for call, portion in zip(line.meeting, portions, strict=True) if not call.abandoned]
         line.meeting, portions = [call for call, _ in kept], [portion for _, portion in kept]
         candidates = chosen.decision.candidates[: sum(portion.plan.new for portion in portions)]
+        answer = partial(make_answer, snapshot=snapshot, waits=chosen.decision.waits)
         if not candidates and not any(portion.plan.queued for portion in portions):
             busy = snapshot.counts.queued + snapshot.counts.active > 0
             for call, portion in kept:
-                call.settle(call.pack(make_answer(call.command, portion.plan, (), snapshot=snapshot, busy=busy)))
+                call.settle(call.pack(answer(call.command, portion.plan, (), busy=busy)))
             return True
         reach("ask.chosen")
-        answer = partial(make_answer, snapshot=snapshot, busy=True)
         nonces = [self.new_nonce() for _ in candidates]
         checkpoints = snapshot.roster.checkpoints(each.parent for each in candidates)
         try:
-            replies = await self.store.write(HandOut(snapshot.study, portions, candidates, nonces, checkpoints, answer))
+            replies = await self.store.write(
+                HandOut(snapshot.study, portions, candidates, nonces, checkpoints, partial(answer, busy=True))
+            )
         except Conflict:
             return False
         reach("ask.committed")

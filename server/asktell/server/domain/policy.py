@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from asktell.server.domain.fidelity import Fidelity
 from asktell.server.domain.metric import Metrics, Objective, OutcomeConstraint
+from asktell.server.domain.population import Population
 from asktell.server.domain.space import Parameters, SearchSpace
 from asktell.server.domain.trial import Origin, TrialState
 
@@ -49,6 +50,7 @@ class SuggestRequest:
     `pending_members` which members of a population those are, in the same order, 0 for none; empty means that none is one;
     `noisy`: the same parameters give another result each time, so that repeats are worth something;
     `sources` are earlier studies to start from;
+    `population` is that of the policy `pbt`;
     `fixed` parameters every candidate must have exactly so; `max_trials` is the study's budget, if any; `time_limit`, in seconds, is how
     long the computation may take before it should settle for what it has, and does not change the answer otherwise. `hint` is what an
     earlier decision of this policy in this study left to make later ones cheaper, or b"": the candidates are the same to the bit with it,
@@ -70,6 +72,7 @@ class SuggestRequest:
     pending: tuple[Parameters, ...] = ()
     pending_members: tuple[int, ...] = ()
     sources: tuple[Source, ...] = ()
+    population: Population | None = None
     fixed: Parameters = field(default_factory=dict)
     max_trials: int | None = None
     time_limit: float | None = None
@@ -105,10 +108,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A policy's answer: `count` candidates, or fewer exactly when a finite space has no more configurations to offer.
+    """A policy's answer: `count` candidates, or fewer exactly when a finite space has no more configurations to offer, or when the policy
+    `waits`: there will be more once one of the pending trials has ended.
 
     `hint`, at most MAX_HINT bytes, is for the study's later requests; b"" leaves them the one that is stored. It may be lost at any time.
     """
 
     candidates: tuple[Candidate, ...]
     hint: bytes = b""
+    waits: bool = False

@@ -10,6 +10,8 @@ from enum import Enum
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.fidelity import POLICIES, Fidelity
 from asktell.server.domain.metric import Objective, OutcomeConstraint, check_constraints, check_objectives
+from asktell.server.domain.population import POLICY as POPULATION_POLICY
+from asktell.server.domain.population import Population
 from asktell.server.domain.space import ParameterSpec, SearchSpace
 from asktell.server.domain.stopping import NewRule, StoppingRule
 from asktell.server.domain.text import check_identifier, excerpt
@@ -97,6 +99,7 @@ class StudySpec:
     stopping_rule: StoppingRule | None = None
     warm_start: tuple[str, ...] = ()
     fidelity: Fidelity | None = None
+    population: Population | None = None
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the spec if a part makes no sense. The policy's name is the engine's to judge."""
@@ -112,6 +115,7 @@ class StudySpec:
         if self.fidelity is not None:
             self.fidelity.validate(self.space)
             self._validate_with_fidelity()
+        self._validate_population()
         if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
             raise InvalidArgument("max_attempts", f"must be from 1 to {MAX_ATTEMPTS}, not {self.max_attempts}")
 
@@ -129,6 +133,33 @@ class StudySpec:
             )
         if self.noisy:
             raise InvalidArgument("noisy", "cannot go with a fidelity: a configuration has one trial at each rung")
+
+    def _validate_population(self) -> None:
+        """Refuse what makes no sense in a population, whose trials are intervals of trainings that began earlier."""
+        if self.population is None and self.policy != POPULATION_POLICY:
+            return
+        if self.population is None or self.policy != POPULATION_POLICY:
+            raise InvalidArgument("population", f"goes with the policy {POPULATION_POLICY!r}, and with no other")
+        self.population.validate()
+        refused = {
+            "objectives[1]": (
+                len(self.objectives) > 1,
+                "cannot go with a population, which is ranked by one objective",
+            ),
+            "outcome_constraints": (
+                self.outcome_constraints,
+                "cannot go with a population, which is ranked by its objective",
+            ),
+            "noisy": (self.noisy, "cannot go with a population: the same parameters come again from another state"),
+            "stopping_rule": (
+                self.stopping_rule is not None,
+                "cannot go with a population, which decides itself which trainings go on: give one of the two",
+            ),
+            "warm_start": (self.warm_start, "cannot go with a population: it makes no use of earlier studies"),
+        }
+        for path, (given, reason) in refused.items():
+            if given:
+                raise InvalidArgument(path, reason)
 
     def widened(self, parameters: Sequence[ParameterSpec]) -> StudySpec:
         """The spec with a wider search space; itself if that is the same. InvalidArgument with a path that starts at `spec`."""
@@ -213,6 +244,7 @@ class Study:
             "stopping_rule",
             "warm_start",
             "fidelity",
+            "population",
         ):
             kept, given = getattr(self.spec, name), getattr(spec, name)
             if kept != given:

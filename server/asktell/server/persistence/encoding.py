@@ -19,6 +19,7 @@ from asktell.server.domain.constraints import InputConstraint
 from asktell.server.domain.errors import FailedPrecondition
 from asktell.server.domain.fidelity import Fidelity
 from asktell.server.domain.metric import Goal, Metrics, MetricValue, Objective, OutcomeConstraint, Relation
+from asktell.server.domain.population import Population
 from asktell.server.domain.space import (
     Bool,
     Categorical,
@@ -166,6 +167,7 @@ def pack_spec(spec: StudySpec) -> str:
             "stopping_rule": None if spec.stopping_rule is None else _stopping_rule(spec.stopping_rule),
             "warm_start": list(spec.warm_start),
             "fidelity": None if spec.fidelity is None else asdict(spec.fidelity),
+            "population": None if spec.population is None else asdict(spec.population),
         }
     )
 
@@ -203,6 +205,7 @@ def _read_spec(content: Mapping[str, Any]) -> StudySpec:
         stopping_rule=_read_stopping_rule(content.get("stopping_rule")),
         warm_start=tuple(content["warm_start"]),
         fidelity=None if content.get("fidelity") is None else Fidelity(**content["fidelity"]),
+        population=None if content.get("population") is None else Population(**content["population"]),
     )
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from asktell.server.domain.policy import Decision, SuggestRequest
+from asktell.server.domain.population import POLICY as PBT
 from asktell.server.domain.ranking import MAX_FRONT
-from asktell.server.policies import auto, cma_es, evolution, gp, grid, random_search, sobol
+from asktell.server.policies import auto, cma_es, evolution, gp, grid, population_based, random_search, sobol
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.initial_design import enumerable
 from asktell.server.policies.promotion import afresh, promoting
@@ -94,6 +95,10 @@ POLICIES: Mapping[str, Entry] = {
     ),
     cma_es.NAME: Entry(guarded(cma_es.suggest, name=cma_es.NAME), "CMA-ES, for numbers and hundreds of trials or more"),
     grid.NAME: Entry(guarded(grid.suggest, name=grid.NAME), "every cell once, coarse grids before fine ones"),
+    PBT: Entry(
+        guarded(population_based.suggest, name=PBT),
+        "population based training: the worst trainings go on from the checkpoints of the best, with other parameters",
+    ),
     sobol.NAME: Entry(raised(sobol.suggest, name=sobol.NAME), "an even spread, whatever was told"),
     random_search.NAME: Entry(raised(random_search.suggest, name=random_search.NAME), "independent draws"),
 }

@@ -42,7 +42,7 @@ def fallback(request: SuggestRequest, *, name: str, reason: str) -> Decision:
 def replenished(decision: Decision, request: SuggestRequest, *, name: str) -> Decision:
     """The decision, in a noisy study with repeats in place of what a finite space does not have any more."""
     missing = request.count - len(decision.candidates)
-    if not request.noisy or not missing:
+    if not request.noisy or not missing or decision.waits:
         return decision
     again = repeats(request, [candidate.parameters for candidate in decision.candidates])
     more = (Candidate(parameters, Origin(policy=name, method=REPEAT)) for parameters in islice(again, missing))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TypeVar
 
 from asktell.server.application.studies import CountedStudy, CreateStudy, UpdateStudy
 from asktell.server.application.watch import Change, StudyChanged
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.fidelity import DEFAULT_REDUCTION, Fidelity
+from asktell.server.domain.population import POLICY, Population
 from asktell.server.domain.stopping import NewRule, StoppingRule
 from asktell.server.domain.study import (
     DEFAULT_ATTEMPTS,
@@ -87,6 +89,7 @@ def _read_spec(message: pb.StudySpec) -> StudySpec:
         stopping_rule=_read_rule(message),
         warm_start=tuple(message.warm_start),
         fidelity=_read_fidelity(message.fidelity) if message.HasField("fidelity") else None,
+        population=_read_population(message),
     )
 
 
@@ -99,6 +102,18 @@ def _read_fidelity(message: pb.Fidelity) -> Fidelity:
     return Fidelity(
         parameter=message.parameter, reduction_factor=message.reduction_factor if given else DEFAULT_REDUCTION
     )
+
+
+def _read_population(message: pb.StudySpec) -> Population | None:
+    """The population; of a study whose policy needs one and that names none, the usual one."""
+    if not message.HasField("population"):
+        return Population() if message.policy == POLICY else None
+    given = {field.name: value for field, value in message.population.ListFields()}
+    return Population(**given)
+
+
+def _population_message(population: Population) -> pb.Population:
+    return pb.Population(**asdict(population))
 
 
 def _fidelity_message(fidelity: Fidelity) -> pb.Fidelity:
@@ -222,6 +237,7 @@ def _spec_message(spec: StudySpec, *, seed: int) -> pb.StudySpec:
         stopping_rule=None if spec.stopping_rule is None else stopping_message(spec.stopping_rule),
         warm_start=spec.warm_start,
         fidelity=None if spec.fidelity is None else _fidelity_message(spec.fidelity),
+        population=None if spec.population is None else _population_message(spec.population),
     )
 
 
