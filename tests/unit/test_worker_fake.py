@@ -24,6 +24,7 @@ class FakeTrial:
     checkpoints: list = field(default_factory=list)
     last_checkpoint: str = ""
     silence: float = 0.0
+    lease: None = None
     parent: int = 0
     state: TrialState = TrialState.ACTIVE
     should_stop: bool = False

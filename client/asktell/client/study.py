@@ -13,6 +13,7 @@ from asktell.client import calls, channel, table
 from asktell.client.archive import OnProgress, Replacement, Writer, rewind
 from asktell.client.calls import Call, Page
 from asktell.client.connection import Connection
+from asktell.client.current import Current
 from asktell.client.leases import LeaseKeeper
 from asktell.client.lineage import lineage
 from asktell.client.outcomes import Told
@@ -184,6 +185,10 @@ class Study(StudyView):
     def get_trial(self, number: int) -> Trial:
         """A trial with its measurements. NotFound if there is none."""
         return self._trial(self._connection.run(calls.get_trial(self.name, number)))
+
+    def held_trial(self, which: Current) -> Trial:
+        """A trial with a lease that another process of this worker asked for. FailedPrecondition if nobody holds it."""
+        return self._trial(which.held(self._connection.run(calls.get_trial(self.name, which.number))))
 
     @property
     def best_trial(self) -> Trial | None:

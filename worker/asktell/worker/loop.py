@@ -20,6 +20,7 @@ from asktell.client import (
     ResourceExhausted,
     Study,
     Trial,
+    TrialState,
     Unavailable,
 )
 from asktell.client.spec import ParameterValue
@@ -201,7 +202,7 @@ class Worker:
         try:
             with trial.keep_alive():
                 outcome = self._evaluate(trial)
-                name = self._tell(trial, outcome)
+                name, told = self._tell(trial, outcome)
         except Undelivered:
             # The lease runs out; whoever has read the metrics may still tell them.
             raise
@@ -209,7 +210,7 @@ class Worker:
             trial.give_back()
             raise
         self._course.count(name)
-        _log(trial, outcome, name=name, seconds=time.monotonic() - start)
+        _log(trial, told, name=name, seconds=time.monotonic() - start)
 
     def _evaluate(self, trial: Trial) -> Outcome:
         """Evaluate; whatever breaks on the way is the trial's failure, lest the trial go from worker to worker and break each."""
@@ -222,18 +223,34 @@ class Worker:
             logger.exception("trial %d could not be evaluated", trial.number)
             return Failed("".join(traceback.format_exception_only(error)).strip())
 
-    def _tell(self, trial: Trial, outcome: Outcome) -> str:
-        """Tell the outcome; return what became of it here, for the log."""
+    def _tell(self, trial: Trial, outcome: Outcome) -> tuple[str, Outcome | None]:
+        """Tell the outcome; return what became of the trial here, and the outcome unless the training told another itself: for the log."""
+        if isinstance(outcome, Lost) and trial.lost and (state := self._told_by_training(trial)):
+            return state, None
         try:
-            return self._patiently(f"telling trial {trial.number}", lambda: self._deliver(trial, outcome))
+            name = self._patiently(f"telling trial {trial.number}", lambda: self._deliver(trial, outcome))
         except FailedPrecondition as error:
+            if error.reason == "TRIAL_ENDED" and (state := self._told_by_training(trial)):
+                return state, None
             logger.warning("trial %d: the service did not take the result: %s", trial.number, error)
-            return "refused"
+            name = "refused"
         except AskTellError as error:
             said = _numbers(outcome.metrics) if isinstance(outcome, Succeeded | Stopped) else ""
             raise Undelivered(
                 f"trial {trial.number} {_name(outcome)} but could not be told: {error}{'; its metrics: ' + said if said else ''}"
             ) from error
+        return name, outcome
+
+    def _told_by_training(self, trial: Trial) -> str:
+        """How the trial ended if its training told that itself, with the lease that it found in its environment; empty if it did not."""
+        try:
+            now = self._study.get_trial(trial.number)
+        except AskTellError as error:
+            logger.warning("trial %d: what became of it is not known: %s", trial.number, error)
+            return ""
+        ours = now.attempt == trial.attempt and now.worker_id == self._options.worker_id
+        told = now.state.terminal and now.state is not TrialState.CANCELLED
+        return now.state.value if ours and told else ""
 
     def _deliver(self, trial: Trial, outcome: Outcome) -> str:
         try:
@@ -293,10 +310,12 @@ def _number(metric: Metric) -> str:
     return f"{metric[0]:.6g}±{metric[1]:.2g}" if isinstance(metric, tuple) else f"{metric:.6g}"
 
 
-def _log(trial: Trial, outcome: Outcome, *, name: str, seconds: float) -> None:
+def _log(trial: Trial, outcome: Outcome | None, *, name: str, seconds: float) -> None:
     parts = [f"trial {trial.number} {name} in {seconds:.1f} s"]
     if isinstance(outcome, Succeeded | Stopped) and outcome.metrics:
         parts.append(_numbers(outcome.metrics))
+    if outcome is None:
+        parts.append("its training told so itself")
     if isinstance(outcome, Failed | Infeasible | Stopped | Lost) and outcome.message:
         parts.append(outcome.message.strip())
     level = logging.WARNING if name in ("failed", "lost", "refused") else logging.INFO

@@ -232,6 +232,8 @@ class Program:
             **variables(trial.parameters),
             "ASKTELL_STUDY": self.study,
             "ASKTELL_TRIAL": str(trial.number),
+            "ASKTELL_TRIAL_NAME": trial.name,
+            "ASKTELL_LEASE_TOKEN": "" if trial.lease is None else trial.lease.token,
             "ASKTELL_ATTEMPT": str(trial.attempt),
             "ASKTELL_CHECKPOINT_URI": trial.checkpoint_uri,
             **files.variables,

@@ -11,12 +11,14 @@ from typing import Literal, Self
 
 import grpc
 
-from asktell.client import calls, channel, embedded
+from asktell.client import calls, channel, current, embedded
 from asktell.client.aio.connection import Connection
 from asktell.client.aio.leases import LeaseKeeper
 from asktell.client.aio.study import Study, every
+from asktell.client.aio.trial import Trial
 from asktell.client.archive import File, OnProgress
 from asktell.client.calls import NewStudy
+from asktell.client.current import Current
 from asktell.client.errors import InvalidArgument
 from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, Population
 from asktell.client.stopping import StoppingRule
@@ -39,6 +41,11 @@ class Client:
         self._target = channel.target_or_default(target)
         self._connection = Connection(self._target, timeout=timeout, retry_for=retry_for, credentials=credentials)
         self._keeper = LeaseKeeper(self._connection)
+
+    @staticmethod
+    def from_environment() -> Client:
+        """A client of the service and project that ASKTELL_TARGET and ASKTELL_PROJECT name, as `asktell work` sets them for its trials."""
+        return Client(project=current.project())
 
     @staticmethod
     async def local(
@@ -151,6 +158,15 @@ class Client:
     async def get_study(self, study_id: str) -> Study:
         """A study. NotFound if there is none."""
         return self._study(await self._connection.run(calls.get_study(calls.study_name(self._project, study_id))))
+
+    async def current_trial(self) -> Trial:
+        """The trial that `asktell work` started this process for, to report to and to tell; the worker then tells nothing more.
+
+        The worker keeps the lease. End soon after telling: the worker ends the process once it hears that the trial has ended.
+        FailedPrecondition (NO_TRIAL) in any other process.
+        """
+        which = Current.of(os.environ)
+        return await (await self.get_study(which.study)).held_trial(which)
 
     async def list_studies(self) -> list[Study]:
         """The studies of the project, by name."""

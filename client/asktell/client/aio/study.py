@@ -16,6 +16,7 @@ from asktell.client.aio.leases import LeaseKeeper
 from asktell.client.aio.trial import Trial
 from asktell.client.archive import OnProgress, Replacement, Writer, rewind
 from asktell.client.calls import Call, Page
+from asktell.client.current import Current
 from asktell.client.lineage import lineage
 from asktell.client.outcomes import Told
 from asktell.client.spec import ParameterSpec, ParameterValue
@@ -191,6 +192,10 @@ class Study(StudyView):
     async def get_trial(self, number: int) -> Trial:
         """A trial with its measurements. NotFound if there is none."""
         return self._trial(await self._connection.run(calls.get_trial(self.name, number)))
+
+    async def held_trial(self, which: Current) -> Trial:
+        """A trial with a lease that another process of this worker asked for. FailedPrecondition if nobody holds it."""
+        return self._trial(which.held(await self._connection.run(calls.get_trial(self.name, which.number))))
 
     async def best_trial(self) -> Trial | None:
         """The best feasible trial, as the service ranks them; None while there is none. FailedPrecondition with several objectives."""
