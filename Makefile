@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow chaos bench bench-peers bench-latency bench-service bench-ablation bench-methods bench-speculation bench-stopping bench-transfer check format proto lock clean
+.PHONY: help env demo test test-slow test-slurm chaos bench bench-peers bench-latency bench-service bench-ablation bench-methods bench-speculation bench-stopping bench-transfer check format proto lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -28,10 +28,15 @@ demo: env ## Tune a small network on handwritten digits with two worker processe
 # One file's tests stay together: they share servers. More processes than cores make tests wait for each other.
 TEST_JOBS ?= 2
 test: env ## Run all tests, in two processes (TEST_JOBS=4: in four)
-	$(BIN)/python -m pytest -m "not slow and not chaos" -n $(TEST_JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not chaos and not slurm" -n $(TEST_JOBS) --dist loadfile
 
 test-slow: env ## Run the long matrices
 	$(BIN)/python -m pytest -m slow
+
+# As root on Debian or Ubuntu: the packages bring munged, slurmctld and slurmd, which the test starts itself, on loopback.
+test-slurm: env ## Run workers on a real Slurm of one machine (installs Debian's packages, as root)
+	command -v slurmctld slurmd sbatch munged >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends slurmctld slurmd slurm-client munge; }
+	$(BIN)/python -m pytest -m slurm -v
 
 # For example: make chaos CHAOS="-k cluster" ASKTELL_CHAOS_SEED=7
 chaos: env ## Break replicas, databases and connections on purpose, in full (CHAOS: options for pytest)

@@ -13,6 +13,8 @@ from asktell.worker.cluster.on_slurm import script
 from asktell.worker.cluster.options import HERE, Cluster, command_line
 from asktell.worker.cluster.placed import Placed
 
+SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm" / "worker.sbatch"
+
 
 def parsed(*words: str) -> dict[str, object]:
     _, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
@@ -53,6 +55,28 @@ def test_a_batch_script_is_one_that_bash_reads() -> None:
     options = [line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH")]
     assert {"array=1-3", "gres=gpu:2", "partition=a100", "exclusive", "requeue"} <= set(options)
     assert """asktell work --study=s -- sh -c 'echo '"'"'$HOME'"'"'' &""" in text
+
+
+def test_the_batch_script_in_deploy_is_the_one_that_the_command_writes() -> None:
+    fleet = Fleet(
+        study="digits",
+        arguments=(
+            "work",
+            "--study=digits",
+            "--target=server:50051",
+            "--checkpoints=/shared/checkpoints",
+            "--slots=1",
+            "--",
+            "python",
+            "train.py",
+            "--lr",
+            "{learning_rate}",
+        ),
+        workers=16,
+        cpus=4,
+        gpus=1,
+    )
+    assert SCRIPT.read_text() == script(fleet, options={"time": "4:00:00"}, program=("asktell",))
 
 
 def test_a_fleet_is_over_when_nobody_runs_or_waits() -> None:

@@ -94,7 +94,7 @@ class Lead:
     def run(self) -> int:
         """Return the exit status: 0, 1 if workers failed, 130 after Ctrl-C."""
         with View.of(self.study) as view:
-            while not (standing := self.engine.standing()).over:
+            while not (standing := self._look()).over:
                 self._refresh()
                 view.show(self.study, standing)
                 self._steer(standing)
@@ -102,6 +102,14 @@ class Lead:
             self._refresh()
             view.show(self.study, standing)
         return self._leave(standing)
+
+    def _look(self) -> Standing:
+        """How the workers stand. That all have ended is asked twice: one that is about to queue again may look so for a moment."""
+        standing = self.engine.standing()
+        if not standing.over:
+            return standing
+        self._pause()
+        return self.engine.standing()
 
     def _steer(self, standing: Standing) -> None:
         """End the fleet when a person wishes it, or when workers still wait for room and the others have seen the study's end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from asktell.worker.cluster.fleet import Fleet, Misplaced, Standing
+
+logger = logging.getLogger("asktell.worker")
 
 NOTICE = 90
 """Seconds before the time limit at which a worker is told to end."""
@@ -25,15 +28,19 @@ told=
 trap 'told=yes; kill -TERM "$worker"' TERM
 wait "$worker"
 status=$?
-while kill -0 "$worker" 2>/dev/null; do
+if [ -n "$told" ]; then
+    # The signal has ended the waiting, not the worker.
+    trap '' TERM
     wait "$worker"
     status=$?
-done
+fi
 
 # The worker has given its trial back. Where Slurm still counts this task as running, its time is up: it queues again for the rest of
-# the study. After scancel it is COMPLETING, and after a preemption or `scontrol requeue` Slurm queues it again itself.
-if [ -n "$told" ] && [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING ]; then
-    scontrol requeue "$SLURM_JOB_ID"
+# the study. After scancel it is COMPLETING, and after a preemption or `scontrol requeue` Slurm queues it again itself. The number of
+# the last task alone, $SLURM_JOB_ID, is that of the whole array as well.
+task="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+if [ -n "$told" ] && [ "$(squeue --noheader --jobs "$task" --format %T)" = RUNNING ]; then
+    scontrol requeue "$task"
 fi
 exit "$status"
 """
@@ -88,11 +95,13 @@ class SlurmEngine:
             ["sbatch", "--parsable", f"--chdir={fleet.directory}"], given=script(fleet, options=self.options)
         )
         self._job = submitted.strip().partition(";")[0]
-
-    @property
-    def job(self) -> str:
-        """The number of the array."""
-        return self._job
+        logger.info(
+            "job %s, an array of %d: its logs are %s/asktell-%s_*.log",
+            self._job,
+            fleet.workers,
+            fleet.directory,
+            self._job,
+        )
 
     def standing(self) -> Standing:
         """What the queue says; a task that it no longer shows has ended."""
