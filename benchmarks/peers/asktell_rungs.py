@@ -16,13 +16,15 @@ from benchmarks.trainings import EPOCHS
 
 LOSS = Objective("loss", Goal.MINIMIZE)
 FIDELITY = Fidelity(parameter="epochs")
+FIRST = 3
+"""The first rung, as that of the stopping rules."""
 
 
 class Asktell:
     """A policy, whose trials have a number of epochs beside the problem's parameters."""
 
     def __init__(self, problem: Problem, seed: int, policy: str) -> None:
-        epochs = Int(name=FIDELITY.parameter, low=1, high=EPOCHS, log=True)
+        epochs = Int(name=FIDELITY.parameter, low=FIRST, high=EPOCHS, log=True)
         self._space = SearchSpace((*(parameter_spec(param) for param in problem.params), epochs))
         self._seed, self._policy = seed, policy
         self._observations: list[Observation] = []

@@ -1,0 +1,245 @@
+"""Shows what a fidelity brings: `make bench-fidelity`, or `python -m benchmarks.fidelities --help`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cyclopts
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.curves import GREY, INK, PALE
+from benchmarks.seeds import parsed
+from benchmarks.server import ROOT
+from benchmarks.stopping import OPTUNA, THREADS
+from benchmarks.trainings import BEST, EPOCHS, FAMILIES, PUBLIC, WORST
+
+PEERS: Mapping[str, tuple[str, str]] = {
+    "gp, fidelity": ("rising gp", "#1f6feb"),
+    "random, fidelity (ASHA)": ("rising random", "#9aa5b1"),
+    "gp, stopping rule (ASHA)": ("simulation asktell:asha", "#8b5cc7"),
+    "gp, whole trainings": ("simulation asktell:none", "#b07d12"),
+    "Optuna, Hyperband + TPE": ("simulation optuna:3", "#2f9e6e"),
+}
+"""The program of each with its peer, and its colour."""
+OURS, THEIRS = "gp, fidelity", "Optuna, Hyperband + TPE"
+MARKS = (8, 16, 24)
+"""After as many epochs as so many whole trainings have, the best so far is told."""
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One optimisation: how many trials, and after how many epochs the training that was measured as best had which loss, without noise."""
+
+    peer: str
+    family: str
+    seed: int
+    epochs: int
+    trials: int
+    trace: list[tuple[int, float]]
+
+    def after(self, epochs: int) -> float:
+        """The loss, without noise, of what was measured as best so far; that of an untrained network before."""
+        return next((loss for spent, loss in reversed(self.trace) if spent <= epochs), WORST)
+
+
+def run(peer: str, family: str, seed: int, *, epochs: int, optuna: Path) -> Run:
+    """Run one in a process of its own."""
+    program, _, option = PEERS[peer][0].partition(" ")
+    python = optuna if option.startswith("optuna") else Path(sys.executable)
+    trials = ["0"] if program == "simulation" else []
+    command = [str(python), "-m", f"benchmarks.{program}", option, family, str(seed), *trials, str(epochs)]
+    environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{peer} on {family}, seed {seed}: {done.stderr.strip()[-2000:]}")
+    found: Mapping[str, Any] = json.loads(done.stdout)
+    return Run(peer, family, seed, epochs, found["trials"], [(spent, loss) for spent, loss in found["trace"]])
+
+
+def recorded(path: Path, *, epochs: int) -> dict[tuple[str, str, int], Run]:
+    """The runs of a file that have so many epochs."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    runs = [Run(**json.loads(line)) for line in lines]
+    return {(each.peer, each.family, each.seed): each for each in runs if each.epochs == epochs}
+
+
+def tables(runs: Sequence[Run], *, epochs: int) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """A title, heads and rows: mean regrets by peer over the epochs, and in the end by family."""
+    families = list(dict.fromkeys(each.family for each in runs))
+    public = [each for each in runs if each.family in PUBLIC]
+    marks = [mark * EPOCHS for mark in MARKS if mark * EPOCHS <= epochs]
+    heads = ["peer", *(f"{mark} epochs" for mark in marks), "trials"]
+    rows = []
+    for peer in PEERS:
+        some = [each for each in public if each.peer == peer]
+        if some:
+            means = [_mean(_regret(each, mark) for each in some) for mark in marks]
+            rows.append([peer, *means, f"{statistics.mean(each.trials for each in some):.0f}"])
+    yield "Mean regret over the families from the literature and seeds", heads, rows
+    rows = [
+        [
+            peer,
+            *(
+                _mean(_regret(each, epochs) for each in runs if (each.peer, each.family) == (peer, family))
+                for family in families
+            ),
+        ]
+        for peer in PEERS
+        if any(each.peer == peer for each in runs)
+    ]
+    yield f"Mean regret after {epochs} epochs", ["peer", *families], rows
+
+
+def verdict(runs: Sequence[Run], *, epochs: int) -> str:
+    """In how many runs the surrogate with a fidelity is ahead of Optuna, and by how much, of families from the literature."""
+    found = {(each.peer, each.family, each.seed): _regret(each, epochs) for each in runs if each.family in PUBLIC}
+    pairs = [
+        (found[OURS, family, seed], found[THEIRS, family, seed])
+        for peer, family, seed in found
+        if peer == OURS and (THEIRS, family, seed) in found
+    ]
+    ahead = sum(ours < theirs for ours, theirs in pairs)
+    return f"{OURS}: ahead of {THEIRS} in {ahead} of {len(pairs)} runs"
+
+
+def _regret(each: Run, epochs: int) -> float:
+    """How much the loss is above the best possible one."""
+    return max(each.after(epochs) - BEST, 0.0)
+
+
+def _mean(regrets: Iterable[float]) -> str:
+    return f"{statistics.mean(regrets):.4f}"
+
+
+def draw(runs: Sequence[Run], *, epochs: int, path: Path) -> None:
+    """Write the best so far over the epochs as PNG: a panel a family, median and quartiles over seeds."""
+    families = list(dict.fromkeys(each.family for each in runs))
+    columns = min(3, len(families))
+    rows = math.ceil(len(families) / columns)
+    figure = Figure(figsize=(4.0 * columns, 2.8 * rows + 0.8), dpi=150, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    for axes, family in zip(panels, families, strict=False):
+        _panel(axes, [each for each in runs if each.family == family], epochs)
+        axes.set_title(family, loc="left", fontsize=10, color=INK)
+    for axes in panels[len(families) :]:
+        axes.set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    figure.supxlabel("epochs, of all trainings together", fontsize=10)
+    figure.supylabel(f"regret: median and quartiles of {len({each.seed for each in runs})} seeds", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def _panel(axes: Axes, runs: Sequence[Run], epochs: int) -> None:
+    places = np.linspace(EPOCHS // 3, epochs, 120).astype(int)
+    for peer, (_, colour) in PEERS.items():
+        curves = np.array([[_regret(each, place) for place in places] for each in runs if each.peer == peer])
+        if len(curves):
+            low, median, high = np.maximum(np.quantile(curves, [0.25, 0.5, 0.75], axis=0), 1e-3)
+            ours = peer == OURS
+            axes.fill_between(places, low, high, color=colour, alpha=0.16 if ours else 0.07, linewidth=0)
+            axes.plot(places, median, color=colour, linewidth=2.2 if ours else 1.3, label=peer)
+    axes.set_yscale("log")
+    axes.grid(visible=True, axis="y", color=PALE, linewidth=0.8)
+    axes.tick_params(colors=GREY, labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def write(runs: Sequence[Run], *, epochs: int, folder: Path) -> None:
+    """The report and its picture."""
+    draw(runs, epochs=epochs, path=folder / "fidelity.png")
+    words = (
+        f"Four simulated workers, {epochs} epochs in all, trainings of at most {EPOCHS}, {len({each.seed for each in runs})} seeds:"
+        " `make bench-fidelity RECORD=1` ([how](../README.md#what-a-fidelity-brings)). Regret is how much the loss, without noise, of the"
+        " training that was measured as best is above the best possible one."
+    )
+    lines = [
+        "# What a fidelity brings",
+        "",
+        words,
+        "",
+        "![Best so far over epochs](fidelity.png)",
+        "",
+    ]
+    for title, heads, rows in tables(runs, epochs=epochs):
+        lines += [f"{title}:", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        lines += [*(f"| {' | '.join(row)} |" for row in rows), ""]
+    (folder / "fidelity.md").write_text("\n".join([*lines, f"{verdict(runs, epochs=epochs)}.", ""]))
+
+
+app = cyclopts.App(help=__doc__)
+
+
+@app.default
+def main(
+    *,
+    families: str = ",".join(FAMILIES),
+    seeds: str = "0-4",
+    epochs: int = MARKS[-1] * EPOCHS,
+    jobs: int = 1,
+    record: bool = False,
+    peer_python: Path = OPTUNA,
+) -> None:
+    """Run all peers on simulated trainings of 81 epochs, each with as many epochs in all.
+
+    Parameters
+    ----------
+    families
+        Families of curves, with commas between them.
+    seeds
+        As 0-4 or 1,3.
+    epochs
+        Epochs of each run, of all its trainings together.
+    jobs
+        Processes at one time.
+    record
+        Keep the runs in benchmarks/results, with a report and a picture; those that are there are not run again.
+    peer_python
+        The interpreter that has Optuna; this one if there is none.
+    """
+    console, file = Console(), RESULTS / "fidelity.jsonl"
+    optuna = peer_python if peer_python.exists() else Path(sys.executable)
+    wanted = [(peer, family, seed) for seed in parsed(seeds) for family in families.split(",") for peer in PEERS]
+    known = recorded(file, epochs=epochs) if record else {}
+
+    def one(case: tuple[str, str, int]) -> Run:
+        if case in known:
+            return known[case]
+        done = run(*case, epochs=epochs, optuna=optuna)
+        console.print(f"{done.family}, seed {done.seed}, {done.peer}: {_regret(done, epochs):.4f}", highlight=False)
+        if record:
+            with file.open("a") as lines:
+                lines.write(json.dumps(asdict(done)) + "\n")
+        return done
+
+    with ThreadPoolExecutor(jobs) as pool:
+        runs = list(pool.map(one, wanted))
+    for title, heads, rows in tables(runs, epochs=epochs):
+        table = Table(*heads, title=title)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    console.print(verdict(runs, epochs=epochs), highlight=False)
+    if record:
+        write(runs, epochs=epochs, folder=RESULTS)
+
+
+if __name__ == "__main__":
+    app()
