@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
 from asktell import client as at
 
 SPACE = [at.Float("learning_rate", 1e-3, 1, log=True)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Keep torch from having several threads share work that is too small for that."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def new_study(client: at.Client, **options) -> at.Study:
@@ -32,3 +49,31 @@ def steps(study: at.Study, trial: at.Trial) -> list[int]:
 def state(study: at.Study, trial: at.Trial) -> at.TrialState:
     """How a trial stands at the service."""
     return study.get_trial(trial.number).state
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """The answer to a report that is never told to stop."""
+
+    should_stop: bool = False
+
+
+@dataclass(slots=True)
+class WorkersTrial:
+    """A trial as a worker hands it to an objective: its directory has what an earlier attempt or its parent left."""
+
+    number: int
+    checkpoint_dir: Path
+    checkpoint_uri: str = ""
+    should_stop: bool = False
+    steps: list[int] = field(default_factory=list)
+
+    def report(self, metrics: Mapping[str, float], *, step: int) -> Going:
+        """Take note of the step."""
+        self.steps.append(step)
+        return Going()
+
+    def child(self, number: int, directory: Path) -> WorkersTrial:
+        """A trial that goes on from where this one stands."""
+        shutil.copytree(self.checkpoint_dir, directory)
+        return WorkersTrial(number, directory, self.checkpoint_dir.as_uri())

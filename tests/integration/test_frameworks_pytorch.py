@@ -14,7 +14,7 @@ from torch import nn
 from asktell import client as at
 from asktell.client import aio
 from asktell.integrations.pytorch import Loop
-from tests.trainings import new_study, state, steps, study_that_stops_above
+from tests.trainings import WorkersTrial, new_study, one_thread, state, steps, study_that_stops_above  # noqa: F401 - a fixture.
 
 EPOCHS = 6
 
@@ -216,3 +216,62 @@ async def test_a_trial_of_asyncio_is_refused(client: at.Client) -> None:
         trials = await (await asynchronous.get_study("training")).ask()
         with pytest.raises(TypeError, match=r"not of asktell\.client\.aio"):
             Loop(trials[0])
+
+
+def test_a_trial_that_goes_on_from_its_parent_has_its_own_schedule(tmp_path: Path) -> None:
+    parent = WorkersTrial(1, tmp_path / "1")
+    begun = Training(learning_rate=0.1)
+    for _ in begun.loop(parent).epochs(3):
+        begun.epoch()
+    child = parent.child(2, tmp_path / "2")
+    training = Training(learning_rate=0.01, seed=7)
+    rates = []
+    for epoch in training.loop(child).epochs(2, after_parent=True):
+        if not rates:
+            assert equal(training.weights, begun.weights)
+        rates.append((epoch, training.optimizer.param_groups[0]["lr"]))
+        training.epoch()
+    alike = Training(learning_rate=0.01)
+    alone = []
+    for epoch in alike.loop(None).epochs(5):
+        alone.append((epoch, alike.optimizer.param_groups[0]["lr"]))
+        alike.epoch()
+    assert rates == alone[3:]
+    # The next attempt of the same trial goes on with what its checkpoint says, and to the same end.
+    assert list(Training(learning_rate=0.5).loop(child).epochs(4, after_parent=True)) == [6, 7]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=optimizer.defaults["lr"], total_steps=9
+        ),
+        lambda optimizer: torch.optim.lr_scheduler.SequentialLR(
+            optimizer,
+            [
+                torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=3),
+                torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5),
+            ],
+            milestones=[3],
+        ),
+        lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 / (1 + epoch)),
+        lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 3),
+    ],
+    ids=["one cycle", "sequential", "lambda", "restarts"],
+)
+def test_schedules_of_all_kinds_are_wound_to_where_the_parents_stood(tmp_path: Path, schedule) -> None:
+    def rates(trial: WorkersTrial | None, learning_rate: float, epochs: int) -> list[float]:
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=0.9)
+        scheduler = schedule(optimizer)
+        seen = []
+        for _ in Loop(trial, model=model, optimizer=optimizer, scheduler=scheduler).epochs(epochs):
+            optimizer.step()
+            seen.append(optimizer.param_groups[0]["lr"])
+            scheduler.step()
+        return seen
+
+    parent = WorkersTrial(1, tmp_path / "1")
+    rates(parent, 0.3, 4)
+    assert rates(parent.child(2, tmp_path / "2"), 0.07, 8) == pytest.approx(rates(None, 0.07, 8)[4:])

@@ -39,8 +39,8 @@ class AskTellCallback(keras.callbacks.Callback):
             trial's `checkpoint_dir`, which a worker with `--checkpoints` provides; without either nothing is saved.
 
     The weights and the optimizer's state are saved after each epoch. Keras' own BackupAndRestore replaces two files one after
-    the other, and a crash between them repeats an epoch; here the epoch is in the name of one file. The order of the examples in an epoch
-    is drawn anew when a training goes on.
+    the other, and a crash between them repeats an epoch; here the epoch is in the name of one file. The order of the examples
+    and dropout are drawn anew when a training goes on: Keras saves no state of its random numbers.
     """
 
     def __init__(self, trial: ReportingTrial, metrics: MetricNames, *, checkpoints: str | Path | None = None) -> None:

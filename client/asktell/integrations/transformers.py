@@ -154,11 +154,12 @@ def _trial_of(kept: Any) -> int | None:
 
 
 def _settle(args: TrainingArguments, optimizer: Any, scheduler: Any) -> None:
-    """The schedule's function is this trial's already; its base, and the optimizer's groups, came from the checkpoint."""
-    for group in getattr(optimizer, "optimizer", optimizer).param_groups:
-        share = group["lr"] / group["initial_lr"] if group.get("initial_lr") else 1.0
+    """Give the optimizer this trial's settings, and the schedule its base; the schedule's function is this trial's already."""
+    # Accelerate wraps both.
+    inner, groups = getattr(scheduler, "scheduler", scheduler), getattr(optimizer, "optimizer", optimizer).param_groups
+    factors = [factor(inner.last_epoch) for factor in getattr(inner, "lr_lambdas", [])] or [1.0] * len(groups)
+    for group, factor in zip(groups, factors, strict=True):
         group["initial_lr"] = args.learning_rate
-        group["lr"] = args.learning_rate * share
+        group["lr"] = args.learning_rate * factor
         group["weight_decay"] = args.weight_decay if group["weight_decay"] else 0.0
-    inner = getattr(scheduler, "scheduler", scheduler)
-    inner.base_lrs = [args.learning_rate] * len(inner.base_lrs)
+    inner.base_lrs = [args.learning_rate] * len(groups)

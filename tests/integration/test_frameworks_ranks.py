@@ -1,0 +1,38 @@
+"""Processes that train one trial together: rank zero alone has the trial, all stop after the same epoch, and all go on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asktell import client as at
+from tests.ports import free_port
+from tests.trainings import state, steps, study_that_stops_above
+
+SCRIPT = Path(__file__).with_name("ranks_training.py")
+ROOT = SCRIPT.parents[2]
+
+
+def run_two(framework: str, client: at.Client, place: Path, *, crash: int = 0) -> list[dict]:
+    """What each of two processes says of its training; the loss is bad from epoch 5 on."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
+    command += [f"--master-port={free_port()}", str(SCRIPT), framework, client.target, client.project, str(place), str(crash)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
+    assert done.returncode == (1 if crash else 0), done.stderr[-3000:]
+    return [json.loads(path.read_text()) for path in sorted(place.glob("rank-*.json"))]
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "lightning", "transformers"])
+def test_ranks_stop_together_and_go_on_together(framework: str, client: at.Client, tmp_path: Path) -> None:
+    study = study_that_stops_above(client, 10)
+    run_two(framework, client, tmp_path, crash=3)
+    heard = run_two(framework, client, tmp_path)
+    trial = study.get_trial(2)
+    assert [said["epochs"] for said in heard] == [[3, 4, 5]] * 2
+    assert heard[0]["weights"] == heard[1]["weights"]
+    assert steps(study, trial) == [1, 2, 3, 4, 5]
+    assert (state(study, trial), trial.attempt) == (at.TrialState.STOPPED, 1)
