@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from asktell import client as at
+from asktell.integrations.ranks import share
 from tests.ports import free_port
 from tests.trainings import state, steps, study_that_stops_above
 
@@ -20,13 +21,35 @@ ROOT = SCRIPT.parents[2]
 def run_two(framework: str, client: at.Client, place: Path, *, crash: int = 0) -> list[dict]:
     """What each of two processes says of its training; the loss is bad from epoch 5 on."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
-    command += [f"--master-port={free_port()}", str(SCRIPT), framework, client.target, client.project, str(place), str(crash)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
+    command += [
+        f"--master-port={free_port()}",
+        str(SCRIPT),
+        framework,
+        client.target,
+        client.project,
+        str(place),
+        str(crash),
+    ]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == (1 if crash else 0), done.stderr[-3000:]
     return [json.loads(path.read_text()) for path in sorted(place.glob("rank-*.json"))]
 
 
-@pytest.mark.parametrize("framework", ["pytorch", "lightning", "transformers"])
+def test_alone_a_process_has_its_own_trial_and_nobody_elses(client: at.Client) -> None:
+    trial = study_that_stops_above(client, 10).ask()[0]
+    assert share(trial) is trial
+    with pytest.raises(at.FailedPrecondition, match="rank zero has no trial"):
+        share(None)
+
+
+@pytest.mark.parametrize(
+    "framework",
+    [
+        "pytorch",
+        pytest.param("lightning", marks=pytest.mark.slow),
+        pytest.param("transformers", marks=pytest.mark.slow),
+    ],
+)
 def test_ranks_stop_together_and_go_on_together(framework: str, client: at.Client, tmp_path: Path) -> None:
     study = study_that_stops_above(client, 10)
     run_two(framework, client, tmp_path, crash=3)
@@ -34,5 +57,6 @@ def test_ranks_stop_together_and_go_on_together(framework: str, client: at.Clien
     trial = study.get_trial(2)
     assert [said["epochs"] for said in heard] == [[3, 4, 5]] * 2
     assert heard[0]["weights"] == heard[1]["weights"]
+    assert heard[0]["parameters"] == heard[1]["parameters"] == trial.parameters
     assert steps(study, trial) == [1, 2, 3, 4, 5]
-    assert (state(study, trial), trial.attempt) == (at.TrialState.STOPPED, 1)
+    assert (state(study, trial), trial.attempt) == (at.TrialState.STOPPED, 2)

@@ -19,6 +19,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra("Lightning", "lightning", error) from error
 
+from asktell.integrations import ranks
 from asktell.integrations.fresh import Fresh
 
 NAME: Final = "lightning"
@@ -29,7 +30,7 @@ class AskTellCallback(Callback):
     """Reports metrics after each validation, or after each epoch where there is none, and stops the trainer when the service says so.
 
     Args:
-        trial: The trial; None in processes whose rank is not zero.
+        trial: The trial, in processes that train together as `ranks.share` gives it; None for a training that reports to nobody.
         metrics: Names that the modules log and the study has in common, or a mapping of the study's name to the logged one.
         checkpoints: A directory under which each trial gets one of its own, on a file system that all workers share. By default the
             trial's `checkpoint_dir`, which a worker with `--checkpoints` provides; without either nothing is saved.
@@ -74,6 +75,10 @@ class AskTellCallback(Callback):
         """Learn whose checkpoint is loaded."""
         self._loaded_number = state_dict["trial"]
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See that all processes have the trial: else some would save, and wait for the others."""
+        ranks.require_shared(self._training.number)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See what the optimizers were made with, before a checkpoint says otherwise."""
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
@@ -81,8 +86,7 @@ class AskTellCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the trial's own hyper-parameters back after a parent's checkpoint."""
-        number = trainer.strategy.broadcast(self._training.number)
-        if self._fresh is not None and self._loaded_number not in {None, number}:
+        if self._fresh is not None and self._loaded_number not in {None, self._training.number}:
             self._fresh.settle()
         self._loaded_number = None
 

@@ -53,7 +53,7 @@ class Loop:
     """The epochs of one trial.
 
     Args:
-        trial: The trial; None in processes of torch.distributed whose rank is not zero.
+        trial: The trial, in processes of torch.distributed as `ranks.share` gives it; None for a training that reports to nobody.
         checkpoints: A directory under which each trial gets one of its own, on a file system that all workers share. By default the
             trial's `checkpoint_dir`, which a worker with `--checkpoints` provides; without either nothing is saved.
         save_every: Save after every so many epochs, and after the last one.
@@ -98,6 +98,7 @@ class Loop:
         population based training, where each trial trains so many epochs more.
         """
         if not self._restored:
+            ranks.require_shared(self._training.number)
             self._restore()
             self._restored = True
         last = count + (self._began_after if after_parent else 0)
@@ -126,7 +127,7 @@ class Loop:
 
     def _save(self) -> None:
         generators = ranks.of_all(random_states())
-        if self._training.directory is None:
+        if self._training.directory is None or ranks.rank() > 0:
             return
         state = {
             "trial": self._training.number,
@@ -151,8 +152,7 @@ class Loop:
         self._require_same_parts(path, state["parts"])
         for name, part in self._parts.items():
             _load(part, state["parts"][name])
-        number = ranks.from_first(self._training.number)
-        inherited = state["trial"] != number
+        inherited = state["trial"] != self._training.number
         self.epoch = state["epoch"]
         self._began_after = state["epoch"] if inherited else state["began_after"]
         self.metrics = state["metrics"]
@@ -160,7 +160,7 @@ class Loop:
             self._fresh.settle()
         if ranks.rank() < len(state["random"]):
             set_random_states(state["random"][ranks.rank()])
-        logger.info("trial %d goes on after epoch %d, from %s", number, self.epoch, path)
+        logger.info("trial %d goes on after epoch %d, from %s", self._training.number, self.epoch, path)
 
     def _require_same_parts(self, path: Path, saved: Mapping[str, Any]) -> None:
         if saved.keys() != self._parts.keys():

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from asktell.client import InvalidArgument
 
+DIRECTORY: Final = "ASKTELL_CHECKPOINT_DIR"
+"""The environment variable by which a worker tells a command the trial's directory."""
 logger = logging.getLogger("asktell.integrations")
 
 MetricNames: TypeAlias = str | Sequence[str] | Mapping[str, str]
@@ -35,6 +38,10 @@ class ReportingTrial(Protocol):
     @property
     def number(self) -> int:
         """1, 2, 3 and so on in the study."""
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Values of the active parameters by name."""
 
     @property
     def checkpoint_uri(self) -> str:
@@ -91,9 +98,9 @@ class Training:
     """One training of a trial: reports its metrics, and knows where its state lies.
 
     Args:
-        trial: The trial; None in the processes of a training whose rank is not zero.
-        checkpoints: A directory under which each trial gets one of its own. By default the trial's own `checkpoint_dir`, which a
-            worker with `--checkpoints` provides; without either nothing is saved.
+        trial: The trial; None for a training that reports to nobody.
+        checkpoints: A directory under which each trial gets one of its own. By default the trial's own `checkpoint_dir`, or that of
+            `ASKTELL_CHECKPOINT_DIR`, which a worker with `--checkpoints` provides; without any nothing is saved.
 
     Attributes:
         directory: Where to save; None for nowhere.
@@ -107,7 +114,6 @@ class Training:
         self._ours = checkpoints is not None
         self.directory = _own(trial, Path(checkpoints)) if checkpoints is not None else _given(trial)
         self._announced = False
-        self._reported = False
 
     @property
     def number(self) -> int:
@@ -141,8 +147,9 @@ class Training:
 
 
 def _given(trial: ReportingTrial | None) -> Path | None:
-    directory = getattr(trial, "checkpoint_dir", None)
-    return None if directory is None else Path(directory)
+    """What a worker gives a function with the trial, and a command in its environment."""
+    directory = getattr(trial, "checkpoint_dir", None) or os.environ.get(DIRECTORY)
+    return None if trial is None or not directory else Path(directory)
 
 
 def _own(trial: ReportingTrial | None, root: Path) -> Path | None:

@@ -35,7 +35,7 @@ class AskTellCallback(TrainerCallback, ExportableState):
     """Reports metrics after each evaluation, and stops the trainer when the service says so.
 
     Args:
-        trial: The trial; None in processes whose rank is not zero.
+        trial: The trial, in processes that train together as `ranks.share` gives it; None for a training that reports to nobody.
         metrics: The trainer's names (`eval_` may be left out) that the study has as well, or a mapping of the study's name to the
             trainer's.
         checkpoints: A directory under which each trial gets one of its own, on a file system that all workers share. By default the
@@ -77,9 +77,10 @@ class AskTellCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Put the trial's own learning rate and weight decay back after a parent's checkpoint."""
+        ranks.require_shared(self._training.number)
         self._is_training = True
         theirs = _trial_of(state.stateful_callbacks.get(type(self).__name__))
-        if theirs not in {None, ranks.from_first(self._training.number)}:
+        if theirs not in {None, self._training.number}:
             _settle(args, kwargs["optimizer"], kwargs["lr_scheduler"])
 
     def on_evaluate(
