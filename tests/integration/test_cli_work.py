@@ -78,3 +78,15 @@ def test_a_fixed_parameter_that_the_study_lacks_is_refused(work) -> None:
     worker = work("--fixed", "y=1", good="*")
     assert worker.wait() == 2
     assert "asktell work: y is no parameter of the study; there are: x" in worker.errors()
+
+
+def test_a_worker_that_was_told_to_end_ends_with_the_status_that_was_asked_for(
+    server: Server, processes: Processes
+) -> None:
+    with Client(server.target) as client:
+        client.create_study("told", parameters=[Float("x", 0, 1)], objectives=[Minimize("loss")], policy="random")
+    command = [ASKTELL, "work", "--study", "told", "--target", server.target, "--interrupted-status", "75"]
+    worker = processes.start([*command, "--", "sh", "-c", "echo here; sleep 60"])
+    assert worker.line() == "here"
+    worker.terminate()
+    assert worker.wait() == 75, worker.errors()

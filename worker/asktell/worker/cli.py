@@ -118,6 +118,13 @@ class Manner:
         ),
     ] = None
     patience: Annotated[float, NotNegative, _help("Seconds to go on trying while the service is away.")] = 86_400.0
+    interrupted_status: Annotated[
+        int,
+        Parameter(validator=Number(gte=0, lte=255)),
+        _help(
+            "Exit status after SIGTERM, for what starts a worker again only if it failed, such as a Job of Kubernetes."
+        ),
+    ] = 0
     end_with_stdin: Annotated[
         bool,
         Parameter(negative=(), show_default=False),
@@ -317,7 +324,7 @@ def _work_here(command: Command) -> int:
             return _complain(error, 1)
     logging.getLogger("asktell.worker").info("done: %s", summary)
     if interruption.wished:
-        return 130 if interruption.by_keyboard else 0
+        return 130 if interruption.by_keyboard else command.manner.interrupted_status
     return 1 if summary.stopped_by_failure or _only_failures(summary, command.place.study) else 0
 
 
@@ -345,7 +352,10 @@ def _fleet(command: Command, cluster: Cluster) -> Fleet:
     slots = sharing.slots or 1
     return Fleet(
         study=command.place.study,
-        arguments=command_line(command.objective, command.place, manner, sharing, command.written),
+        # To end when it is told to is no failure on an engine that does the telling.
+        arguments=command_line(
+            command.objective, command.place, replace(manner, interrupted_status=0), sharing, command.written
+        ),
         workers=cluster.workers,
         cpus=(sharing.cpus_per_trial or 1) * slots,
         gpus=cluster.gpus_per_trial * slots,

@@ -113,7 +113,8 @@ class Lead:
 
     def _steer(self, standing: Standing) -> None:
         """End the fleet when a person wishes it, or when workers still wait for room and the others have seen the study's end."""
-        if self.interruption.wished or (self.fleet.whole and standing.done and not standing.running):
+        seen = self.fleet.whole and standing.done and not standing.running
+        if self.interruption.wished or (seen and not self.study.counts.queued + self.study.counts.active):
             self._end()
 
     def _end(self) -> None:
