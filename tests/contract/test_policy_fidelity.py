@@ -75,6 +75,16 @@ def test_fewer_than_the_factor_promote_nobody(policy):
     assert (found.origin.method == METHOD, found.parameters["epochs"]) == (False, 1)
 
 
+def test_no_more_than_a_third_ever_go_on_though_the_best_third_changes(policy):
+    """One of the first three went on; three better ones came, and of six two go on: the better half of the new best third waits no more."""
+    low = [seen(number, float(-number)) for number in range(1, 7)]
+    went = seen(7, 0.0, x=0.03, epochs=3)
+    found = ask(policy, [*low, went], count=2)
+    assert [each.parent for each in found] == [6, 0]
+    (found,) = ask(policy, [*low, went, seen(8, 0.0, x=0.02, epochs=3)])
+    assert found.origin.method != METHOD
+
+
 def test_the_highest_rung_goes_first(policy):
     low = [seen(number, float(number)) for number in range(1, 10)]
     high = [seen(10 + number, float(number), x=number / 100, epochs=3) for number in range(1, 4)]
@@ -218,6 +228,11 @@ class Study:
         losses = sorted(each.metrics["loss"].value for each in ended if each.state is TrialState.SUCCEEDED)
         (own,) = [each for each in ended if configuration(each.parameters) == configuration(parameters)]
         assert (own.number, own.state) == (candidate.parent, TrialState.SUCCEEDED)
+        higher = [
+            configuration(each) for each in (*tried, *(each for _, each in self.running)) if each["epochs"] > below
+        ]
+        gone = {configuration(each.parameters) for each in ended} & set(higher)
+        assert len(gone) < max(len(ended) // 3, 0 if self.running else 1)
         assert own.metrics["loss"].value <= losses[max(len(ended) // 3, 0 if self.running else 1) - 1]
 
 

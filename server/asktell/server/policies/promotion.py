@@ -1,4 +1,4 @@
-"""Multi-fidelity as a course over other policies: asynchronous successive halving by promotion (ASHA, Li et al. 2020).
+"""Multi-fidelity as a course over other policies: asynchronous successive halving by promotion (after ASHA, Li et al. 2020).
 
 New configurations are chosen by the policy as if they were run at the highest fidelity, and start at the lowest rung; what did well at a
 rung goes on to the next one. With a surrogate this is MOBSTER (Klein et al. 2020).
@@ -110,23 +110,30 @@ class Ladder:
         return self._fidelity.at(parameters, self._request.fixed.get(name, self._rungs[0]))
 
     def promotions(self, *, at_least: int = 0) -> Iterator[Promotion]:
-        """What may go on, from the highest rung to the lowest, the best of each first. Where the ask fixes the fidelity, nothing does."""
+        """What may go on, from the highest rung to the lowest, the best of each first. Where the ask fixes the fidelity, nothing does.
+
+        With `at_least`, at the end of a study, so many of each rung, whoever went on before.
+        """
         if self._fidelity.parameter in self._request.fixed:
             return
         for place in reversed(range(len(self._rungs) - 1)):
             yield from self._from(place, at_least)
 
     def _from(self, place: int, at_least: int) -> Iterator[Promotion]:
-        """Of n configurations that ended at a rung the best `n // reduction_factor`, as far as they did not go on already."""
-        count = len({self._configuration(seen.parameters) for seen in self._ended[place]})
+        """Of n configurations that ended at a rung `n // reduction_factor` go on in all, each when it is among the best so many.
+
+        In the algorithm as published all that are ever among them go on. While the surrogate gets better nearly every new one is, and the
+        epochs go to what is soon to be beaten.
+        """
+        ended = {self._configuration(seen.parameters) for seen in self._ended[place]}
+        count, here = len(ended), self._rungs[place]
         quota = max(count // self._fidelity.reduction_factor, at_least)
-        here = self._rungs[place]
-        for seen in self._ranked(place)[:quota]:
-            above = self._heights[self._configuration(seen.parameters)] > here
-            if not above and fits(seen.parameters, self._request.fixed):
-                parameters = self._fidelity.at(seen.parameters, self._rungs[place + 1])
-                reason = f"among the best {quota} of {count} at {self._fidelity.parameter}={here:g}"
-                yield Promotion(parameters, seen.number, reason)
+        above = {own for own in ended if self._heights[own] > here}
+        best = [seen for seen in self._ranked(place)[:quota] if self._configuration(seen.parameters) not in above]
+        waiting = (seen for seen in best if fits(seen.parameters, self._request.fixed))
+        for seen in islice(waiting, quota if at_least else max(quota - len(above), 0)):
+            reason = f"among the best {quota} of {count} at {self._fidelity.parameter}={here:g}"
+            yield Promotion(self._fidelity.at(seen.parameters, self._rungs[place + 1]), seen.number, reason)
 
     def _ranked(self, place: int) -> list[Observation]:
         """The configurations that succeeded at a rung, the best first, each with its best trial; of equals the earlier one comes first."""
