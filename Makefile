@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow test-slurm chaos bench bench-peers bench-latency bench-service bench-ablation bench-fidelity bench-methods bench-speculation bench-stopping bench-transfer check format proto lock clean
+.PHONY: help env demo test test-slow test-slurm chaos bench bench-peers bench-latency bench-service bench-ablation bench-fidelity bench-methods bench-speculation bench-stopping bench-transfer bench-worker demo-gpu check format proto lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ bench-latency: env ## Measure what an ask takes (ONLY=race,two-objectives,sizes,
 
 bench-service: env ## Measure what the service takes and bears (ONLY=tells,histories,neighbours,prepared,renewals,crowd, RECORD=1)
 	$(BIN)/python -m benchmarks.service $(call flag,ONLY) $(if $(RECORD),--record)
+
+bench-worker: env ## Measure what a worker adds to its trainings, and how busy it keeps 16 slots (TRIALS, RECORD=1)
+	$(BIN)/python -m benchmarks.worker $(call flag,TRIALS) $(if $(RECORD),--record)
 
 bench-methods: env ## Compare the policies at large budgets (POLICIES, PROBLEMS, SEEDS, BUDGETS)
 	$(BIN)/python -m benchmarks.methods $(foreach name,POLICIES PROBLEMS SEEDS BUDGETS,$(call flag,$(name)))

@@ -5,11 +5,10 @@ the worker holds: the worker closes it to end the command, and when the worker i
 and, GRACE seconds later, SIGKILL. The guard ends as the command ended: with its exit status, or by its signal.
 """
 
-import contextlib
+# The module under `signal`, which would load enum and what that needs: a third of the time in which this script starts, once a trial.
+import _signal as signal  # type: ignore[import-not-found]
 import os
-import resource
 import select
-import signal
 import sys
 import time
 
@@ -50,8 +49,10 @@ def _adopt_orphans() -> None:
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 - loaded only where it serves.
 
-        with contextlib.suppress(OSError, AttributeError):
+        try:
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        except (OSError, AttributeError):
+            return
 
 
 def _let_go(*kept: int) -> None:
@@ -61,8 +62,11 @@ def _let_go(*kept: int) -> None:
         os.dup2(null, standard)
     for name in os.listdir("/dev/fd"):  # noqa: PTH208 - pathlib takes long to import.
         if int(name) > 2 and int(name) not in kept:
-            with contextlib.suppress(OSError):
+            try:
                 os.close(int(name))
+            except OSError:
+                # The listing's own, closed by now.
+                continue
 
 
 def _wait(leader: int, lifeline: int, wakeup: int) -> int | None:
@@ -81,9 +85,11 @@ def _wait(leader: int, lifeline: int, wakeup: int) -> int | None:
 def _reap(leader: int) -> int | None:
     """Reap whatever has ended; return the wait status of the leader if it was among them."""
     found = None
-    with contextlib.suppress(ChildProcessError):
+    try:
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             found = ended[1] if ended[0] == leader else found
+    except ChildProcessError:
+        return found
     return found
 
 
@@ -114,6 +120,8 @@ def _mirror(status: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return code
+    import resource  # noqa: PLC0415 - for a rare end only.
+
     # The core, if any, was the command's to dump.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if -code not in (signal.SIGKILL, signal.SIGSTOP):
