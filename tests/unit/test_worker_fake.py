@@ -125,6 +125,11 @@ class FakeStudy:
         self.trials.append(FakeTrial(len(self.trials) + 1, self, dict(self.parameters), **self.first))
         return Answer(self.trials[-1:], closed=False, reason=Reason.NONE, retry_after=None)
 
+    def get_trial(self, number):
+        trial = self.trials[number - 1]
+        holder = "another" if number in self.losses else self.asked[-1]["worker_id"]
+        return SimpleNamespace(attempt=trial.attempt, worker_id=holder, state=trial.state)
+
     @property
     def said(self) -> list[tuple]:
         return [trial.said for trial in self.trials]
