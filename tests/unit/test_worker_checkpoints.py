@@ -18,9 +18,7 @@ from asktell.worker.checkpoints import (
     NO_CHECKPOINTS,
     Checkpoints,
     DirectoryCheckpoints,
-    Unresumable,
     Unwritable,
-    local_path,
 )
 from asktell.worker.command import Template
 from asktell.worker.copying import BrokenOff, copy_at_rest
@@ -29,6 +27,7 @@ from asktell.worker.interruption import Interruption
 from asktell.worker.loop import Options, Worker
 from asktell.worker.objective import Objective
 from asktell.worker.program import Program
+from asktell.worker.resuming import Unresumable, local_path
 from tests.processes import until
 from tests.unit.test_worker_fake import FakeStudy, FakeTrial
 

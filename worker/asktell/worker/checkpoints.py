@@ -10,27 +10,19 @@ import errno
 import logging
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from asktell.client import Trial
-from asktell.worker.copying import copy_at_rest
+from asktell.worker.copying import BrokenOff
+from asktell.worker.resuming import Unresumable, attempt_names, local_path, resume
+from asktell.worker.stores import POLL, Snapshots, Store, Unreachable
 
 logger = logging.getLogger("asktell.worker")
-
-
-class Unresumable(Exception):
-    """The trial goes on from another one's state, and that is gone: from nothing it would be another trial."""
-
-
-class Gone(Exception):
-    """There is nothing at a checkpoint's URI, or nothing that can be read here; the message says which."""
 
 
 class Unwritable(Exception):
@@ -157,47 +149,80 @@ def _publish(partial: Path, place: Path, attempt: int) -> Path:
     raise AssertionError("names never end")
 
 
-def attempt_names(attempt: int) -> Iterator[str]:
-    """Names for an attempt's state, the usual one first."""
-    yield f"attempt-{attempt}"
-    yield from (f"attempt-{attempt}-{number}" for number in count(2))
+@dataclass(frozen=True, slots=True)
+class StoreCheckpoint:
+    """A directory of this machine, and its snapshots in a store."""
+
+    scratch: Path
+    snapshots: Snapshots
+
+    @property
+    def directory(self) -> Path:
+        """Where the training finds its state and leaves it."""
+        return self.scratch / "state"
+
+    def uri(self) -> str:
+        """The last complete snapshot; before the first, nowhere new."""
+        return self.snapshots.newest
+
+    def acknowledge(self, uri: str) -> None:
+        """Earlier snapshots of this attempt are not needed any more."""
+        self.snapshots.forget_before(uri)
+
+    def last(self, *, broken_off: Callable[[], bool]) -> str:
+        """Upload what is not uploaded yet, unless there is no time; then the snapshot before counts."""
+        self.snapshots.end()
+        while self.snapshots.is_alive():
+            if broken_off():
+                logger.warning("no time to upload the last state: %s counts", self.uri() or "nothing")
+                break
+            self.snapshots.join(POLL)
+        return self.uri()
+
+    def close(self) -> None:
+        """Remove the directory; an upload that is under way is of no more use."""
+        self.snapshots.end()
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def resume(trial: Trial, directory: Path, *, broken_off: Callable[[], bool]) -> None:
-    """Make a new directory with the state that a trial goes on from; empty if there is none.
+@dataclass(frozen=True, slots=True)
+class StoreCheckpoints:
+    """Snapshots `ROOT/PROJECT/STUDY/NUMBER/attempt-ATTEMPT/COUNT`; `home` is `ROOT/PROJECT/STUDY`."""
 
-    If it is gone, a trial without a parent starts afresh, which costs time alone; for others see Unresumable.
-    """
-    if trial.checkpoint_uri:
+    home: Store
+
+    def begin(self, trial: Trial, *, broken_off: Callable[[], bool]) -> StoreCheckpoint:
+        """A new directory on this machine, filled from the store."""
+        scratch = Path(tempfile.mkdtemp(prefix="asktell-checkpoint-"))
         try:
-            bring(trial.checkpoint_uri, directory, broken_off=broken_off)
-        except Gone as error:
-            if trial.parent:
-                raise Unresumable(f"the state of trial {trial.parent} to go on from: {error}") from error
-            logger.warning("trial %d starts afresh: %s", trial.number, error)
-            shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(exist_ok=True)
+            return StoreCheckpoint(scratch, self._snapshots(trial, scratch, broken_off=broken_off))
+        except (Unresumable, BrokenOff):
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        except Exception as error:
+            # Each store's library has errors of its own. The trial keeps its state, wherever that is.
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise Unwritable(f"{self.home.url} or {trial.checkpoint_uri or 'it'} cannot be used: {error}") from error
 
-
-def bring(uri: str, directory: Path, *, broken_off: Callable[[], bool]) -> None:
-    """Copy what lies at a URI to a new directory, or raise Gone."""
-    if urlsplit(uri).scheme != "file":
-        raise Gone(f"{uri} cannot be read here")
-    source = local_path(uri)
-    if not source.exists():
-        raise Gone(f"there is nothing at {uri}")
-    if not copy_at_rest(source, directory, broken_off=broken_off):
-        logger.warning("%s is still being written to: its files may be of different times", uri)
-
-
-def local_path(uri: str) -> Path:
-    """The path of a `file:` URI."""
-    return Path(url2pathname(urlsplit(uri).path))
+    def _snapshots(self, trial: Trial, scratch: Path, *, broken_off: Callable[[], bool]) -> Snapshots:
+        resume(trial, scratch / "state", broken_off=broken_off)
+        if broken_off():
+            raise BrokenOff
+        place = self.home.below(str(trial.number))
+        free = next(place.below(name) for name in attempt_names(trial.attempt) if place.below(name).is_empty())
+        snapshots = Snapshots(scratch / "state", free, staging=scratch / "staging")
+        snapshots.start()
+        return snapshots
 
 
 def kept_at(root: str | None, *, project: str, study: str) -> Checkpoints:
-    """The places of a study's trials below a root; none without a root."""
+    """The places of a study's trials below a root, a directory or a URL; none without a root. Unwritable if the URL cannot be used."""
     if root is None:
         return NO_CHECKPOINTS
+    if "://" in root and not root.startswith("file:"):
+        try:
+            return StoreCheckpoints(Store.at(root).below(f"{project}/{study}"))
+        except Unreachable as error:
+            raise Unwritable(str(error)) from error
     directory = local_path(root) if root.startswith("file:") else Path(root).expanduser()
     return DirectoryCheckpoints(directory.absolute() / project / study)

@@ -19,7 +19,7 @@ from asktell.cli import places
 from asktell.cli.configurations import Reader
 from asktell.cli.dials import Unreadable
 from asktell.client import AskTellError, Client, Study
-from asktell.worker.checkpoints import kept_at
+from asktell.worker.checkpoints import Unwritable, kept_at
 from asktell.worker.cluster.fleet import Fleet, Misplaced
 from asktell.worker.cluster.options import HERE, Cluster, command_line
 from asktell.worker.command import CHECKPOINT_DIR, TRIAL_NUMBER, Template, TemplateError
@@ -114,7 +114,8 @@ class Manner:
         str | None,
         Parameter(env_var="ASKTELL_CHECKPOINTS"),
         _help(
-            "A directory that all workers see, where each trial has one of its own for its state, from which another worker resumes it."
+            "A directory that all workers see, or a URL such as `s3://bucket/path` (extra `checkpoints`), where each trial has a place of its"
+            " own for its state, from which another worker resumes it."
         ),
     ] = None
     patience: Annotated[float, NotNegative, _help("Seconds to go on trying while the service is away.")] = 86_400.0
@@ -320,7 +321,7 @@ def _work_here(command: Command) -> int:
             summary = command.crew(client, interruption).work(command.sharing, command.written)
         except (Misused, TemplateError, Unreadable, NoSuchGpu, Unshareable) as error:
             return _complain(error, 2)
-        except (AskTellError, Unusable, Undelivered) as error:
+        except (AskTellError, Unusable, Unwritable, Undelivered) as error:
             return _complain(error, 1)
     logging.getLogger("asktell.worker").info("done: %s", summary)
     if interruption.wished:

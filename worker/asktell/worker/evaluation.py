@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from asktell.client import AskTellError, Trial
-from asktell.worker.checkpoints import Checkpoint, Checkpoints, Unresumable, Unwritable
+from asktell.worker.checkpoints import Checkpoint, Checkpoints, Unwritable
 from asktell.worker.copying import BrokenOff
 from asktell.worker.events import Event, Exited, Line
 from asktell.worker.interruption import Interruption
@@ -19,6 +19,7 @@ from asktell.worker.keeping import Keeping
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped
 from asktell.worker.output import Metric
 from asktell.worker.process import Process
+from asktell.worker.resuming import Unresumable
 from asktell.worker.workplace import PLAIN, Output
 
 POLL = 0.1
