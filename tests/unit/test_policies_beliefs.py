@@ -10,7 +10,7 @@ import pytest
 
 from asktell.server.domain.beliefs import CrossValidate, ImportanceMethod, Predict, RankParameters
 from asktell.server.domain.errors import FailedPrecondition, OutOfTime
-from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace
 from asktell.server.domain.trial import TrialState
@@ -92,6 +92,30 @@ def test_predictions_of_several_objectives_are_those_of_the_policy():
     assert candidate.origin.method.startswith("acquisition")
     assert set(candidate.origin.predictions) == {"cost", "speed"}
     assert answer(request, Predict((candidate.parameters,))) == (candidate.origin.predictions,)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_predictions_have_constrained_metrics_too_and_leave_out_the_same_failures(several):
+    objectives = (COST, Objective("speed", Goal.MAXIMIZE)) if several else (COST,)
+    bound = (OutcomeConstraint("memory", Relation.AT_MOST, 100.0),)
+
+    def cost(parameters):
+        return (mixed_cost(parameters), parameters["width"]) if several else mixed_cost(parameters)
+
+    request = asked(MIXED, cost, count=30, objectives=objectives, outcome_constraints=bound)
+    told = [
+        replace(seen, state=TrialState.FAILED, metrics={})
+        if seen.number % 5 == 0
+        else replace(seen, metrics={**seen.metrics, "memory": MetricValue(float(seen.parameters["width"]))})
+        for seen in request.observations
+    ]
+    request = replace(request, observations=tuple(told))
+    (candidate,) = registry.suggest(request).candidates
+    assert "memory" in candidate.origin.predictions
+    assert answer(request, Predict((candidate.parameters,))) == (candidate.origin.predictions,)
+    left_out = answer(request, CrossValidate())
+    assert {left.number for left in left_out} == {seen.number for seen in told if seen.metrics}
+    assert all(left.observed == told[left.number - 1].metrics[left.metric].value for left in left_out)
 
 
 def test_predictions_follow_the_truth_within_what_they_admit():

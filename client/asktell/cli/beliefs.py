@@ -51,7 +51,7 @@ def predict(
     service: Service = ANYWHERE,
     as_json: Json = False,
 ) -> None:
-    """Show what the surrogate expects of configurations: mean and standard deviation of each objective.
+    """Show what the surrogate expects of configurations: mean and standard deviation of each objective and bounded metric.
 
     For example:
 

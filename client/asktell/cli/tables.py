@@ -273,7 +273,7 @@ def hypervolume(found: Hypervolume, study: StudyRecord) -> Text:
 
 
 def predictions(rows: Sequence[tuple[str, Mapping[str, Prediction]]]) -> Table:
-    """One row a point, by its words: what is expected of each objective, with its standard deviation."""
+    """One row a point, by its words: what is expected of each metric, with its standard deviation."""
     table = _table("at", *rows[0][1])
     for words, found in rows:
         table.add_row(Text(words), *map(prediction, found.values()))

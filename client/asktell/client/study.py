@@ -283,7 +283,9 @@ class Study(StudyView):
         return writer.trials
 
     def predict(self, points: Sequence[Mapping[str, ParameterValue]]) -> list[dict[str, Prediction]]:
-        """What the surrogate expects of the objectives at 1 to 1,000 points, every active parameter of each: for each, metric -> prediction.
+        """What the surrogate expects at 1 to 1,000 points, every active parameter of each: for each point, metric -> prediction.
+
+        Metrics are the objectives, then those with outcome constraints that two trials told.
 
         FailedPrecondition while fewer than two trials have finite results.
         """

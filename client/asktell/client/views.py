@@ -171,9 +171,11 @@ class StudyView:
         return TrialChanged(change.sequence, self._in_order(change.trial))
 
     def _predictions_in_order(self, found: Sequence[Mapping[str, Prediction]]) -> list[dict[str, Prediction]]:
-        """Predictions with the metrics in the order of the study's objectives."""
+        """Predictions with the metrics in the order of the study's objectives, then others by name."""
         order = {name: place for place, name in enumerate(self.metrics)}
-        return [dict(sorted(each.items(), key=lambda pair: order.get(pair[0], len(order)))) for each in found]
+        return [
+            dict(sorted(each.items(), key=lambda pair: (order.get(pair[0], len(order)), pair[0]))) for each in found
+        ]
 
     def _require_one_objective(self) -> None:
         if len(self.metrics) != 1:

@@ -104,7 +104,9 @@ class Prediction(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def metrics(self) -> _containers.MessageMap[_builtins.str, _trial_service_pb2.PredictedMetric]:
-        """Name of the objective -> mean and standard deviation in its own unit, of the noise-free value."""
+        """Name of the objective, or of a metric with an outcome constraint that two trials told -> mean and standard deviation in its own unit,
+        of the noise-free value.
+        """
 
     def __init__(
         self,

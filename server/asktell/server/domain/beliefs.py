@@ -13,7 +13,7 @@ from asktell.server.domain.trial import Prediction
 T = TypeVar("T")
 
 Predictions = Mapping[str, Prediction]
-"""What is expected of each objective, by its name."""
+"""What is expected of each objective, and of each metric with an outcome constraint that was told twice or more, by its name."""
 
 
 class Question(Generic[T]):
@@ -24,7 +24,7 @@ class Question(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Predict(Question[tuple[Predictions, ...]]):
-    """What the objectives are expected to be at points that were checked against the space; the noise-free values, in the points' order."""
+    """What metrics are expected to be at points that were checked against the space; the noise-free values, in the points' order."""
 
     points: tuple[Parameters, ...]
 

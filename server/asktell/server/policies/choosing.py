@@ -51,7 +51,6 @@ class ModelChooser(ABC, Generic[Known]):
         self._encoder = Encoder.within(self._scope)
         self._whole = Encoder.of(request.space)
         self._ordered = sorted(request.measurements, key=lambda seen: seen.number)
-        self._settled = self._whole.encode([trial.parameters for trial in self._ordered])
         tried = [trial.parameters for trial in request.observations]
         self._tried = self._whole.encode([*tried, *request.pending])
         self._aim = Aim.of(self._whole, request.aim)

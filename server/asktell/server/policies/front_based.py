@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from asktell.server.domain.metric import Objective
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.trial import Prediction
 from asktell.server.policies.choosing import ModelChooser
@@ -19,7 +17,6 @@ from asktell.server.policies.kernel import Matrix
 from asktell.server.policies.learning import Lesson
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.search import Optima, Search, raw_points
-from asktell.server.policies.transfer import Expert, experts
 
 _LEADERS = 20
 
@@ -45,25 +42,10 @@ class FrontChooser(ModelChooser[Front]):
         return self._known
 
     def _fit(self, weights: Vector | None) -> Front:
-        lesson = Lesson(
-            self._ordered,
-            self._whole.features(self._settled),
-            self._whole.layout,
-            self._request.objectives,
-            len(self._request.pending),
-            self._recipe,
-            weights,
-            self._fits,
-            self._deadline,
-            constraints=self._request.outcome_constraints,
-            noisy=self._request.noisy,
-            sources=self._experts,
-            aim=self._aim,
+        lesson = Lesson.of(
+            self._request, self._whole, recipe=self._recipe, fits=self._fits, deadline=self._deadline, weights=weights
         )
         return Front.of(list(lesson.learn_each()))
-
-    def _experts(self, objectives: Sequence[Objective]) -> Iterator[Expert]:
-        return experts(self._request.sources, objectives, self._whole, fits=self._fits, deadline=self._deadline)
 
     def _imagine(self, known: Front, pending: Matrix) -> Front:
         if self._deadline.passed:

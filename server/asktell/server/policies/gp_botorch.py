@@ -98,6 +98,7 @@ class TorchChooser(ModelChooser[Belief]):
     def __init__(self, request: SuggestRequest, deadline: Deadline, recipe: Recipe) -> None:
         super().__init__(request, deadline, recipe)
         self._device = torch.device(torch_device.chosen())
+        self._settled = self._whole.encode([trial.parameters for trial in self._ordered])
 
     def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         """As every model's choice, but in surroundings that make it depend on the request alone."""

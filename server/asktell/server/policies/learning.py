@@ -10,25 +10,30 @@ from typing import Protocol
 import numpy as np
 
 from asktell.server.domain.metric import Objective, OutcomeConstraint
-from asktell.server.domain.policy import Observation
+from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.policies.acquisition import Feasibility
 from asktell.server.policies.aim import Aim
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.excess import Excesses, known, make_excesses, met_by
 from asktell.server.policies.gp import MIN_LEARNED
 from asktell.server.policies.hints import Fits, digest_of
-from asktell.server.policies.kernel import Hyperparameters, Layout, Mask, Matrix
+from asktell.server.policies.kernel import Hyperparameters, Indices, Layout, Mask, Matrix
 from asktell.server.policies.labels import Labels, Noise, dominance, make_labels, measured
 from asktell.server.policies.likelihood import fit, unpack
 from asktell.server.policies.models import Learned, Limit, Model, weigh
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.recipe import Member, Recipe
 from asktell.server.policies.subset import MAX_FITTED, spaced, subset
-from asktell.server.policies.transfer import Accounts, Expert, Prior, Rest, Transferred
+from asktell.server.policies.transfer import Accounts, Expert, Prior, Rest, Transferred, experts
 
 _SURE = -0.5
 """Below this label, of -1 for what worked and 1 for what failed, trials are thought to work: a curved edge is easily taken too far out."""
+_CHANCE = 0.2
+"""How far above the mean, where nothing is explained, the label of a failure is predicted that is not by chance,"""
+_TRUST = 2.0
+"""and by how much that falls as the explained share of the variance rises from 0 to 1."""
 _EDGES = 0.5
 """The least lengthscales of a model of failures, where the diagonal of the unit cube is 1."""
 _ALWAYS = 16
@@ -44,12 +49,20 @@ def nobody(objectives: Sequence[Objective]) -> Iterator[Expert]:  # noqa: ARG001
 
 @dataclass(frozen=True, slots=True)
 class _Works:
-    """Which observations were measured, which of these are feasible (`n` each), and what is learned of whether trials will be."""
+    """The places of observations that tell of objectives (`t`), which of them were measured and which of these are feasible (`t` each), and
+    what is learned of whether trials will be.
+    """
 
+    telling: Indices
     useful: Mask
     eligible: Mask
     limits: tuple[Limit, ...]
     feasibility: Feasibility | None
+
+    def learned(self, models: Sequence[Model], *, temper: float) -> Learned:
+        """All that was learned, with models of what tells."""
+        placed = tuple(replace(model, kept=[int(self.telling[place]) for place in model.kept]) for model in models)
+        return Learned(placed, weigh(models, temper=temper), self.feasibility, self.limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +87,69 @@ class Lesson:
     sources: Callable[[Sequence[Objective]], Iterator[Expert]] = nobody
     aim: Aim | None = None
 
+    @classmethod
+    def of(
+        cls,
+        request: SuggestRequest,
+        encoder: Encoder,
+        *,
+        recipe: Recipe,
+        fits: Fits,
+        deadline: Deadline,
+        weights: Vector | None = None,
+    ) -> Lesson:
+        """What there is to learn in a request's study. The encoder is that of its whole space."""
+        ordered = sorted(request.measurements, key=lambda seen: seen.number)
+        settled = encoder.encode([seen.parameters for seen in ordered])
+
+        def sources(objectives: Sequence[Objective]) -> Iterator[Expert]:
+            return experts(request.sources, objectives, encoder, fits=fits, deadline=deadline)
+
+        return cls(
+            ordered,
+            encoder.features(settled),
+            encoder.layout,
+            request.objectives,
+            len(request.pending),
+            recipe,
+            weights,
+            fits,
+            deadline,
+            constraints=request.outcome_constraints,
+            noisy=request.noisy,
+            sources=sources,
+            aim=Aim.of(encoder, request.aim),
+        )
+
     def learn(self) -> Learned:
         """Fit the recipe's models."""
-        works = self._works()
-        models = tuple(self.models(works.useful, works.eligible))
-        return Learned(models, weigh(models, temper=self.recipe.temper), works.feasibility, works.limits)
+        works, told = self._works()
+        return works.learned(list(told.models(works.useful, works.eligible)), temper=self.recipe.temper)
 
     def learn_each(self) -> Iterator[Learned]:
         """Fit the recipe's models to each objective, all at the same inputs."""
-        works = self._works()
-        kept = subset(self.rows, dominance(self.observations, self.objectives, works.eligible))
+        works, told = self._works()
+        kept = subset(told.rows, dominance(told.observations, self.objectives, works.eligible))
         for objective in self.objectives:
-            own = replace(self, objectives=(objective,))
-            models = tuple(own.models(measured(self.observations, own.objectives), works.eligible, kept=kept))
-            yield Learned(models, weigh(models, temper=self.recipe.temper), works.feasibility, works.limits)
+            own = replace(told, objectives=(objective,))
+            models = list(own.models(measured(own.observations, own.objectives), works.eligible, kept=kept))
+            yield works.learned(models, temper=self.recipe.temper)
 
-    def _works(self) -> _Works:
+    def _works(self) -> tuple[_Works, Lesson]:
+        """What is learned of which trials work and are feasible, and the lesson that is left for the objectives.
+
+        That is without failures that come by chance: imputed, they would tell of bad places where there are none.
+        """
         useful = measured(self.observations, self.objectives)
         limits = tuple(self._limits())
-        failures = int((~useful).sum())
-        feasibility = self._feasibility(useful) if failures > self.recipe.few_failures else None
-        return _Works(useful, useful & self._feasible(limits), limits, feasibility)
+        eligible = useful & self._feasible(limits)
+        if int((~useful).sum()) <= self.recipe.few_failures:
+            return _Works(np.arange(len(useful)), useful, eligible, limits, None), self
+        feasibility, expected = self._feasibility(useful)
+        told = [measured(self.observations, (objective,)) for objective in self.objectives]
+        telling = np.flatnonzero(np.logical_or.reduce([*told, expected]))
+        works = _Works(telling, useful[telling], eligible[telling], limits, feasibility)
+        return works, replace(self, observations=self._those(telling.tolist()), rows=self.rows[telling])
 
     def models(self, useful: Mask, eligible: Mask, *, kept: list[int] | None = None) -> Iterator[Model]:
         """The members' models of a single label, the first, and the others if there is time: of the observations kept, if that is decided."""
@@ -176,8 +231,8 @@ class Lesson:
             met = [met_by(self.observations, limit.excesses.constraint) for limit in limits]
         return np.logical_and.reduce([np.ones(len(self.observations), dtype=np.bool_), *met])
 
-    def _feasibility(self, useful: Mask) -> Feasibility:
-        """The model of what works, by least-squares classification."""
+    def _feasibility(self, useful: Mask) -> tuple[Feasibility, Mask]:
+        """The model of what works, by least-squares classification, and which failures it expects of what it learned from all others (`n`)."""
 
         def label(some: Sequence[Observation]) -> Signs:
             return Signs.of(measured(some, self.objectives))
@@ -187,7 +242,10 @@ class Lesson:
         # An edge looks like short lengthscales, with which a failure would say nothing of its neighbourhood.
         least = _EDGES * math.sqrt(self.layout.dimensions)
         hyper = self._hyper(label, useful=useful, trend=False, least=least)
-        return Feasibility(self._posterior(hyper, kept, signs), threshold=_SURE)
+        posterior = self._posterior(hyper, kept, signs)
+        labels = posterior.moments(self.rows)[0][:, 0]
+        labels[kept], _ = posterior.left_out()
+        return Feasibility(posterior, threshold=_SURE), ~useful & (labels > _suspect(posterior))
 
     def _posterior(self, hyper: Hyperparameters, kept: Sequence[int], labels: Learnable) -> Posterior:
         return Posterior(
@@ -263,6 +321,17 @@ class Signs:
     def of(cls, worked: Mask) -> Signs:
         """The labels of trials that worked or did not."""
         return cls(np.where(worked, -1.0, 1.0), Noise(np.zeros(len(worked))))
+
+
+def _suspect(posterior: Posterior) -> float:
+    """The label, predicted from all others, above which a failure is one of a region that fails rather than of chance.
+
+    Where nothing can be predicted it is above the mean, and the lower the more of the labels' variance is (leave-one-out R²).
+    """
+    labels, (predicted, _) = posterior.labels[:, 0], posterior.left_out()
+    guessed = (labels.sum() - labels) / (len(labels) - 1)
+    explained = 1.0 - float(((labels - predicted) ** 2).sum() / ((labels - guessed) ** 2).sum())
+    return float(labels.mean()) + _CHANCE - _TRUST * max(explained, 0.0)
 
 
 def milestone(count: int) -> int:

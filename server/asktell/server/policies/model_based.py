@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 
-from asktell.server.domain.metric import Objective
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.trial import Prediction
 from asktell.server.policies.choosing import ModelChooser
@@ -18,7 +15,6 @@ from asktell.server.policies.learning import Lesson
 from asktell.server.policies.models import Learned
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.search import Optima, Search
-from asktell.server.policies.transfer import Expert, experts
 
 
 class AnalyticChooser(ModelChooser[Learned]):
@@ -37,25 +33,9 @@ class AnalyticChooser(ModelChooser[Learned]):
         return self._fit(None)
 
     def _fit(self, weights: Vector | None) -> Learned:
-        lesson = Lesson(
-            self._ordered,
-            self._whole.features(self._settled),
-            self._whole.layout,
-            self._request.objectives,
-            len(self._request.pending),
-            self._recipe,
-            weights,
-            self._fits,
-            self._deadline,
-            constraints=self._request.outcome_constraints,
-            noisy=self._request.noisy,
-            sources=self._experts,
-            aim=self._aim,
-        )
-        return lesson.learn()
-
-    def _experts(self, objectives: Sequence[Objective]) -> Iterator[Expert]:
-        return experts(self._request.sources, objectives, self._whole, fits=self._fits, deadline=self._deadline)
+        return Lesson.of(
+            self._request, self._whole, recipe=self._recipe, fits=self._fits, deadline=self._deadline, weights=weights
+        ).learn()
 
     def _imagine(self, known: Learned, pending: Matrix) -> Learned:
         rows = self._whole.features(pending)
