@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow test-slurm chaos bench bench-peers bench-latency bench-service bench-ablation bench-fidelity bench-methods bench-speculation bench-stopping bench-transfer bench-worker demo-gpu check format proto lock clean
+.PHONY: help env demo test test-slow test-slurm chaos bench bench-peers bench-latency bench-service bench-ablation bench-fidelity bench-methods bench-pbt bench-speculation bench-stopping bench-transfer bench-worker demo-gpu check format proto lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ bench-worker: env ## Measure what a worker adds to its trainings, and how busy i
 
 bench-methods: env ## Compare the policies at large budgets (POLICIES, PROBLEMS, SEEDS, BUDGETS)
 	$(BIN)/python -m benchmarks.methods $(foreach name,POLICIES PROBLEMS SEEDS BUDGETS,$(call flag,$(name)))
+
+bench-pbt: env ## Compare population based training with constant parameters, at as many steps (SCHEDULES, POLICIES, SEEDS, SIZE, INTERVALS, STEPS)
+	$(BIN)/python -m benchmarks.populations $(foreach name,SCHEDULES POLICIES SEEDS SIZE INTERVALS STEPS,$(call flag,$(name)))
 
 bench-ablation: env ## Show what each ingredient of the engine brings (FAMILIES, INGREDIENTS, SEEDS, TRIALS, WORKERS, JOBS)
 	$(BIN)/python -m benchmarks.ablation $(foreach name,FAMILIES INGREDIENTS SEEDS TRIALS WORKERS JOBS,$(call flag,$(name)))

@@ -21,6 +21,8 @@ __all__ = ["draw", "require_format"]
 
 Place = tuple[float, float]
 PANEL = (8.4, 2.1)
+WIDE = 100.0
+"""Results that are so many times as large as others are drawn on a log scale."""
 
 
 def draw(trials: Sequence[TrialRecord], line: Sequence[TrialRecord], study: StudyRecord, *, path: Path) -> None:
@@ -118,6 +120,8 @@ def _results(
 ) -> None:
     objective = study.objectives[0]
     told = {t.number: t.metrics[objective.metric].value for t in trials if is_measured(t, objective)}
+    if told and min(told.values()) > 0 and max(told.values()) > WIDE * min(told.values()):
+        axes.set_yscale("log")
     for some, colour, width, alpha in ((trials, GREY, 0.8, 0.45), (line, BLUE, 2.2, 1.0)):
         lines = [
             [(float(depths[trial.parent]), told[trial.parent]), (float(depths[trial.number]), told[trial.number])]
