@@ -36,7 +36,7 @@ PEERS: Mapping[str, tuple[str, str]] = {
 }
 """The program of each with its peer, and its colour."""
 OURS, THEIRS = "gp, fidelity", "Optuna, Hyperband + TPE"
-MARKS = (8, 16, 24)
+MARKS = (4, 8, 16)
 """After as many epochs as so many whole trainings have, the best so far is told."""
 RESULTS = ROOT / "benchmarks" / "results"
 

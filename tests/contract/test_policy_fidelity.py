@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asktell.server.domain.fidelity import POLICIES, Fidelity
 from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
-from asktell.server.domain.policy import Decision, Observation, SuggestRequest
+from asktell.server.domain.policy import Decision, Observation, Source, SuggestRequest
 from asktell.server.domain.space import Categorical, Float, Int, SearchSpace, key
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import registry, safety
@@ -288,3 +288,29 @@ def test_a_new_configuration_is_none_that_was_tried_at_another_rung(policy):
     assert {configuration(each.parameters) for each in fresh}.isdisjoint(
         configuration(each.parameters) for each in study.observations
     )
+
+
+def test_auto_is_random_in_a_study_that_is_too_large_for_a_surrogate():
+    (found,) = ask("auto", [seen(1, 0.5)], max_trials=6_000)
+    assert (found.origin.policy, found.origin.fallback, found.parameters["epochs"]) == ("random", "", 1)
+    assert "a budget of 6,000 trials" in found.origin.reason
+
+
+@pytest.mark.parametrize("shared", [{"x", "c", "epochs"}, {"x", "c"}])
+def test_a_study_that_starts_from_another_tries_its_best_at_the_lowest_rung_and_learns_from_it(shared):
+    earlier = [
+        Observation(
+            number,
+            TrialState.SUCCEEDED,
+            {name: value for name, value in {"x": number / 20, "c": "b", "epochs": 27}.items() if name in shared},
+            {"loss": MetricValue((number / 20 - 0.4) ** 2)},
+        )
+        for number in range(1, 20)
+    ]
+    sources = (Source("earlier", frozenset(shared), tuple(earlier)),)
+    first, *_ = ask("gp", sources=sources)
+    assert first.parameters == {"x": 0.4, "c": "b", "epochs": 1}
+    history = played("random", steps=60).observations
+    found = ask("gp", history, sources=sources, next_number=100, count=3)
+    assert not any(each.origin.fallback for each in found)
+    assert {each.parameters["epochs"] for each in found if each.origin.method != METHOD} == {1}

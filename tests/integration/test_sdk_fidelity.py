@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from asktell import client as at
+from asktell.cli.plots import best_so_far
 from asktell.client import aio
 
 SPACE = [at.Float("rate", 1e-5, 1e-1, log=True), at.Int("epochs", 1, 81, log=True)]
@@ -55,6 +56,9 @@ def test_what_does_well_goes_on_from_its_checkpoint(client: at.Client) -> None:
     trial.tell(loss=0.5)
     assert study.best_trial is not None
     assert study.best_trial.number == trial.number
+    records = [each.record for each in study.list_trials()]
+    assert best_so_far(records, LOSS[0], study.fidelity) == [0.0, 0.0, 0.0, 0.5]
+    assert best_so_far([*reversed(records)], LOSS[0], study.fidelity) == [0.5] * 4
     (direct,) = study.ask(fixed={"epochs": 81})
     assert (direct.parameters["epochs"], direct.parent) == (81, 0)
 

@@ -16,7 +16,7 @@ from asktell.cli.dials import Unreadable
 from asktell.cli.tables import value
 from asktell.client import Float, Int, LeaveOneOut, Prediction, StudyRecord, TrialRecord, TrialState
 from asktell.client.errors import MissingExtra
-from asktell.client.spec import Objective, ParameterSpec, ParameterValue
+from asktell.client.spec import Fidelity, Objective, ParameterSpec, ParameterValue
 
 try:
     import matplotlib as mpl
@@ -218,7 +218,7 @@ def _course(axes: Axes, trials: Sequence[TrialRecord], study: StudyRecord, objec
             places = [trial.number for trial in some]
             axes.scatter(places, _values(some, objective), s=24, color=colour, alpha=0.55, linewidths=0, label=label)
     if good:
-        bests = best_so_far(good, objective)
+        bests = best_so_far(good, objective, study.fidelity)
         places = [*(trial.number for trial in good), max(trial.number for trial in trials)]
         axes.step(places, [*bests, bests[-1]], where="post", color=BLUE, linewidth=2, label=f"best: {bests[-1]:.6g}")
     if broken:
@@ -232,12 +232,16 @@ def _course(axes: Axes, trials: Sequence[TrialRecord], study: StudyRecord, objec
         axes.legend(loc="best")
 
 
-def best_so_far(trials: Sequence[TrialRecord], objective: Objective) -> list[float]:
-    """The best value among a trial and all before it, for each of some measured trials."""
+def best_so_far(trials: Sequence[TrialRecord], objective: Objective, fidelity: Fidelity | None = None) -> list[float]:
+    """The best value among a trial and all before it, for each of some measured trials; with a fidelity, of the highest one until then."""
     better = min if objective.goal == "minimize" else max
     bests: list[float] = []
-    for number in _values(trials, objective):
-        bests.append(better([*bests[-1:], number]))
+    reached = -math.inf
+    for trial, number in zip(trials, _values(trials, objective), strict=True):
+        level = 0.0 if fidelity is None else float(str(trial.parameters[fidelity.parameter]))
+        rivals = bests[-1:] if level <= reached else []
+        bests.append(better([*rivals, number]) if level >= reached else bests[-1])
+        reached = max(reached, level)
     return bests
 
 

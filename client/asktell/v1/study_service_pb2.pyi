@@ -285,8 +285,9 @@ Global___StudySpec: _TypeAlias = StudySpec  # noqa: Y015
 class Fidelity(_message.Message):
     """The parameter that makes a trial cheaper, such as a number of epochs or a share of the data: asynchronous successive halving by promotion.
 
-    New configurations start at the lowest rung. Of those that ended at a rung, the best `1 / reduction_factor` go on to the next one: a trial
-    with the same parameters but that, whose `parent` is the trial below, from whose checkpoint it goes on.
+    New configurations start at the lowest rung. Of those that ended at a rung, `1 / reduction_factor` go on to the next one, each when it is
+    among the best so many: a trial with the same parameters but that, whose `parent` is the trial below, from whose checkpoint it goes on.
+    The best trial is that of the highest rung that a feasible trial has reached.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

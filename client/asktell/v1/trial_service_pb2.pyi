@@ -354,7 +354,7 @@ class Origin(_message.Message):
     policy: _builtins.str
     """`user` for an added trial, else the policy that chose."""
     method: _builtins.str
-    """What in the policy chose, such as `initial-design`, `acquisition`, `exploration`, `crossover`, `random`."""
+    """What in the policy chose, such as `initial-design`, `acquisition`, `exploration`, `promotion`, `crossover`, `random`."""
     fallback: _builtins.str
     """Why the policy did not do what it usually does, for a person to read; empty if it did."""
     acquisition: _builtins.float
@@ -369,7 +369,9 @@ class Origin(_message.Message):
     """For a person to read: why it was this policy, where the study left the choice to `auto`, and which earlier studies it starts from."""
     @_builtins.property
     def predictions(self) -> _containers.MessageMap[_builtins.str, Global___PredictedMetric]:
-        """What the surrogate expected of the objectives and of metrics that outcome constraints bound, in their own units."""
+        """What the surrogate expected of the objectives and of metrics that outcome constraints bound, in their own units. In a study with a
+        fidelity that is at its highest value, where configurations are compared, though the trial may start lower.
+        """
 
     @_builtins.property
     def compute_duration(self) -> _duration_pb2.Duration:
