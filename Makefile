@@ -25,6 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: env ## Tune a small network on handwritten digits with two worker processes
 	$(BIN)/python -m examples.digits.demo
 
+demo-gpu: env ## Train small networks on one GPU in two slots at once; says what it found where there is none
+	$(BIN)/python -m examples.gpu.demo
+
 # One file's tests stay together: they share servers. More processes than cores make tests wait for each other.
 TEST_JOBS ?= 2
 test: env ## Run all tests, in two processes (TEST_JOBS=4: in four)

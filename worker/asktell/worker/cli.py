@@ -486,7 +486,7 @@ def _announce(slots: Sequence[Slot], devices: Devices, written: Written) -> None
     if devices.names:
         parts.append(f"GPU {', '.join(devices.names)}")
     if slots[0].cpus is not None:
-        parts.append(f"{slots[0].cpus} CPUs a trial")
+        parts.append(f"{slots[0].cpus} CPU{'s' if slots[0].cpus > 1 else ''} a trial")
     parts.append("no logs" if written.root is None else f"logs in {written.root}")
     logging.getLogger("asktell.worker").info("%s", "; ".join(parts))
 
