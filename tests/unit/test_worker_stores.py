@@ -64,6 +64,17 @@ def test_a_state_is_uploaded_when_it_has_changed_and_told_when_it_is_complete(ke
     assert not place.scratch.exists()
 
 
+def test_a_directory_that_never_rests_is_uploaded_all_the_same(kept, monkeypatch) -> None:
+    monkeypatch.setattr(stores, "RESTLESS_SECONDS", 0.1)
+    monkeypatch.setattr(stores, "REST_SECONDS", 0.0)
+    place = kept.begin(trial(), **GOES_ON)
+    sizes = iter(range(1, 100_000))
+    monkeypatch.setattr(stores, "listing", lambda _: {"state": (0, next(sizes), 0)})
+    (place.directory / "state").write_text("1")
+    assert contents(until(place.uri)) == {"state": "1"}
+    place.close()
+
+
 def test_the_last_state_is_uploaded_at_the_end(kept, monkeypatch) -> None:
     monkeypatch.setattr(stores, "LOOK_SECONDS", 3600.0)
     place = kept.begin(trial(), **GOES_ON)

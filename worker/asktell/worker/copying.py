@@ -34,7 +34,7 @@ def listing(directory: Path) -> Listing:
     return found
 
 
-def copy_at_rest(source: Path, target: Path, *, broken_off: Callable[[], bool]) -> bool:
+def copy_at_rest(source: Path, target: Path, *, broken_off: Callable[[], bool], patience: float | None = None) -> bool:
     """Copy what lies in `source`, a directory or a file, to a new directory `target`; return whether it did not change meanwhile.
 
     Links are replaced by what they point to, so that the copy stands alone. A source that changes is copied again until it rests.
@@ -43,7 +43,7 @@ def copy_at_rest(source: Path, target: Path, *, broken_off: Callable[[], bool]) 
         OSError: It cannot be read, or the target not be written.
         BrokenOff: `broken_off` said so.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     while True:
         before, late = listing(source), time.monotonic() > deadline
         try:

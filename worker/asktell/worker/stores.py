@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 EXTRA = "pip install 'asktell[checkpoints]', and s3fs, gcsfs or adlfs for the store"
 LOOK_SECONDS = 1.0
 """How often the directory is looked at; one that did not change between two looks is uploaded."""
-RESTLESS_SECONDS = 30.0
+RESTLESS_SECONDS = 10.0
 """How long a directory may go on changing before it is uploaded all the same."""
+REST_SECONDS = 2.0
+"""How long a moment of rest is then waited for."""
 RETRY_SECONDS = 10.0
 """How long to wait after an upload that did not work."""
 POLL = 0.1
@@ -153,7 +155,7 @@ class Snapshots(threading.Thread):
         shutil.rmtree(self._staging, ignore_errors=True)
         taken = listing(self._directory)
         # The training goes on writing while the copy is under way to the store.
-        copy_at_rest(self._directory, self._staging, broken_off=lambda: False)
+        copy_at_rest(self._directory, self._staging, broken_off=lambda: False, patience=REST_SECONDS)
         self._count += 1
         place = self._store.below(f"{self._count:06d}")
         if taken:
