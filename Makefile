@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow test-slurm chaos bench bench-peers bench-latency bench-service bench-ablation bench-fidelity bench-methods bench-pbt bench-speculation bench-stopping bench-transfer bench-worker demo-gpu check format proto lock clean
+.PHONY: help env demo test test-slow test-slurm chaos bench bench-peers bench-latency bench-service bench-ablation bench-fidelity bench-methods bench-pbt bench-sklearn bench-speculation bench-stopping bench-transfer bench-worker demo-gpu check format proto lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -87,8 +87,11 @@ bench-transfer: env ## Show what a warm start from an earlier study brings (PROB
 bench-speculation: env ## Compare candidates prepared ahead with candidates chosen when asked (PROBLEMS, SEEDS, WORKERS, TRIALS)
 	$(BIN)/python -m benchmarks.speculation $(foreach name,PROBLEMS SEEDS WORKERS TRIALS,$(call flag,$(name)))
 
-bench-stopping: env ## Compare stopping rules on simulated trainings, and with Optuna's Hyperband + TPE (FAMILIES, SEEDS, TRIALS, RULES, JOBS)
-	$(BIN)/python -m benchmarks.stopping $(foreach name,FAMILIES SEEDS TRIALS RULES JOBS,$(call flag,$(name)))
+bench-sklearn: env ## Compare searches over scikit-learn's estimators: random, Optuna's, asktell's (SEEDS, TRIALS, RECORD=1)
+	$(BIN)/python -m benchmarks.searches $(foreach name,SEEDS TRIALS,$(call flag,$(name))) $(if $(RECORD),--record)
+
+bench-stopping: env ## Compare stopping rules on simulated trainings, and with Optuna's Hyperband + TPE (FAMILIES, SEEDS, TRIALS, RULES, JOBS, RECORD=1)
+	$(BIN)/python -m benchmarks.stopping $(foreach name,FAMILIES SEEDS TRIALS RULES JOBS,$(call flag,$(name))) $(if $(RECORD),--record)
 
 bench-fidelity: env ## Compare a fidelity raised by rungs with whole trainings and with Optuna (FAMILIES, SEEDS, EPOCHS, JOBS; RECORD=1)
 	$(BIN)/python -m benchmarks.fidelities $(foreach name,FAMILIES SEEDS EPOCHS JOBS,$(call flag,$(name))) $(if $(RECORD),--record)
