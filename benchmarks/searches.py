@@ -22,7 +22,7 @@ from scipy.stats import loguniform, uniform
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.model_selection import KFold, RandomizedSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
 from asktell.integrations.sklearn import AskTellSearchCV
@@ -54,20 +54,20 @@ def _piped(model: Any) -> Pipeline:
     return Pipeline([("scale", StandardScaler()), ("model", model)])
 
 
-_SCALERS = [StandardScaler(), MinMaxScaler(), RobustScaler(), "passthrough"]
+_KERNELS = ["rbf", "poly", "sigmoid"]
 _STRATIFIED = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
 TASKS: Mapping[str, Task] = {
     "breast cancer": Task(
         partial(load_breast_cancer, return_X_y=True),
-        _piped(SVC()),
-        {"scale": _SCALERS, "model__C": (1e-3, 1e4, "log"), "model__gamma": (1e-7, 1e1, "log")},
+        _piped(SVC(max_iter=10_000)),
+        {"model__kernel": _KERNELS, "model__C": (1e-3, 1e4, "log"), "model__gamma": (1e-7, 1e1, "log")},
         _STRATIFIED,
     ),
     "diabetes": Task(
         partial(load_diabetes, return_X_y=True),
-        _piped(SVR()),
+        _piped(SVR(max_iter=10_000)),
         {
-            "scale": _SCALERS,
+            "model__kernel": _KERNELS,
             "model__C": (1e-2, 1e4, "log"),
             "model__gamma": (1e-6, 1e1, "log"),
             "model__epsilon": (1e-2, 1e2, "log"),
@@ -76,10 +76,9 @@ TASKS: Mapping[str, Task] = {
     ),
     "digits": Task(
         _digits,
-        _piped(SVC()),
+        _piped(SVC(max_iter=10_000)),
         {
-            "scale": _SCALERS,
-            "model__kernel": ["rbf", "poly", "sigmoid"],
+            "model__kernel": _KERNELS,
             "model__C": (1e-3, 1e4, "log"),
             "model__gamma": (1e-7, 1e1, "log"),
             "model__coef0": (0.0, 10.0),

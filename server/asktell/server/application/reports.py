@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from asktell.server.application.clerk import Clerk
@@ -10,6 +11,9 @@ from asktell.server.application.leases import Directive, Report, Verdict, rememb
 from asktell.server.application.ports import Judge
 from asktell.server.domain.stopping import StopRequest
 from asktell.server.domain.study import Study
+
+MANY = 500
+"""Curves that are looked at on the event loop, in less than a millisecond; with more of them a thread does it, and others need not wait."""
 
 
 class Reports:
@@ -51,4 +55,6 @@ class Reports:
         request = StopRequest(
             rule=rule, metric=metric, curves=curves, number=command.trial.number, first=min(steps), step=max(steps)
         )
-        return self._judge(request) or ""
+        if len(curves) <= MANY:
+            return self._judge(request) or ""
+        return await asyncio.to_thread(self._judge, request) or ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeAlias
 
@@ -270,13 +270,14 @@ class StopRequest:
         """The trial's curve as of the step; what an earlier attempt reported of later steps does not count."""
         return self.curves.get(self.number, Curve()).upto(self.step)
 
-    def others(self) -> dict[int, Curve]:
-        """The other trials' curves, in the order of numbers."""
-        return {number: self.curves[number] for number in sorted(self.curves) if number != self.number}
+    def others(self) -> Iterator[tuple[int, Curve]]:
+        """The other trials' numbers and curves, in no order."""
+        return ((number, curve) for number, curve in self.curves.items() if number != self.number)
 
-    def there(self) -> dict[int, Curve]:
-        """The curves of the other trials that came to the step, in the order of numbers."""
-        return {number: curve for number, curve in self.others().items() if curve.reached(self.step)}
+    def there(self) -> Iterator[Curve]:
+        """The curves of the other trials that came to the step, in no order."""
+        step = self.step
+        return (curve for _, curve in self.others() if curve.reached(step))
 
     def shown(self, loss: float) -> str:
         """A loss as the value that was reported, for a message."""

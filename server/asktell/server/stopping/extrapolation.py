@@ -29,7 +29,7 @@ class Forecast:
 def extrapolation(kind: Extrapolation, request: StopRequest) -> str | None:
     """Why the trial is expected to miss the best final value; None if it may beat it, or if too few trials came to the end."""
     end = request.rule.max_step or request.step
-    ends = [(curve.best(request.step), last) for curve in request.there().values() if _told(last := curve.arrival(end))]
+    ends = [(curve.best(request.step), last) for curve in request.there() if _told(last := curve.arrival(end))]
     pairs = [(now, last) for now, last in ends if last is not None and math.isfinite(now)]
     own = request.own.best(request.step)
     if len(pairs) < kind.min_trials:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from scipy.special import stdtr
 
@@ -46,8 +46,8 @@ def chance(differences: Sequence[float], *, folds: int) -> float:
     return float(stdtr(count - 1, -mean / scale)) if scale > 0 else 0.0
 
 
-def _incumbent(others: Mapping[int, Curve], folds: int) -> tuple[int, Curve] | None:
+def _incumbent(others: Iterable[tuple[int, Curve]], folds: int) -> tuple[int, Curve] | None:
     """The trial with the best mean over all folds, the first of equals, and its number."""
-    complete = [(curve.mean(curve.steps[-1]), number) for number, curve in others.items() if len(curve.steps) >= folds]
-    finite = [(mean, number) for mean, number in complete if math.isfinite(mean)]
-    return (min(finite)[1], others[min(finite)[1]]) if finite else None
+    complete = ((curve.mean(curve.steps[-1]), number, curve) for number, curve in others if len(curve.steps) >= folds)
+    best = min((each for each in complete if math.isfinite(each[0])), default=None, key=lambda each: each[:2])
+    return None if best is None else best[1:]

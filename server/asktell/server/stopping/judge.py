@@ -55,5 +55,7 @@ def leads(request: StopRequest) -> bool:
     if not own.losses or not math.isfinite(own.losses[-1]):
         return False
     if isinstance(request.rule.kind, Folds):
-        return all(own.mean(step) <= other.mean(step) for other in request.there().values())
-    return all(own.best(step) <= other.best(step) for other in request.there().values())
+        mean = own.mean(step)
+        return all(mean <= other.mean(step) for other in request.there())
+    best = own.best(step)
+    return all(best <= other.best(step) for other in request.there())

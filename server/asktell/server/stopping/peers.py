@@ -30,8 +30,8 @@ def quantile(ascending: Sequence[float], level: float) -> float:
 
 
 def _values(request: StopRequest, *, averages: bool) -> list[float]:
-    there = request.there().values()
-    return sorted(curve.mean(request.step) if averages else curve.best(request.step) for curve in there)
+    step = request.step
+    return sorted(curve.mean(step) if averages else curve.best(step) for curve in request.there())
 
 
 def _worse(request: StopRequest, values: Sequence[float], level: float, named: str) -> str | None:

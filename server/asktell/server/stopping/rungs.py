@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 
 from asktell.server.domain.curve import Curve
 from asktell.server.domain.stopping import Hyperband, StopRequest, SuccessiveHalving
@@ -14,7 +14,8 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 def successive_halving(kind: SuccessiveHalving, request: StopRequest) -> str | None:
     """Why the trial is not among the best of those that came to its last rung; None if it is."""
-    return _halved(request, request.others(), first=kind.min_step, factor=kind.reduction_factor)
+    others = (curve for _, curve in request.others())
+    return _halved(request, others, first=kind.min_step, factor=kind.reduction_factor)
 
 
 def hyperband(kind: Hyperband, request: StopRequest) -> str | None:
@@ -22,11 +23,8 @@ def hyperband(kind: Hyperband, request: StopRequest) -> str | None:
     top = request.rule.max_step or kind.min_step
     count = brackets(kind, top)
     own = bracket(request.number, count=count, factor=kind.reduction_factor)
-    fellows = {
-        number: curve
-        for number, curve in request.others().items()
-        if bracket(number, count=count, factor=kind.reduction_factor) == own
-    }
+    weights = shares(count, kind.reduction_factor)
+    fellows = (curve for number, curve in request.others() if _place(number, weights) == own)
     first = kind.min_step * kind.reduction_factor**own
     why = _halved(request, fellows, first=first, factor=kind.reduction_factor)
     return why and f"{why} in bracket {own + 1} of {count}"
@@ -46,23 +44,31 @@ def bracket(number: int, *, count: int, factor: int) -> int:
     Shares of the trials are those of Hyperband, ((s + 1) / (s' + 1)) * factor^s' with s' rungs left; multiples of the golden ratio spread
     successive numbers evenly over them.
     """
-    weights = [count / left * factor ** (left - 1) for left in range(count, 0, -1)]
+    return _place(number, shares(count, factor))
+
+
+def shares(count: int, factor: int) -> list[float]:
+    """How many trials each bracket has, in proportion."""
+    return [count / left * factor ** (left - 1) for left in range(count, 0, -1)]
+
+
+def _place(number: int, weights: Sequence[float]) -> int:
     place = number * _GOLDEN % 1.0 * sum(weights)
     for index, weight in enumerate(weights):
         if place < weight:
             return index
         place -= weight
-    return count - 1
+    return len(weights) - 1
 
 
-def _halved(request: StopRequest, others: Mapping[int, Curve], *, first: int, factor: int) -> str | None:
+def _halved(request: StopRequest, others: Iterable[Curve], *, first: int, factor: int) -> str | None:
     rung = _last_rung(request.step, first, factor)
     place = -1 if rung is None else bisect_left(request.own.steps, rung)
     # It came to the rung before what is reported now, and was judged then.
     if rung is None or request.own.steps[place] < request.first:
         return None
     own = request.own.lowest[place]
-    arrived = [loss for curve in others.values() if (loss := curve.arrival(rung)) is not None]
+    arrived = [loss for curve in others if (loss := curve.arrival(rung)) is not None]
     better = sum(loss < own for loss in arrived)
     places = max((len(arrived) + 1) // factor, 1)
     if better < places:
