@@ -24,8 +24,9 @@ from benchmarks.seeds import parsed
 from benchmarks.server import ROOT
 from benchmarks.trainings import FAMILIES, PUBLIC
 
-RULES = ("asha", "hyperband", "median", "percentile", "extrapolation", "patience", "threshold")
-NO_RULE, JUDGED = "none", "asha"
+RULES = ("asha", "asha9", "hyperband", "median", "percentile", "extrapolation", "patience", "threshold")
+NO_RULE, JUDGED, LATER = "none", "asha", "asha9"
+"""ASHA is judged with its first rung at 3 epochs; with one at 9 it is shown beside it."""
 PEERS = ("optuna:1", "optuna:3")
 """Optuna with its first rung at one epoch, as it is unless told otherwise, and at three, where ASHA's is."""
 SAVED, WORSE = 0.60, 0.01
@@ -132,7 +133,9 @@ def run_case(family: str, seed: int, plan: Plan) -> Case:
     own = {rule: job(python=Path(sys.executable), peer=f"asktell:{rule}") for rule in dict.fromkeys((NO_RULE, *rules))}
     by_trials = {rule: each.run(recorded) for rule, each in own.items()}
     epochs = round((1 - SAVED) * by_trials[NO_RULE]["epochs"])
-    by_epochs = {rule: replace(own[rule], epochs=epochs).run(recorded) for rule in (NO_RULE, JUDGED) if rule in own}
+    by_epochs = {
+        rule: replace(own[rule], epochs=epochs).run(recorded) for rule in (NO_RULE, JUDGED, LATER) if rule in own
+    }
     if optuna is not None:
         by_epochs |= {peer: job(python=optuna, peer=peer, epochs=epochs).run(recorded) for peer in PEERS}
     return Case(family, seed, by_trials, by_epochs)

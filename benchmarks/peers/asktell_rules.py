@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asktell.server.domain.curve import Curve
+from asktell.server.domain.curve import Curve, Ending
 from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.domain.space import Parameters, SearchSpace
@@ -33,6 +33,7 @@ LOSS = Objective("loss", Goal.MINIMIZE)
 NO_RULE = "none"
 RULES: Mapping[str, StoppingKind] = {
     "asha": SuccessiveHalving(min_step=3),
+    "asha9": SuccessiveHalving(min_step=9),
     "hyperband": Hyperband(min_step=3),
     "median": Median(),
     "percentile": Percentile(percentile=25.0),
@@ -70,17 +71,18 @@ class Asktell:
         self._pending[number] = parameters
         return number, dict(parameters)
 
-    def _expected(self) -> Mapping[int, float]:
+    def _expected(self) -> Mapping[int, Ending]:
         """Where trials that were stopped, or are under way, will have ended, as the server foresees it."""
         stopped = [number for number, seen in self._observations.items() if seen.state is TrialState.STOPPED]
         return {} if self._rule is None else foresee(self._rule, self._curves, [*stopped, *self._pending])
 
-    def _seen(self, expected: Mapping[int, float]) -> tuple[Observation, ...]:
+    def _seen(self, expected: Mapping[int, Ending]) -> tuple[Observation, ...]:
         """The observations as the server has them."""
         seen = dict(self._observations)
-        for number, loss in expected.items():
+        for number, ending in expected.items():
             parameters = seen[number].parameters if number in seen else self._pending[number]
-            seen[number] = Observation(number, TrialState.STOPPED, parameters, {LOSS.metric: MetricValue(loss)})
+            value = MetricValue(ending.loss, ending.standard_error)
+            seen[number] = Observation(number, TrialState.STOPPED, parameters, {LOSS.metric: value})
         return tuple(seen[number] for number in sorted(seen))
 
     def report(self, token: int, epoch: int, loss: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asktell.server.domain.curve import Curve
+from asktell.server.domain.curve import Curve, Ending
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.metric import Goal, Objective
 from asktell.server.domain.stopping import (
@@ -367,31 +368,31 @@ ANY = StoppingRule(kind=Median())
 
 def test_where_a_stopped_trial_would_have_ended_follows_from_those_that_went_on() -> None:
     went_on = {number: [0.9, 0.5 + 0.02 * number, 0.1 + 0.06 * number] for number in range(1, 7)}
-    assert foresee(ANY, ended({**went_on, 9: [0.9, 0.7]}), [9]) == {9: pytest.approx(0.7)}
-    assert foresee(ANY, ended({**went_on, 9: [0.9, 0.58]}), [9]) == {9: pytest.approx(0.34)}
+    assert losses(foresee(ANY, ended({**went_on, 9: [0.9, 0.7]}), [9])) == {9: pytest.approx(0.7)}
+    assert losses(foresee(ANY, ended({**went_on, 9: [0.9, 0.58]}), [9])) == {9: pytest.approx(0.34)}
 
 
 def test_what_few_came_to_is_foreseen_by_way_of_what_more_came_to() -> None:
     halfway = {number: [1.0 + number, 0.5 * number + 0.5] for number in range(1, 7)}
     to_the_end = {20: [2.0, 1.0, 0.8], 21: [3.0, 1.5, 1.3]}
     found = foresee(ANY, ended({**halfway, **to_the_end, 9: [5.0]}), [9])
-    assert found == {9: pytest.approx(2.5 - 0.2)}
+    assert losses(found) == {9: pytest.approx(2.5 - 0.2)}
 
 
 def test_nobody_is_foreseen_to_end_better_than_the_best_that_ended_nor_worse_than_it_stood() -> None:
     went_on = {number: [0.5 + 0.02 * number, 0.1 + 0.06 * number] for number in range(1, 7)}
-    assert foresee(ANY, ended({**went_on, 9: [0.3]}), [9]) == {9: pytest.approx(0.16)}
-    assert foresee(ANY, ended({**went_on, 9: [9.0]}), [9]) == {9: pytest.approx(9.0)}
+    assert losses(foresee(ANY, ended({**went_on, 9: [0.3]}), [9])) == {9: pytest.approx(0.16)}
+    assert losses(foresee(ANY, ended({**went_on, 9: [9.0]}), [9])) == {9: pytest.approx(9.0)}
 
 
 def test_without_others_to_learn_from_a_stopped_trial_ends_as_it_stood() -> None:
-    assert foresee(ANY, ended({1: [0.5, 0.4]}), [1]) == {1: 0.4}
+    assert foresee(ANY, ended({1: [0.5, 0.4]}), [1]) == {1: Ending(0.4)}
     assert foresee(ANY, ended({1: [0.5, math.nan]}), [1, 2]) == {}
 
 
 def test_of_folds_the_mean_is_expected() -> None:
     rule = StoppingRule(kind=Folds(folds=5))
-    assert foresee(rule, ended({1: [0.1] * 5, 2: [0.5, 0.7]}), [2]) == {2: pytest.approx(0.6)}
+    assert foresee(rule, ended({1: [0.1] * 5, 2: [0.5, 0.7]}), [2]) == {2: Ending(pytest.approx(0.6))}
 
 
 @settings(max_examples=200, deadline=None)
@@ -405,4 +406,41 @@ def test_foresight_is_finite_and_does_not_depend_on_the_order(
     stopped = [number for number in curves if number % 2]
     found = foresee(ANY, curves, stopped)
     assert found == foresee(ANY, dict(shuffled), stopped[::-1])
-    assert all(math.isfinite(loss) for loss in found.values())
+    assert all(math.isfinite(loss) for loss in losses(found).values())
+    errors = [ending.standard_error for ending in found.values() if ending.standard_error is not None]
+    assert all(math.isfinite(error) and error >= 0 for error in errors)
+
+
+def test_the_standard_error_of_what_is_foreseen_is_how_far_off_it_is() -> None:
+    noise = random.Random(5)
+    off = []
+    for _ in range(300):
+        starts = [noise.uniform(0.5, 0.9) for _ in range(9)]
+        ends = [2 * start + noise.gauss(0, 0.05) for start in starts]
+        went_on = {number: [start, end] for number, (start, end) in enumerate(zip(starts[1:], ends[1:], strict=True))}
+        # Bounds would bias what is looked at here: it stands above all, and somebody ends below all.
+        curves = ended({**went_on, 20: [0.4, 0.0], 21: [0.4, 0.0], 99: [starts[0]]})
+        curves = {**curves, 20: Curve.of({2: -9.0}), 21: Curve.of({2: -9.0})}
+        standing = {
+            number: Curve.of(
+                {step: loss - 3 * (step == 2) for step, loss in zip(curve.steps, curve.losses, strict=True)}
+            )
+            for number, curve in curves.items()
+        }
+        ending = foresee(ANY, standing, [99])[99]
+        assert ending.standard_error is not None
+        off.append((ends[0] - 3 - ending.loss) / ending.standard_error)
+    assert 0.7 < statistics.pstdev(off) < 1.3
+
+
+def test_early_losses_that_say_nothing_of_late_ones_leave_the_whole_spread_as_the_error() -> None:
+    lasts = [0.1, 0.5, 0.2, 0.4, 0.3, 0.15]
+    curves = ended({number: [0.8, last] for number, last in enumerate(lasts)} | {9: [0.8]})
+    ending = foresee(ANY, curves, [9])[9]
+    assert ending.loss == pytest.approx(sum(lasts) / 6)
+    assert ending.standard_error is not None
+    assert ending.standard_error > statistics.stdev(lasts)
+
+
+def losses(endings: Mapping[int, Ending]) -> dict[int, float]:
+    return {number: ending.loss for number, ending in endings.items()}

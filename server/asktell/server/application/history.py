@@ -50,7 +50,7 @@ class Snapshot:
     roster: Roster
     counts: TrialCounts
     hint: bytes = b""
-    expected: Mapping[int, float] = field(default_factory=dict)
+    expected: Mapping[int, MetricValue] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
 
     @property
@@ -65,7 +65,7 @@ class Snapshot:
         seen = {each.number: each for each in self.roster.observations}
         for number, value in self.expected.items():
             measured = seen[number].metrics if number in seen else {}
-            metrics = {**measured, metric: MetricValue(value)}
+            metrics = {**measured, metric: value}
             seen[number] = replace(observed(self.roster.trials[number]), state=TrialState.STOPPED, metrics=metrics)
         return tuple(seen[number] for number in sorted(seen))
 
@@ -200,7 +200,7 @@ class History:
         expected = self._expected(found.study, known)
         return Snapshot(found.study, found.now, read.replays, roster, roster.counts, found.hint, expected)
 
-    def _expected(self, study: Study, known: _Known) -> Mapping[int, float]:
+    def _expected(self, study: Study, known: _Known) -> Mapping[int, MetricValue]:
         """What the objective of trials that were stopped, and of those under way, is expected to come to, from all that was measured.
 
         With several objectives those under way are left out: how they stand in the others is not known here.
@@ -211,8 +211,10 @@ class History:
         partial = [each.number for each in known.roster.observations if each.state is TrialState.STOPPED]
         if len(study.spec.objectives) == 1:
             partial += [trial.number for trial in known.roster.unfinished]
+        endings = self._foresee(rule, known.chart.curves, partial)
         return {
-            number: objective.loss(loss) for number, loss in self._foresee(rule, known.chart.curves, partial).items()
+            number: MetricValue(objective.loss(ending.loss), ending.standard_error)
+            for number, ending in endings.items()
         }
 
     def _remember(self, read: _Read) -> _Known | None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from asktell.server.domain.beliefs import Question
-from asktell.server.domain.curve import Curve
+from asktell.server.domain.curve import Curve, Ending
 from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.domain.ranking import Losses, Standing
@@ -139,7 +139,7 @@ Judge = Callable[[StopRequest], str | None]
 """Why a trial shall stop, for a person to read; None if it shall go on."""
 
 
-Foresee = Callable[[StoppingRule, Mapping[int, Curve], Collection[int]], Mapping[int, float]]
+Foresee = Callable[[StoppingRule, Mapping[int, Curve], Collection[int]], Mapping[int, Ending]]
 """The expected last losses of trials that were stopped or are under way, by their numbers, from the curves of all trials."""
 
 

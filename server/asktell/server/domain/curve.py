@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-_LARGEST = 1e100
+LARGEST = 1e100
+"""The largest size of a loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is expected of a trial's last loss, and the standard error of that; None if nothing says how far off it may be."""
+
+    loss: float
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +69,4 @@ class Curve:
 
 
 def _bounded(loss: float) -> float:
-    return min(max(loss, -_LARGEST), _LARGEST) if math.isfinite(loss) else math.inf
+    return min(max(loss, -LARGEST), LARGEST) if math.isfinite(loss) else math.inf
