@@ -15,6 +15,7 @@ from rich.text import Text
 
 from asktell.cli import beliefs, dials, document, tables
 from asktell.cli.archive import Format, progress_bar, save, write
+from asktell.cli.checkpoints import checkpoints
 from asktell.cli.create import Dials, Goals, Labels, Limits, Order, Settings, labels
 from asktell.cli.create import create as create_study
 from asktell.cli.dials import Unreadable
@@ -39,7 +40,16 @@ For example: `asktell study list`
 """
 
 app = App(name="study", help=HELP, help_format="markdown")
-for _command in (enqueue, lineage, logs, beliefs.predict, beliefs.importance, beliefs.validate, beliefs.plot):
+for _command in (
+    enqueue,
+    lineage,
+    logs,
+    checkpoints,
+    beliefs.predict,
+    beliefs.importance,
+    beliefs.validate,
+    beliefs.plot,
+):
     app.command(_command)
 
 

@@ -345,6 +345,15 @@ def _exception(message: str) -> list[str]:
     return list(dropwhile(lambda line: line.startswith(" "), lines[1:])) or lines
 
 
+def checkpoints(rows: Iterable[tuple[str, str, str, str]]) -> Table:
+    """One row a state: trial, attempt, size, what becomes of it."""
+    table = _table("trial", "attempt", "size", "kept as")
+    for row in rows:
+        table.add_row(*row)
+    _right(table, 0, 2)
+    return table
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True, header_style="bold")
     for column in columns:
