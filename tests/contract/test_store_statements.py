@@ -122,7 +122,13 @@ class Service:
                     yield cls(StudyServiceStub(channel), TrialServiceStub(channel))
 
     async def study(
-        self, *, parameters: int, finished: int, name: str = "s", rule: stopping.StoppingRule | None = None
+        self,
+        *,
+        parameters: int,
+        finished: int,
+        name: str = "s",
+        rule: stopping.StoppingRule | None = None,
+        policy: str = "random",
     ) -> studies.Study:
         """A study with so many parameters and finished trials, of which something was measured."""
         specs = [
@@ -130,7 +136,7 @@ class Service:
             for index in range(parameters)
         ]
         objective = metric.Objective(metric="loss", goal=metric.Objective.GOAL_MINIMIZE)
-        spec = studies.StudySpec(parameters=specs, objectives=[objective], policy="random", seed=1, stopping_rule=rule)
+        spec = studies.StudySpec(parameters=specs, objectives=[objective], policy=policy, seed=1, stopping_rule=rule)
         created: studies.Study = await self.studies.CreateStudy(
             studies.CreateStudyRequest(parent="projects/p", study_id=name, study=studies.Study(spec=spec))
         )
@@ -177,6 +183,22 @@ async def test_an_ask_that_finds_queued_trials_takes_as_little(
         await queue(service, study, count=3)
         with ledger() as book:
             cost = await book.of(service.ask(study, count=3, request_id=request_id))
+    assert len(cost.statements) <= MOST_OF_AN_ASK, cost
+    assert cost.commits == 1, cost
+
+
+async def test_an_ask_that_goes_on_from_another_trial_takes_as_little(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Service.on(address, monkeypatch) as service:
+        study = await service.study(parameters=2, finished=5, policy="pbt")
+        for trial in await service.ask(study, count=8):
+            await service.trials.Tell(tell_request(trial, trial.number))
+        await service.ask(study)
+        with ledger() as book:
+            cost = await book.of(service.ask(study, count=3, request_id="once"))
+        (trial,) = await service.ask(study)
+    assert trial.parent > 0
     assert len(cost.statements) <= MOST_OF_AN_ASK, cost
     assert cost.commits == 1, cost
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from asktell.server.application.tell import Failed, Result, Succeeded, Tell, tel
 from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound, Overloaded
 from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objective
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
+from asktell.server.domain.population import Population
 from asktell.server.domain.space import Int, SearchSpace
 from asktell.server.domain.study import Budget, StudyName, StudySpec, StudyState
 from asktell.server.domain.trial import Origin, Trial, TrialName, TrialState
 from asktell.server.persistence.migration import migrate
 from asktell.server.persistence.store import open_store
+from asktell.server.policies import registry
 
 NAME = StudyName("p", "s")
 LEVELS = 10
@@ -62,6 +65,18 @@ class Counting:
         return Decision(
             tuple(Candidate({"x": x}, origin, self.parent, member) for x, member in zip(free, members, strict=True))
         )
+
+
+@dataclass
+class Training:
+    """An engine that trains a population, after a moment in which others may ask."""
+
+    def policies(self) -> Collection[str]:
+        return list(registry.POLICIES)
+
+    async def suggest(self, request: SuggestRequest) -> Decision:
+        await asyncio.sleep(0.001)
+        return registry.suggest(request)
 
 
 @dataclass
@@ -100,18 +115,21 @@ class House:
         await self.store.write(lambda tx: studies.update_study(tx, studies.UpdateStudy(name=NAME, **changes)))
 
 
-def desk_of(store: Store, engine: Counting) -> Desk:
+def desk_of(store: Store, engine: Any) -> Desk:
     numbers = itertools.count()
     return Desk(store=store, engine=engine, history=History(store), new_nonce=lambda: f"n{next(numbers)}")
 
 
 @asynccontextmanager
-async def house(path: Path, **budget: Any) -> AsyncIterator[House]:
+async def house(path: Path, *, population: Population | None = None, **budget: Any) -> AsyncIterator[House]:
     database = str(path / "a.db")
     migrate(database)
     store = open_store(database)
     spec = StudySpec(
-        space=SearchSpace((Int(name="x", low=0, high=LEVELS - 1),)), objectives=(Objective("y", Goal.MINIMIZE),)
+        space=SearchSpace((Int(name="x", low=0, high=LEVELS - 1),)),
+        objectives=(Objective("y", Goal.MINIMIZE),),
+        policy="auto" if population is None else "pbt",
+        population=population,
     )
     command = studies.CreateStudy(name=NAME, spec=spec, budget=Budget(**budget), drawn_seed=0)
     try:
@@ -268,6 +286,37 @@ async def test_two_replicas_never_hand_out_one_configuration_twice(tmp_path: Pat
         assert sorted(trial.parameters["x"] for trial in stored) == [0, 1, 2]
         assert sorted({trial.number for trial in handed}) == [1, 2, 3]
         assert len(home.engine.requests) > 3, "the replicas that lost the race chose again"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_replicas_never_train_one_member_twice_at_once(tmp_path: Path, count: int) -> None:
+    async with house(tmp_path, population=Population(size=4), max_trials=60) as home:
+
+        async def work(desk: Desk) -> None:
+            answers = [Answer(study=NAME)]
+
+            def pack(answer: Answer) -> bytes:
+                answers.append(answer)
+                return b""
+
+            while not answers[-1].closed:
+                command = Ask(study=NAME, count=count, worker_id="w", deadline=time.monotonic() + 30)
+                await desk.ask(command, pack=pack)
+                await asyncio.sleep(0.01)
+                for trial in answers[-1].trials:
+                    await home.tell(trial, checkpoint_uri=f"file:///{trial.number}")
+
+        await asyncio.gather(*(work(desk_of(home.store, Training())) for _ in range(6)))
+        stored = await home.store.read(
+            lambda tx: trials.list_trials(tx, trials.ListTrials(study=NAME, after=0, limit=100))
+        )
+    assert [trial.number for trial in stored] == list(range(1, 61))
+    for member in range(1, 5):
+        of_member = [trial for trial in stored if trial.member == member]
+        assert len(of_member) >= 14
+        for earlier, later in pairwise(of_member):
+            assert earlier.end_time is not None
+            assert earlier.end_time <= later.create_time
 
 
 async def test_asks_that_wait_for_one_study_are_met_together(tmp_path: Path) -> None:

@@ -89,6 +89,18 @@ BAD_WORKERS = {
     "right_to_left": "\u202ew",
     "zero_width": "w\u200b",
 }
+BAD_POPULATIONS = {
+    "of_none": studies.Population(size=0),
+    "of_a_negative_size": studies.Population(size=-(2**31)),
+    "of_1001": studies.Population(size=1_001),
+    "that_exploits_nothing": studies.Population(exploit_fraction=0.0),
+    "that_exploits_nan": studies.Population(exploit_fraction=NAN),
+    "that_exploits_most": studies.Population(exploit_fraction=0.500001),
+    "that_resamples_nan": studies.Population(resample_probability=NAN),
+    "that_resamples_more_than_all": studies.Population(resample_probability=1.5),
+    "that_stays": studies.Population(perturbation_factor=1.0),
+    "that_leaps": studies.Population(perturbation_factor=INF),
+}
 BAD_STUDY_NAMES = {
     "empty": "",
     "nothing_in_it": "projects//studies/",
@@ -383,6 +395,11 @@ def specs() -> Iterator[Row]:
     yield row("attempts_negative", lambda s: _set(s, max_attempts=-1), "max_attempts")
     yield row("attempts_101", lambda s: _set(s, max_attempts=101), "max_attempts")
     yield row("late_tells_unknown", lambda s: _set(s, late_tells=99), "late_tells")
+    for name, population in BAD_POPULATIONS.items():
+        part = "population" + "".join(f".{field.name}" for field, _ in population.ListFields())
+        change = lambda s, v=population: _set(s, policy="pbt") and s.population.CopyFrom(v)  # noqa: E731
+        yield row(f"population_{name}", change, part)
+    yield row("population_of_another_policy", lambda s: s.population.SetInParent(), "population")
     yield from constraints(row)
     yield from bounds(row)
     for limit in ("max_trials", "max_failures", "max_parallel"):

@@ -125,6 +125,12 @@ def test_a_source_must_have_something_in_common(client):
             new_study(client, **{"warm_start": [earlier.id], **options})
 
 
+def test_a_population_is_no_source(client):
+    client.create_study("population", parameters=[X], objectives=[at.Minimize("loss")], policy="pbt")
+    with pytest.raises(at.InvalidArgument, match="'population' trains a population, whose results tell of more"):
+        new_study(client, warm_start=["population"])
+
+
 def test_a_refused_study_is_not_there(client):
     with pytest.raises(at.InvalidArgument):
         client.create_study("refused", parameters=[X], objectives=[at.Minimize("loss")], warm_start=["refused"])

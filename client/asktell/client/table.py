@@ -38,6 +38,8 @@ def row(trial: TrialRecord) -> dict[str, Any]:
         **metrics,
         **spreads,
         "policy": trial.origin.policy,
+        "parent": trial.parent,
+        "member": trial.member,
         "worker_id": trial.worker_id,
         "attempt": trial.attempt,
         "message": trial.message,

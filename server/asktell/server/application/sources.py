@@ -22,6 +22,8 @@ def common(spec: StudySpec, earlier: StudySpec) -> frozenset[str]:
 
 def unlike(spec: StudySpec, earlier: StudySpec) -> str | None:
     """Why there is nothing to take from an earlier study; None if there is."""
+    if earlier.population is not None:
+        return "trains a population, whose results tell of more than their trials' parameters"
     if not common(spec, earlier):
         return "has no parameter of this study"
     metrics = {objective.metric for objective in earlier.objectives}
