@@ -118,16 +118,22 @@ def test_a_signal_ends_all_trials_and_gives_them_back(run, study: Study, tmp_pat
     assert [trial.state.value for trial in study.list_trials()] == ["queued"] * 3
 
 
-def test_a_second_ctrl_c_ends_all_at_once(run, study: Study, tmp_path: Path) -> None:
-    # It minds no signal that asks.
-    worker = working(run, "--slots", "2", "--grace", "600", program=f"trap '' TERM; {SLEEP}")
+def test_a_second_ctrl_c_ends_the_worker_at_once_though_its_trainings_take_their_grace(run, tmp_path: Path) -> None:
+    stubborn = "trap 'touch asked-$ASKTELL_TRIAL' TERM; echo $$ > pid-$ASKTELL_TRIAL; while :; do sleep 0.1; done"
+    worker = working(run, "--slots", "2", "--grace", "4", program=stubborn)
     trainings = pids(tmp_path, 2)
     worker.popen.send_signal(signal.SIGINT)
-    until(lambda: psutil.Process(worker.pid).status() != psutil.STATUS_RUNNING)
+    until(lambda: len(list(tmp_path.glob("asked-*"))) == 2)
     worker.popen.send_signal(signal.SIGINT)
     assert worker.wait() == 130
-    for number in trainings:
-        psutil.Process(number).kill()
+    until(lambda: gone(trainings))
+
+
+def test_a_worker_that_is_killed_takes_all_its_trainings_with_it(run, tmp_path: Path) -> None:
+    worker = working(run, "--slots", "3", "--grace", "1", program=SLEEP)
+    trainings = pids(tmp_path, 3)
+    worker.kill()
+    until(lambda: gone(trainings))
 
 
 def test_a_program_that_is_not_there_ends_all_slots_with_one_message(run, study: Study) -> None:
