@@ -7,13 +7,11 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 from cyclopts import Parameter, validators
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -214,17 +212,8 @@ def _count(jobs: Sequence[Job]) -> int:
 
 def _write(items: Sequence[Table | str], path: Path) -> None:
     """Write tables and sentences as Markdown."""
-    paragraphs = [_markdown(item) if isinstance(item, Table) else item for item in items]
+    paragraphs = [tables.markdown(item) if isinstance(item, Table) else item for item in items]
     path.write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
-
-
-def _markdown(table: Table) -> str:
-    console = Console(file=StringIO(), width=240)
-    title, table.title, table.box = table.title, None, box.MARKDOWN
-    with console.capture() as capture:
-        console.print(table)
-    rows = [line.strip() for line in capture.get().splitlines() if line.strip()]
-    return "\n".join([f"**{title}**", "", *rows])
 
 
 def _short(path: Path) -> Path:

@@ -22,6 +22,8 @@ from rich.table import Table
 
 from benchmarks.seeds import parsed
 from benchmarks.server import ROOT
+from benchmarks.stopping_picture import draw
+from benchmarks.tables import markdown
 from benchmarks.trainings import FAMILIES, PUBLIC
 
 RULES = ("asha", "asha9", "hyperband", "median", "percentile", "extrapolation", "patience", "threshold")
@@ -234,13 +236,29 @@ def main(
 
     with ThreadPoolExecutor(jobs) as pool:
         cases = list(pool.map(one, wanted))
-    console.print(by_rule(cases, chosen))
-    console.print(by_family(cases))
+    tables = [by_rule(cases, chosen), by_family(cases)]
     judged = JUDGED in chosen and any(case.family in PUBLIC for case in cases)
     bars = list(verdicts(cases)) if judged else []
-    for words, met in bars:
-        console.print(f"{'met    ' if met else 'NOT MET'} {words}", highlight=False)
+    found = [f"{'Met' if met else 'NOT MET'}: {words}." for words, met in bars]
+    for shown in (*tables, *found):
+        console.print(shown, highlight=False, soft_wrap=isinstance(shown, str))
+    if record:
+        title = f"`make bench-stopping`: {trials} trials, four workers, seeds {seeds}."
+        paragraphs = [title, *map(markdown, tables), "\n".join(f"- {line}" for line in found)]
+        RECORDED.with_suffix(".md").write_text("\n\n".join(paragraphs) + "\n")
+        draw(pictured(cases), RECORDED.with_suffix(".png"))
     return 0 if all(met for _, met in bars) else 1
+
+
+def pictured(cases: Sequence[Case]) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+    """The runs of each family for the picture: those with a share of the epochs, and without a rule with all."""
+    families = dict.fromkeys(case.family for case in cases)
+    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {family: {} for family in families}
+    for case in cases:
+        runs = {**{name: run for name, run in case.epochs.items() if name != NO_RULE}, NO_RULE: case.trials[NO_RULE]}
+        for name, run in runs.items():
+            found[case.family].setdefault("no rule" if name == NO_RULE else name, []).append(run)
+    return found
 
 
 if __name__ == "__main__":

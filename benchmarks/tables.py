@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from io import StringIO
 
+from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers import ASKTELL
@@ -132,3 +135,13 @@ def _milliseconds(seconds: float) -> str:
 def _span(seeds: tuple[int, ...]) -> str:
     low, high = min(seeds), max(seeds)
     return f"{low}–{high}" if len(seeds) == high - low + 1 > 1 else ", ".join(map(str, seeds))
+
+
+def markdown(table: Table) -> str:
+    """The table as Markdown, under its title."""
+    console = Console(file=StringIO(), width=240)
+    title, table.title, table.box = table.title, None, box.MARKDOWN
+    with console.capture() as capture:
+        console.print(table)
+    rows = [line.strip() for line in capture.get().splitlines() if line.strip()]
+    return "\n".join([f"**{title}**", "", *rows])
