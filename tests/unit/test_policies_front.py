@@ -79,10 +79,11 @@ def test_candidates_of_one_ask_are_for_different_parts_of_the_front():
     assert np.diff(xs).min() > 0.02
 
 
-def test_the_front_is_that_of_feasible_trials():
+@pytest.mark.parametrize("policy", ["gp", "gp-botorch"])
+def test_the_front_is_that_of_feasible_trials(policy):
     constraints = (OutcomeConstraint("room", Relation.AT_LEAST, 0.6),)
     for number in (15, 16, 17):
-        (candidate,) = choices(outcome_constraints=constraints, next_number=number)
+        (candidate,) = choices(policy=policy, outcome_constraints=constraints, next_number=number)
         assert candidate.parameters["x"] > 0.55
         assert "room" in candidate.origin.predictions
 

@@ -312,6 +312,24 @@ def test_no_study_of_hundreds_is_too_strange_for_gp_botorch(request):
     check_any_request(request)
 
 
+def test_a_reference_that_is_infinitely_far_in_units_of_the_results_is_no_error():
+    objectives = (replace(COST, reference=0.0), Objective("gain", Goal.MAXIMIZE, reference=1.0))
+    least = {"cost": MetricValue(0.0), "gain": MetricValue(5e-324)}
+    observations = tuple(Observation(n, TrialState.SUCCEEDED, {"x": n / 3}, least) for n in (1, 2))
+    space = SearchSpace((Float(name="x", low=0.0, high=1.0),))
+    request = replace(
+        study(SPACES["numbers"]),
+        space=space,
+        objectives=objectives,
+        observations=observations,
+        pending=({"x": 0.1}, {"x": 0.2}),
+        next_number=5,
+    )
+    (candidate,) = registry.suggest(request).candidates
+    assert candidate.origin.fallback == ""
+    assert candidate.origin.acquisition is not None
+
+
 # Who does not ask for it does not pay for it.
 
 

@@ -198,15 +198,26 @@ class Settling(AcquisitionFunction):
     """An acquisition that is a function of latent rows (`b x 1 x d`): what is inactive in them is settled to constants.
 
     At the deadline it raises OutOfTimeError, because a time limit of BoTorch's own optimisers would change what they find. `leaders` are
-    rows that BoTorch starts around; `cells` is how many numbers a value takes.
+    rows that BoTorch starts around; `cells` is how many numbers a value takes. The log probabilities that the labels of `limits` are below
+    their thresholds are added (as LogConstrainedExpectedImprovement does).
     """
 
     X_baseline: Tensor
     _absent: Tensor
 
-    def __init__(self, model: Model, encoder: Encoder, *, deadline: Deadline, leaders: Tensor, cells: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        encoder: Encoder,
+        *,
+        deadline: Deadline,
+        leaders: Tensor,
+        cells: int,
+        limits: Sequence[tuple[SingleTaskGP, float]],
+    ) -> None:
         super().__init__(model)
         self._encoder, self.deadline, self.cells = encoder, deadline, cells
+        self._limits = list(limits)
         self.register_buffer("X_baseline", leaders)
         self.register_buffer("_absent", torch.tensor([codes.inactive for codes in encoder.columns]).to(leaders))
 
@@ -216,9 +227,19 @@ class Settling(AcquisitionFunction):
             raise OutOfTimeError("the time limit ended the search")
         return self.value(self._settled(X))
 
-    @abstractmethod
     def value(self, settled: Tensor) -> Tensor:
         """The values (`b`) at rows (`b x 1 x d`) that are settled, whatever the time is."""
+        return self._gain(settled) + sum(self._chance(settled, *limit) for limit in self._limits)
+
+    @abstractmethod
+    def _gain(self, settled: Tensor) -> Tensor:
+        """What is gained (`b`) if all limits are kept, as a logarithm."""
+
+    @staticmethod
+    def _chance(settled: Tensor, model: SingleTaskGP, threshold: float) -> Tensor:
+        posterior = cast("GPyTorchPosterior", model.posterior(settled))
+        mean, variance = posterior.mean.reshape(-1), posterior.variance.reshape(-1)
+        return torch.special.log_ndtr((threshold - mean) / variance.clamp_min(_LEAST_VARIANCE).sqrt())
 
     def _settled(self, latent: Tensor) -> Tensor:
         # L-BFGS runs on the CPU, so that one more visit there costs little.
@@ -228,10 +249,7 @@ class Settling(AcquisitionFunction):
 
 
 class Improvement(Settling):
-    """BoTorch's LogEI of labels below the incumbents (`s`, or one), averaged over the ways in which pending trials may end.
-
-    The log probabilities that the labels of `limits` are below their thresholds are added (as LogConstrainedExpectedImprovement does).
-    """
+    """BoTorch's LogEI of labels below the incumbents (`s`, or one), averaged over the ways in which pending trials may end."""
 
     def __init__(
         self,
@@ -245,24 +263,13 @@ class Improvement(Settling):
     ) -> None:
         self._ways = incumbents.numel()
         cells = model.train_targets.shape[-1] * (self._ways + len(limits))
-        super().__init__(model, encoder, deadline=deadline, leaders=leaders, cells=cells)
+        super().__init__(model, encoder, deadline=deadline, leaders=leaders, cells=cells, limits=limits)
         self._log_ei = LogExpectedImprovement(model, best_f=incumbents.unsqueeze(-1), maximize=False)
-        self._limits = [(limit, threshold) for limit, threshold in limits]
-
-    def value(self, settled: Tensor) -> Tensor:
-        """The values (`b`) at rows (`b x 1 x d`) that are settled, whatever the time is."""
-        return self._gain(settled) + sum(self._chance(settled, *limit) for limit in self._limits)
 
     def _gain(self, settled: Tensor) -> Tensor:
         if self._ways == 1:
             return self._log_ei(settled)
         return torch.logsumexp(self._log_ei(settled.unsqueeze(-3)), dim=-1) - math.log(self._ways)
-
-    @staticmethod
-    def _chance(settled: Tensor, model: SingleTaskGP, threshold: float) -> Tensor:
-        posterior = cast("GPyTorchPosterior", model.posterior(settled))
-        mean, variance = posterior.mean.reshape(-1), posterior.variance.reshape(-1)
-        return torch.special.log_ndtr((threshold - mean) / variance.clamp_min(_LEAST_VARIANCE).sqrt())
 
 
 class FrontImprovement(Settling):
@@ -277,9 +284,11 @@ class FrontImprovement(Settling):
         deadline: Deadline,
         places: Tensor,
         pending: Tensor | None,
+        limits: Sequence[tuple[SingleTaskGP, float]] = (),
     ) -> None:
         samples, joint = SAMPLES[len(models)], ModelListGP(*models)
-        super().__init__(joint, encoder, deadline=deadline, leaders=places[:1], cells=len(places) * samples)
+        cells = len(places) * (samples + len(limits))
+        super().__init__(joint, encoder, deadline=deadline, leaders=places[:1], cells=cells, limits=limits)
         # Else BoTorch compiles a kernel when it is first used, for this very processor and under a lock: with no time limit, and for ever
         # where a process was killed meanwhile.
         logei._load_attempted = True  # noqa: SLF001
@@ -293,8 +302,7 @@ class FrontImprovement(Settling):
             prune_baseline=True,
         )
 
-    def value(self, settled: Tensor) -> Tensor:
-        """The values (`b`) at rows (`b x 1 x d`) that are settled, whatever the time is."""
+    def _gain(self, settled: Tensor) -> Tensor:
         return self._improvement(settled)
 
 

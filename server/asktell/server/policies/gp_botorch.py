@@ -110,6 +110,26 @@ class TorchChooser(ModelChooser[Belief]):
         """Settled rows where configurations are compared."""
         return settled if self._aim is None else self._aim.settled(settled)
 
+    def _limits(self, settled: Matrix) -> Iterator[Limited]:
+        """The models of the outcome constraints whose metrics are known often enough."""
+        for constraint in self._request.outcome_constraints:
+            where = np.flatnonzero(known_of(self._ordered, constraint))[-MAX_LEARNED:]
+            if len(where) >= MIN_LEARNED:
+                excesses = make_excesses([self._ordered[index] for index in where], constraint)
+                rows, labels = self._tensor(settled[where]), self._tensor(excesses.values)
+                yield Limited(excesses, learn(rows, labels, self._whole, self._deadline))
+
+    def _expected(self, limits: Sequence[Limited], settled: Matrix) -> dict[str, Prediction]:
+        return {
+            limit.excesses.constraint.metric: limit.excesses.prediction(*self._moments(limit.model, settled))
+            for limit in limits
+        }
+
+    def _moments(self, model: SingleTaskGP, settled: Matrix) -> tuple[float, float]:
+        with torch.no_grad():
+            posterior = model.posterior(self._tensor(settled))
+            return float(posterior.mean), float(posterior.variance.sqrt())
+
     def _tensor(self, array: Matrix | Vector) -> Tensor:
         return tensor(array, self._device)
 
@@ -133,28 +153,14 @@ class BotorchChooser(TorchChooser[Known]):
         places = self._tensor(self._aimed(settled[kept][labels.measured]))
         return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits)
 
-    def _limits(self, settled: Matrix) -> Iterator[Limited]:
-        """The models of the outcome constraints whose metrics are known often enough."""
-        for constraint in self._request.outcome_constraints:
-            where = np.flatnonzero(known_of(self._ordered, constraint))[-MAX_LEARNED:]
-            if len(where) >= MIN_LEARNED:
-                excesses = make_excesses([self._ordered[index] for index in where], constraint)
-                rows, labels = self._tensor(settled[where]), self._tensor(excesses.values)
-                yield Limited(excesses, learn(rows, labels, self._whole, self._deadline))
-
     def _imagine(self, known: Known, pending: Matrix) -> Known:
         normals = fantasy_normals(self._request.seed, points=len(pending), fantasies=self._recipe.fantasies)
         rows = self._tensor(pending)
-        # Those of constraints are not fantasised: what is expected of pending trials decides.
-        feasible = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-        for limit in known.limits:
-            with torch.no_grad():
-                feasible &= limit.model.posterior(rows).mean.squeeze(-1) <= limit.excesses.threshold
         return replace(
             known,
             model=imagining(known.model, rows, self._tensor(normals)),
             places=torch.cat([known.places, rows]),
-            feasible=torch.cat([known.feasible, feasible]),
+            feasible=torch.cat([known.feasible, met(known.limits, rows)]),
         )
 
     def _score(self, known: Known, settled: Matrix) -> Vector:
@@ -182,15 +188,7 @@ class BotorchChooser(TorchChooser[Known]):
     def _expect(self, known: Known, settled: Matrix) -> dict[str, Prediction]:
         own = known.labels.prediction(*self._moments(known.model, settled))
         predictions = {} if own is None else {known.labels.objective.metric: own}
-        return predictions | {
-            limit.excesses.constraint.metric: limit.excesses.prediction(*self._moments(limit.model, settled))
-            for limit in known.limits
-        }
-
-    def _moments(self, model: SingleTaskGP, settled: Matrix) -> tuple[float, float]:
-        with torch.no_grad():
-            posterior = model.posterior(self._tensor(settled))
-            return float(posterior.mean), float(posterior.variance.sqrt())
+        return predictions | self._expected(known.limits, settled)
 
     def _incumbent(self, known: Known) -> float | None:
         return known.labels.value(float(known.incumbents())) if known.feasible.any() else None
@@ -209,12 +207,14 @@ class BotorchChooser(TorchChooser[Known]):
 
 @dataclass(frozen=True, slots=True)
 class KnownFront:
-    """A fitted model of each objective's labels, the settled rows that were measured in all, the reference (`m`), and pending settled rows."""
+    """A fitted model of each objective's labels, the settled rows that were measured in all and are feasible (if none is, all that were
+    measured), the reference (`m`), the models of outcome constraints, and settled rows that are pending and expected to be feasible."""
 
     labels: tuple[Labels, ...]
     models: tuple[SingleTaskGP, ...]
     places: Tensor
     reference: Vector
+    limits: tuple[Limited, ...] = ()
     pending: Tensor | None = None
 
     def means(self) -> Matrix:
@@ -235,16 +235,22 @@ class BotorchFrontChooser(TorchChooser[KnownFront]):
     def _fit(self, weights: Vector | None) -> KnownFront:  # noqa: ARG002 - there is nothing to weigh
         objectives, settled = self._request.objectives, self._settled
         useful = measured(self._ordered, objectives)
-        kept = subset(self._whole.features(settled), dominance(self._ordered, objectives, useful))
+        limits = tuple(self._limits(settled))
+        seen = [met_by(self._ordered, limit.excesses.constraint) for limit in limits]
+        fine = np.logical_and.reduce([useful, *seen])
+        kept = subset(self._whole.features(settled), dominance(self._ordered, objectives, fine))
         some, rows = [self._ordered[index] for index in kept], self._tensor(settled[kept])
         labels = tuple(make_labels(some, (each,), shape=self._recipe.front_members[0].shape) for each in objectives)
         models = tuple(learn(rows, self._tensor(each.values), self._whole, self._deadline) for each in labels)
-        places = self._tensor(self._aimed(settled[kept][useful[kept]]))
-        known = KnownFront(labels, models, places, np.empty(0))
-        return replace(known, reference=infer_reference(known.means(), references(labels)))
+        told = KnownFront(labels, models, self._tensor(self._aimed(settled[kept][useful[kept]])), np.empty(0), limits)
+        reference = infer_reference(told.means(), references(labels))
+        inside = (fine if fine[kept].any() else useful)[kept]
+        return replace(told, places=self._tensor(self._aimed(settled[kept][inside])), reference=reference)
 
     def _imagine(self, known: KnownFront, pending: Matrix) -> KnownFront:
-        return replace(known, pending=self._tensor(pending))
+        rows = self._tensor(pending)
+        feasible = rows[met(known.limits, rows)]
+        return replace(known, pending=feasible if len(feasible) else None)
 
     def _score(self, known: KnownFront, settled: Matrix) -> Vector:
         return score(self._improvement(known), settled)
@@ -268,23 +274,29 @@ class BotorchFrontChooser(TorchChooser[KnownFront]):
             deadline=self._deadline,
             places=known.places,
             pending=known.pending,
+            limits=[(limit.model, limit.excesses.threshold) for limit in known.limits],
         )
 
     def _expect(self, known: KnownFront, settled: Matrix) -> dict[str, Prediction]:
-        found = {}
-        for labels, model in zip(known.labels, known.models, strict=True):
-            with torch.no_grad():
-                posterior = model.posterior(self._tensor(settled))
-                found[labels.objective.metric] = labels.prediction(
-                    float(posterior.mean), float(posterior.variance.sqrt())
-                )
-        return {metric: prediction for metric, prediction in found.items() if prediction is not None}
+        pairs = zip(known.labels, known.models, strict=True)
+        own = {each.objective.metric: each.prediction(*self._moments(model, settled)) for each, model in pairs}
+        found = {metric: prediction for metric, prediction in own.items() if prediction is not None}
+        return found | self._expected(known.limits, settled)
 
     def _incumbent(self, known: KnownFront) -> float | None:  # noqa: ARG002 - a front has none
         return None
 
     def _named(self, method: str) -> str:
         return f"{method} (qLogNEHVI)"
+
+
+def met(limits: Sequence[Limited], rows: Tensor) -> Tensor:
+    """Which pending trials (settled rows, `p x d`) are expected to meet the outcome constraints: of these nothing is fantasised."""
+    feasible = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    with torch.no_grad():
+        for limit in limits:
+            feasible &= limit.model.posterior(rows).mean.squeeze(-1) <= limit.excesses.threshold
+    return feasible
 
 
 def learn(rows: Tensor, labels: Tensor, encoder: Encoder, deadline: Deadline) -> SingleTaskGP:

@@ -25,6 +25,8 @@ _AUGMENTATION = 0.05
 """The weight of the sum in the augmented Chebyshev scalarisation (Knowles 2006)."""
 _LOUDEST = 1e6
 """Variances of labels above this are as good as none at all."""
+_FARTHEST = 1e6
+"""Of labels, which have a spread of 1."""
 _LARGEST = np.finfo(np.float64).max
 
 
@@ -143,11 +145,15 @@ class Labels:
 
     @property
     def reference(self) -> float | None:
-        """The label of the objective's reference, if it has one; None for several objectives."""
+        """The label of the objective's reference, if it has one; None for several objectives.
+
+        It is finite, though in units of the smallest results a reference may be infinitely far away.
+        """
         given = self.objective.reference
         if self.warp is None or given is None:
             return None
-        return (self.warp.warped(self.objective.loss(given)) - self.centre) / self.scale
+        label = (self.warp.warped(self.objective.loss(given)) - self.centre) / self.scale
+        return float(np.clip(label, -_FARTHEST, _FARTHEST))
 
     def value(self, label: float) -> float | None:
         """The objective's value, in its unit, that has this label; None for several objectives."""
