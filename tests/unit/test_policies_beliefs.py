@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from asktell.server.domain.beliefs import CrossValidate, ImportanceMethod, Predict, RankParameters
+from asktell.server.domain.constraints import InputConstraint
 from asktell.server.domain.errors import FailedPrecondition, OutOfTime
 from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.policy import Observation, SuggestRequest
@@ -19,7 +20,8 @@ from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Hyperparameters
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.questions import answer
-from asktell.server.policies.sensitivity import points_for, total_indices
+from asktell.server.policies.region import Region
+from asktell.server.policies.sensitivity import points_for, total_indices, total_indices_within
 
 SOBOL, PED_ANOVA = (RankParameters(method) for method in ImportanceMethod)
 COST = Objective("cost", Goal.MINIMIZE)
@@ -72,6 +74,22 @@ def ishigami(parameters):
 
 
 ANGLES = SearchSpace(tuple(Float(name=name, low=-math.pi, high=math.pi) for name in "abcd"))
+
+
+@pytest.mark.parametrize("texts", [(), ("a + b <= 1",), ("a + b <= 1", "a + b >= 0.999")])
+def test_importance_is_over_what_constraints_allow(texts):
+    """Of f = a - 2 b: a fifth and the rest if a and b are independent, and hardly any where one determines the other."""
+    square = SearchSpace(
+        tuple(Float(name=name, low=0.0, high=1.0) for name in "ab"),
+        constraints=tuple(map(InputConstraint.parse, texts)),
+    )
+    encoder = Encoder.of(square)
+    found = total_indices_within(
+        Region(encoder), encoder, lambda rows: rows[:, 0] - 2.0 * rows[:, 1], cost=1, seed=np.random.default_rng(0)
+    )
+    # In the triangle Var(a | b) is (1 - b)^2 / 12 on average 1/24, and Var(a - 2 b) is (1 + 4 + 2) / 18.
+    expected = {0: (0.2, 0.8), 1: (1 / 24 * 18 / 7, 4 / 24 * 18 / 7), 2: (0.0, 0.0)}[len(texts)]
+    assert found == pytest.approx(expected, abs=0.05)
 
 
 def test_predictions_are_those_of_the_policy_with_and_without_its_hint():

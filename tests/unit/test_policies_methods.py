@@ -344,7 +344,7 @@ FIVE = tuple(Objective(name, Goal.MINIMIZE) for name in "abcde")
         ({"space": SearchSpace((Bool(name="b"),)), "max_trials": 2}, "gp", "every configuration"),
         ({"max_trials": 20_000}, "evolution", "20,000 trials"),
         ({"observations": observed(10_001), "next_number": 10_002}, "evolution", "10,001 observations"),
-        ({"pending": ({"x": 0.1, "y": 0.2},) * 300, "next_number": 301}, "evolution", "300 pending"),
+        ({"pending": ({"x": 0.1, "y": 0.2},) * 300, "next_number": 301}, "evolution", "there are 300"),
         ({"objectives": FIVE, "max_trials": 2_000}, "evolution", "5 objectives"),
         ({"objectives": FIVE, "max_trials": 100}, "gp", "fewest trials"),
     ],

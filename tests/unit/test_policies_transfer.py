@@ -14,7 +14,7 @@ from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeCo
 from asktell.server.domain.policy import Observation, Source, SuggestRequest
 from asktell.server.domain.space import Categorical, Condition, Float, SearchSpace
 from asktell.server.domain.trial import TrialState
-from asktell.server.policies import gp, transfer
+from asktell.server.policies import gp, registry, transfer
 from asktell.server.policies.acquisition import ExpectedImprovement
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.encoding import Encoder
@@ -231,6 +231,15 @@ def test_gone_and_empty_sources_are_done_without_and_named() -> None:
         (candidate,) = gp.suggest(request(told, sources=sources)).candidates
         assert candidate.origin.reason == "starts from empty, there; goes on without lost, which is gone"
         assert candidate.origin.fallback == ""
+
+
+@pytest.mark.parametrize("policy", sorted(registry.POLICIES.keys() - {"auto", "gp", "gp-botorch", "pbt"}))
+def test_a_policy_that_looks_at_no_other_study_says_so(policy: str) -> None:
+    asked = request(observe(bowl(0.3), points(8, seed=2)), sources=(source(bowl(0.35)),))
+    (candidate,) = registry.suggest(replace(asked, policy=policy)).candidates
+    assert candidate.origin.reason == f"does not start from earlier: {policy} looks at no other study"
+    (candidate,) = registry.suggest(replace(asked, policy="auto", max_trials=10**6)).candidates
+    assert candidate.origin.reason.endswith("; does not start from earlier: evolution looks at no other study")
 
 
 def test_an_alike_source_finds_the_best_much_earlier() -> None:

@@ -136,7 +136,9 @@ class ImportanceRequest(_message.Message):
         METHOD_UNSPECIFIED: ImportanceRequest._Method.ValueType  # 0
         """Not set: METHOD_SOBOL."""
         METHOD_SOBOL: ImportanceRequest._Method.ValueType  # 1
-        """Total Sobol indices of the surrogate's mean, parameters varying independently over the search space; the sum may be above 1."""
+        """Total Sobol indices of the surrogate's mean over the search space; the sum may be above 1. Parameters vary independently, or, under
+        input constraints, as these allow: an index is then what varies still once all others are known.
+        """
         METHOD_PED_ANOVA: ImportanceRequest._Method.ValueType  # 2
         """PED-ANOVA (Watanabe, Bansal and Hutter 2023): from the observations alone, by what distinguishes the best tenth; the sum is 1."""
 
@@ -146,7 +148,9 @@ class ImportanceRequest(_message.Message):
     METHOD_UNSPECIFIED: ImportanceRequest.Method.ValueType  # 0
     """Not set: METHOD_SOBOL."""
     METHOD_SOBOL: ImportanceRequest.Method.ValueType  # 1
-    """Total Sobol indices of the surrogate's mean, parameters varying independently over the search space; the sum may be above 1."""
+    """Total Sobol indices of the surrogate's mean over the search space; the sum may be above 1. Parameters vary independently, or, under
+    input constraints, as these allow: an index is then what varies still once all others are known.
+    """
     METHOD_PED_ANOVA: ImportanceRequest.Method.ValueType  # 2
     """PED-ANOVA (Watanabe, Bansal and Hutter 2023): from the observations alone, by what distinguishes the best tenth; the sum is 1."""
 

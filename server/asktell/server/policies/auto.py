@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.policies import evolution, gp, random_search
 from asktell.server.policies.initial_design import enumerable
+from asktell.server.policies.warm_start import alone
 
 NAME = "auto"
 MAX_PARAMETERS = 100
@@ -23,8 +24,8 @@ MANY_TRIALS = 1_000
 
 _POLICIES: Mapping[str, Callable[[SuggestRequest], Decision]] = {
     gp.NAME: gp.suggest,
-    evolution.NAME: evolution.suggest,
-    random_search.NAME: random_search.suggest,
+    evolution.NAME: alone(evolution.suggest, name=evolution.NAME),
+    random_search.NAME: alone(random_search.suggest, name=random_search.NAME),
 }
 
 
@@ -44,7 +45,7 @@ def choice(request: SuggestRequest) -> Choice:
     if burden:
         # To evolution, what did well at the lowest rung would be as good as what did at the highest.
         return Choice(evolution.NAME if request.fidelity is None else random_search.NAME, burden)
-    return Choice(gp.NAME, "what needs the fewest trials, in a study of a size that it bears")
+    return Choice(gp.NAME, "gp needs the fewest trials, and this study is not too large for it")
 
 
 def suggest_by_choice(request: SuggestRequest) -> Decision:
@@ -66,13 +67,13 @@ def _burden(request: SuggestRequest) -> str:
     parameters, observations, pending = len(request.space), len(request.observations), len(request.pending)
     budget = request.max_trials or 0
     if parameters > MAX_PARAMETERS:
-        return f"{parameters} parameters are more than the {MAX_PARAMETERS} that gp bears"
+        return f"gp would be too slow: {parameters} parameters, more than {MAX_PARAMETERS}"
     if observations > MAX_OBSERVATIONS:
-        return f"{observations:,} observations are more than the {MAX_OBSERVATIONS:,} that gp bears"
+        return f"gp would be too slow: {observations:,} observations, more than {MAX_OBSERVATIONS:,}"
     if budget > MAX_TRIALS:
-        return f"a budget of {budget:,} trials, of more than {MAX_TRIALS:,}, is better spent on trials than on a model"
+        return f"with a budget of {budget:,} trials, more than {MAX_TRIALS:,}, a model is not worth its time"
     if pending > MAX_PENDING:
-        return f"{pending} pending trials are more than the {MAX_PENDING} that gp takes into account"
+        return f"gp looks at {MAX_PENDING} pending trials at most, and there are {pending}"
     if len(request.objectives) >= MANY_OBJECTIVES and budget >= MANY_TRIALS:
-        return f"{len(request.objectives)} objectives and a budget of {budget:,} trials"
+        return f"for {len(request.objectives)} objectives and a budget of {budget:,} trials evolution is better than gp"
     return ""

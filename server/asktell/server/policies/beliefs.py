@@ -34,7 +34,8 @@ from asktell.server.policies.models import Learned, Model
 from asktell.server.policies.ped_anova import ped_anova
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.recipe import STANDARD
-from asktell.server.policies.sensitivity import total_indices
+from asktell.server.policies.region import Region
+from asktell.server.policies.sensitivity import total_indices, total_indices_within
 from asktell.server.policies.threads import one_thread
 from asktell.server.policies.transfer import Transferred
 
@@ -118,7 +119,10 @@ class Beliefs:
             return np.concatenate(pieces)
 
         cost = len(model.posterior.inputs) * len(self._request.objectives)
-        return total_indices(self._encoder, means, cost=cost, seed=seed)
+        region = Region(self._encoder)
+        if region.unbounded:
+            return total_indices(self._encoder, means, cost=cost, seed=seed)
+        return total_indices_within(region, self._encoder, means, cost=cost, seed=seed)
 
     def _means(self, model: Model, settled: Matrix) -> Vector:
         self._refuse_lateness()

@@ -15,6 +15,7 @@ from asktell.server.policies.initial_design import enumerable
 from asktell.server.policies.promotion import afresh, promoting
 from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.safety import Policy, fallback, guarded
+from asktell.server.policies.warm_start import alone
 
 AUTO = auto.NAME
 BOTORCH = "gp-botorch"
@@ -91,14 +92,24 @@ POLICIES: Mapping[str, Entry] = {
         "one model without a trend, fitted and searched by BoTorch on the server's torch device: slower on a CPU",
     ),
     evolution.NAME: Entry(
-        guarded(evolution.suggest, name=evolution.NAME), "a genetic algorithm, for thousands of trials"
+        guarded(alone(evolution.suggest, name=evolution.NAME), name=evolution.NAME),
+        "a genetic algorithm, for thousands of trials",
     ),
-    cma_es.NAME: Entry(guarded(cma_es.suggest, name=cma_es.NAME), "CMA-ES, for numbers and hundreds of trials or more"),
-    grid.NAME: Entry(guarded(grid.suggest, name=grid.NAME), "every cell once, coarse grids before fine ones"),
+    cma_es.NAME: Entry(
+        guarded(alone(cma_es.suggest, name=cma_es.NAME), name=cma_es.NAME),
+        "CMA-ES, for numbers and hundreds of trials or more",
+    ),
+    grid.NAME: Entry(
+        guarded(alone(grid.suggest, name=grid.NAME), name=grid.NAME), "every cell once, coarse grids before fine ones"
+    ),
     PBT: Entry(
-        guarded(population_based.suggest, name=PBT),
+        guarded(alone(population_based.suggest, name=PBT), name=PBT),
         "population based training: the worst trainings go on from the checkpoints of the best, with other parameters",
     ),
-    sobol.NAME: Entry(raised(sobol.suggest, name=sobol.NAME), "an even spread, whatever was told"),
-    random_search.NAME: Entry(raised(random_search.suggest, name=random_search.NAME), "independent draws"),
+    sobol.NAME: Entry(
+        raised(alone(sobol.suggest, name=sobol.NAME), name=sobol.NAME), "an even spread, whatever was told"
+    ),
+    random_search.NAME: Entry(
+        raised(alone(random_search.suggest, name=random_search.NAME), name=random_search.NAME), "independent draws"
+    ),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.metric import Objective, OutcomeConstraint
-from asktell.server.domain.policy import Candidate, Observation, Source, SuggestRequest
+from asktell.server.domain.policy import Candidate, Decision, Observation, Source, SuggestRequest
 from asktell.server.domain.ranking import feasible
 from asktell.server.domain.space import Parameters, ParameterValue, key
 from asktell.server.policies.encoding import Encoder
@@ -57,6 +57,25 @@ def credited(candidates: Iterable[Candidate], sources: Sequence[Source]) -> Iter
     )
     for candidate in candidates:
         yield replace(candidate, origin=replace(candidate.origin, reason=words)) if words else candidate
+
+
+def alone(policy: Callable[[SuggestRequest], Decision], *, name: str) -> Callable[[SuggestRequest], Decision]:
+    """A policy that does not look at other studies, with origins that say so where the study names any."""
+
+    def suggest(request: SuggestRequest) -> Decision:
+        decision = policy(request)
+        if not request.sources:
+            return decision
+        named = ", ".join(source.name for source in request.sources)
+        words = f"does not start from {named}: {name} looks at no other study"
+        return replace(decision, candidates=tuple(_explained(candidate, words) for candidate in decision.candidates))
+
+    return suggest
+
+
+def _explained(candidate: Candidate, words: str) -> Candidate:
+    reason = "; ".join(filter(None, [candidate.origin.reason, words]))
+    return replace(candidate, origin=replace(candidate.origin, reason=reason))
 
 
 def _disappointed(request: SuggestRequest, warm: Collection[Key]) -> bool:
