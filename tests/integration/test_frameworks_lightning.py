@@ -195,3 +195,11 @@ def test_a_trial_that_goes_on_from_its_parent_has_its_own_schedule(tmp_path: Pat
     again = Net(learning_rate=0.5)
     trainer = fit(AskTellCallback(child, {"loss": "val_loss"}), again, epochs=6)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 / 8)
+
+
+def test_a_training_that_is_through_has_no_epochs_left_but_its_metrics(client: at.Client, tmp_path: Path) -> None:
+    trial = new_study(client).ask()[0]
+    fit(AskTellCallback(trial, {"loss": "val_loss"}, checkpoints=tmp_path), Net([0.5, 0.25]), epochs=2)
+    again, net = AskTellCallback(trial, {"loss": "val_loss"}, checkpoints=tmp_path), Net()
+    fit(again, net, epochs=2)
+    assert (net.begun, again.metrics) == ([], {"loss": 0.25})

@@ -55,6 +55,8 @@ class AskTellCallback(Callback):
         self._fresh: Fresh | None = None
         self._loaded_number: int | None = None
         self._saver = _saver(self._training.directory)
+        self.metrics: dict[str, float] = {}
+        """What was reported last, also before the training was resumed."""
 
     @property
     def callbacks(self) -> list[Callback]:
@@ -68,12 +70,12 @@ class AskTellCallback(Callback):
         return next((file for file in files if file.is_file()), None)
 
     def state_dict(self) -> dict[str, Any]:
-        """What Lightning puts into a checkpoint: whose it is."""
-        return {"trial": self._training.number}
+        """What Lightning puts into a checkpoint: whose it is, and the last metrics."""
+        return {"trial": self._training.number, "metrics": self.metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Learn whose checkpoint is loaded."""
-        self._loaded_number = state_dict["trial"]
+        """Learn whose checkpoint is loaded, and the last metrics."""
+        self._loaded_number, self.metrics = state_dict["trial"], state_dict["metrics"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See that all processes have the trial: else some would save, and wait for the others."""
@@ -108,9 +110,9 @@ class AskTellCallback(Callback):
             self._training.saved()
 
     def _report(self, trainer: Trainer) -> None:
-        metrics = self._selection.of(trainer.callback_metrics)
+        self.metrics = self._selection.of(trainer.callback_metrics)
         step = trainer.current_epoch + 1 if self._by == "epoch" else trainer.global_step
-        stop = trainer.is_global_zero and self._training.report(metrics, step=step)
+        stop = trainer.is_global_zero and self._training.report(self.metrics, step=step)
         if trainer.strategy.broadcast(stop):
             trainer.should_stop = True
 
