@@ -40,9 +40,9 @@ def test_an_example_stops_what_falls_behind_and_finds_a_good_network(framework: 
     ("framework", "file"),
     [
         ("plain_pytorch", "loop.pt"),
-        ("with_lightning", "lightning.ckpt"),
-        ("with_keras", "keras-trial-1-epoch-9.weights.h5"),
-        ("with_transformers", "trainer_state.json"),
+        pytest.param("with_lightning", "lightning.ckpt", marks=pytest.mark.slow),
+        pytest.param("with_keras", "keras-trial-1-epoch-9.weights.h5", marks=pytest.mark.slow),
+        pytest.param("with_transformers", "trainer_state.json", marks=pytest.mark.slow),
     ],
 )
 def test_a_worker_runs_it_and_the_state_lies_in_the_trials_directory(
