@@ -66,22 +66,26 @@ def test_what_nobody_needs_goes_and_only_when_that_is_wanted(client: Client, ser
     study = create(client, "plain")
     populated(study, tmp_path)
     (tmp_path / "default" / "plain" / "77" / "attempt-1").mkdir(parents=True)
+    for number in (2, 4):
+        (tmp_path / "default" / "plain" / str(number) / ".attempt-2-half").mkdir()
     before = there(tmp_path)
-    assert "4 of 7 may be removed, 4.0 kB" in command(study, server, tmp_path)
+    assert "5 of 9 may be removed, 4.0 kB" in command(study, server, tmp_path)
     listed = json.loads(command(study, server, tmp_path, "--json"))
     assert [(each["number"], each["name"], each["kept"]) for each in listed] == [
         (1, "attempt-1", "best"),
+        (2, ".attempt-2-half", ""),
         (2, "attempt-1", ""),
         (3, "attempt-1", ""),
+        (4, ".attempt-2-half", "queued"),
         (4, "attempt-1", "queued"),
         (5, "attempt-1", ""),
         (5, "attempt-2", ""),
         (77, "attempt-1", "no trial of this study"),
     ]
     assert there(tmp_path) == before
-    assert "4 of 7 removed, 4.0 kB" in command(study, server, tmp_path, "--prune")
+    assert "5 of 9 removed, 4.0 kB" in command(study, server, tmp_path, "--prune")
     assert there(tmp_path) == ["1/attempt-1", "4/attempt-1", "77/attempt-1"]
-    assert "0 of 3 removed" in command(study, server, tmp_path, "--prune")
+    assert "0 of 4 removed" in command(study, server, tmp_path, "--prune")
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,24 @@ def test_a_source_that_never_rests_is_taken_in_the_end_and_said_so(root, here: P
     assert "is still being written to" in caplog.text
 
 
+def test_a_large_file_that_is_being_copied_does_not_keep_the_worker_from_leaving(root, here: Path, monkeypatch) -> None:
+    source = here / "source"
+    source.mkdir()
+    (source / "large").touch()
+    study, interruption, done = FakeStudy(), Interruption(), threading.Event()
+    study.first = {"attempt": 2, "checkpoint_uri": source.as_uri()}
+
+    def copies(*_) -> None:
+        interruption.interrupt()
+        done.wait(60)
+
+    monkeypatch.setattr(copying.shutil, "copy2", copies)
+    (only,) = command(study, "", root, interruption=interruption).trials
+    assert only.said == ("released", None)
+    done.set()
+    until(lambda: not list((here / "root/p/s/1").glob(".*")))
+
+
 def test_no_root_is_no_directory() -> None:
     place = NO_CHECKPOINTS.begin(trial(), **GOES_ON)
     assert (place.directory, place.uri()) == (None, "")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -200,7 +202,7 @@ def in_its_place(
         return reason_to_end(trial, interruption) is not None
 
     try:
-        checkpoint = checkpoints.begin(trial, broken_off=broken_off)
+        checkpoint = _begun(lambda: checkpoints.begin(trial, broken_off=broken_off), broken_off)
     except BrokenOff:
         return reason_to_end(trial, interruption) or Released()
     except Unresumable as error:
@@ -211,3 +213,26 @@ def in_its_place(
         return evaluate(checkpoint)
     finally:
         checkpoint.close()
+
+
+def _begun(begin: Callable[[], Checkpoint], broken_off: Callable[[], bool]) -> Checkpoint:
+    """What `begin` makes, or BrokenOff as soon as `broken_off` says so: a large file that is being copied is not waited for."""
+    future: Future[Checkpoint] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(begin())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for.
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="asktell-checkpoint", daemon=True).start()
+    while not wait([future], POLL).done:
+        if broken_off():
+            future.add_done_callback(_let_go)
+            raise BrokenOff
+    return future.result()
+
+
+def _let_go(begun: Future[Checkpoint]) -> None:
+    if begun.exception() is None:
+        begun.result().close()

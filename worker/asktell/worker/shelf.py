@@ -27,7 +27,7 @@ class Shelf(Protocol):
     """The states of a study's trials."""
 
     def states(self) -> list[State]:
-        """All that are there, in the order of trials; copies that are still being made are none."""
+        """All that are there, in the order of trials."""
 
     def remove(self, state: State) -> None:
         """Remove one."""
@@ -44,7 +44,8 @@ class Directories:
         return sorted(self._found(), key=lambda state: (state.number, state.name))
 
     def _found(self) -> Iterator[State]:
-        for directory in self.home.glob("*/attempt-*"):
+        # A worker that was killed leaves the copy that it was making, under a name with a dot.
+        for directory in [*self.home.glob("*/attempt-*"), *self.home.glob("*/.attempt-*")]:
             if directory.parent.name.isdecimal() and directory.is_dir():
                 size = sum(size for _, size, _ in listing(directory).values())
                 yield State(int(directory.parent.name), directory.name, directory.as_uri(), size)
