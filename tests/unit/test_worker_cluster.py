@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from asktell.worker.cli import Manner, Place, app
-from asktell.worker.cluster.fleet import Fleet, Standing
+from asktell.worker.cluster.fleet import Fleet, Misplaced, Standing
+from asktell.worker.cluster.on_ray import RayEngine
 from asktell.worker.cluster.on_slurm import script
 from asktell.worker.cluster.options import HERE, Cluster, command_line
 from asktell.worker.cluster.placed import Placed
+from tests.ports import free_port
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm" / "worker.sbatch"
 
@@ -82,6 +84,12 @@ def test_the_batch_script_in_deploy_is_the_one_that_the_command_writes() -> None
 def test_a_fleet_is_over_when_nobody_runs_or_waits() -> None:
     assert Standing(done=2, failures=("broken",)).over
     assert not Standing(waiting=1).over
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_at_which_nobody_listens_is_said_at_once(scheme: str) -> None:
+    with pytest.raises(Misplaced, match="no Ray at"):
+        RayEngine(f"{scheme}127.0.0.1:{free_port()}").start(Fleet(study="s", arguments=("work",)))
 
 
 def test_a_worker_is_not_started_where_its_directory_is_missing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from asktell.worker.cluster.placed import Farewell, Placed
 NAMESPACE = "asktell"
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a lost actor is started anew, doubled with each loss of the same one."""
+KNOCK_SECONDS = 10.0
 THREADS = 3
 """Of an actor: one runs the worker, the others answer meanwhile."""
 
@@ -61,6 +63,7 @@ class RayEngine:
 
     def start(self, fleet: Fleet) -> None:
         """Ask for all actors at once."""
+        _knock(self.address)
         try:
             ray.init(
                 address=self.address,
@@ -159,6 +162,18 @@ class RayEngine:
     def close(self) -> None:
         """Leave the cluster; actors that are left end."""
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Misplaced if nobody listens at a given address: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS):
+            pass
+    except OSError as error:
+        raise Misplaced(f"no Ray at {address}: {error}") from error
 
 
 def _first_line(error: Exception) -> str:

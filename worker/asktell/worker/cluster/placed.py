@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-KEPT_LINES = 20
+KEPT_LINES = 8
 """Last lines of a worker's log that say why it failed."""
 
 
