@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_iris
-from sklearn.model_selection import RandomizedSearchCV
+from sklearn.model_selection import KFold, LeaveOneOut, RandomizedSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
@@ -74,6 +74,13 @@ def test_a_fit_with_the_same_random_state_is_the_same_also_by_batches():
         assert first.cv_results_["params"] == second.cv_results_["params"]
     other = guess({"level": stats.uniform(0, 1)}, random_state=1, batch_size=3).fit(X, Y)
     assert other.cv_results_["params"] != first.cv_results_["params"]
+
+
+@pytest.mark.parametrize("cv", [LeaveOneOut(), KFold(3), iter(KFold(2).split(X)), list(KFold(2).split(X)), None])
+def test_any_kind_of_folds_will_do(cv):
+    some = slice(0, 150, 10)
+    x, y = (X, Y) if not isinstance(cv, LeaveOneOut) else (X[some], Y[some])
+    assert len(guess({"level": [0.1, 0.2, 0.5]}, cv=cv, n_jobs=1).fit(x, y).cv_results_["params"]) == 3
 
 
 def test_a_random_state_object_moves_on():

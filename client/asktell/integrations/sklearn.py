@@ -9,6 +9,7 @@ import math
 import numbers
 import os
 import re
+import sys
 import tempfile
 import threading
 import time
@@ -140,7 +141,7 @@ class AskTellSearchCV(BaseSearchCV):  # type: ignore[misc]  # scikit-learn ships
         return [self.refit] if isinstance(self.refit, str) and self.refit in several else several
 
     def _batch_size(self) -> int:
-        return self.batch_size or math.ceil(effective_n_jobs(self.n_jobs) / self.n_splits_)
+        return self.batch_size or math.ceil(effective_n_jobs(self.n_jobs) / _folds(self.cv))
 
     @contextmanager
     def _opened(self, space: Space) -> Iterator[Study]:
@@ -333,6 +334,18 @@ class _Search:
             for trial in others:
                 scores = _fold_scores(trial, _score_names(results), fitted.folds, self.scores)
                 self._add(trial, self.space.received(trial.parameters), scores)
+
+
+def _folds(cv: Any) -> int:
+    """How many folds there are, as far as the option says without data; else as if there were many."""
+    if cv is None or isinstance(cv, numbers.Integral):
+        return 5 if cv is None else int(cv)
+    if not hasattr(cv, "get_n_splits"):
+        return len(cv) if hasattr(cv, "__len__") else sys.maxsize
+    try:
+        return int(cv.get_n_splits())
+    except (TypeError, ValueError):
+        return sys.maxsize
 
 
 def _first_best(study: Study, among: Sequence[Trial]) -> Trial:
