@@ -7,6 +7,7 @@ import pytest
 
 from asktell.server.domain.constraints import InputConstraint
 from asktell.server.domain.space import Bool, Condition, Float, Int, Ordinal, SearchSpace, key
+from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.region import Region
 from asktell.server.policies.scope import Scope
@@ -103,6 +104,15 @@ def test_draws_from_a_thin_set_differ_and_reach_far_apart():
     assert len({key(each) for each in configurations}) > 40
     assert all(sum(each.values()) == 100 for each in configurations)
     assert np.ptp(rows, axis=0).min() > 0.5
+
+
+def test_after_the_deadline_a_draw_is_content_with_fewer_rows():
+    thin = space(*UNIT, where=["x0 + x1 + x2 <= 0.01"])
+    encoder = Encoder.of(thin)
+    whole, hasty = Region(encoder).draw(random(), 200), Region(encoder, Deadline.after(0.0)).draw(random(), 200)
+    assert len(whole) == 200
+    assert 1 <= len(hasty) < 200
+    assert Region(encoder).allows(hasty).all()
 
 
 def test_an_inactive_parameter_breaks_nothing():

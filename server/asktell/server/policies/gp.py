@@ -160,7 +160,8 @@ class _Course:
         # A source's point may have come first; the default or the centre is due all the same.
         point = self._design.point(number, started=0 if self._request.sources else started, seen=self._seen)
         late = started >= design_size(len(self._request.space), self._request.max_trials)
-        return self._plain(point, method=METHOD, fallback=_TOO_FEW if late else "")
+        hasty = too_late(self._request) if self._request.space.constraints and self._deadline.passed else ""
+        return self._plain(point, method=METHOD, fallback=_TOO_FEW if late else hasty)
 
     def _modelled(self, number: int) -> Candidate | None:
         choice, fallback = None, self._broken

@@ -9,6 +9,7 @@ import numpy as np
 
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.space import Parameters, ParameterValue, key, middle, same
+from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import Designs, generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Matrix
@@ -119,7 +120,8 @@ def _midst(request: SuggestRequest, fixed: Parameters, centre: Parameters) -> di
     if scope.empty:
         return None
     encoder = Encoder.within(scope)
-    rows = Region(encoder).draw(generator(request.seed, purpose="centre"), _MIDST)
+    region = Region(encoder, Deadline.after(request.time_limit))
+    rows = region.draw(generator(request.seed, purpose="centre"), _MIDST)
     settled, sought = encoder.settle(rows), Encoder.of(request.space).encode([centre])
     gaps = np.where(encoder.nominal, settled != sought, settled - settled.mean(axis=0) if len(settled) else settled)
     nearest = (encoder.decode(rows[place]) for place in np.argsort((gaps**2).sum(axis=1), kind="stable"))

@@ -85,7 +85,7 @@ class RandomDraw:
         self._scope = Scope.of(request.space, request.fixed)
         self._finite = self._scope.finite
         self._encoder = Encoder.within(self._scope)
-        self.region = Region(self._encoder)
+        self.region = Region(self._encoder, Deadline.after(request.time_limit))
         self._continuous = {spec.name for spec in request.space if continuous(spec) and spec.name not in request.fixed}
         self._rest: Rest | None = None
 

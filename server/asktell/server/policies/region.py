@@ -18,6 +18,7 @@ import numpy as np
 from asktell.server.domain.constraints import ROUNDING, Inequality
 from asktell.server.domain.space import number_range
 from asktell.server.policies.columns import Vector
+from asktell.server.policies.deadline import NEVER, Deadline
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Indices, Mask, Matrix
 
@@ -88,10 +89,12 @@ def _places(rules: Iterable[Rule]) -> list[int]:
 
 
 class Region:
-    """The rows of an encoder that meet the constraints of its space."""
+    """The rows of an encoder that meet the constraints of its space. After the deadline, draws and repairs make do with what they have, if
+    that is a row at least.
+    """
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+    def __init__(self, encoder: Encoder, deadline: Deadline = NEVER) -> None:
+        self._encoder, self._deadline = encoder, deadline
         inequalities = [one for constraint in encoder.space.constraints for one in constraint.inequalities]
         self._rules = [self._rule(inequality) for inequality in inequalities]
 
@@ -155,7 +158,7 @@ class Region:
                 some = max(1, min(max(2 * count, FEW), REPAIRED, _SWEEP_CELLS // self._effort))
                 found.append(self._stirred(random, *self.repaired(rows[~allowed][:some], random)))
             many = sum(map(len, found))
-            if many >= count or (not many and batch == HOPELESS):
+            if many >= count or (not many and batch == HOPELESS) or (many and self._deadline.passed):
                 break
         return np.concatenate(found)[:count]
 
@@ -167,7 +170,7 @@ class Region:
         bad = np.flatnonzero(~self.allows(rows))
         for _ in range(_SWEEPS if len(bad) * self._effort <= 4 * _SWEEP_CELLS else 1):
             for place in random.permutation(self.places):
-                if not len(bad):
+                if not len(bad) or (len(bad) < len(rows) and self._deadline.passed):
                     break
                 rows[bad] = self._moved(rows[bad], int(place))
                 bad = bad[~self.allows(rows[bad])]
@@ -278,6 +281,8 @@ class Region:
         rows = rows[allowed]
         for _ in range(_STIRS if len(rows) else 0):
             for place in random.permutation(self.places):
+                if self._deadline.passed:
+                    return rows
                 tried = rows.copy()
                 tried[:, place] = self._encoder.columns[place].draw(random.random(len(rows)))
                 rows = self._between(self._telling(int(place)), rows, tried, halvings=_STIR_HALVINGS)
