@@ -17,11 +17,10 @@ from asktell.server.domain.policy import Candidate, Decision, Observation, Sugge
 from asktell.server.domain.population import POLICY as NAME
 from asktell.server.domain.population import Population
 from asktell.server.domain.space import Parameters, ParameterValue, key
-from asktell.server.domain.trial import Origin
+from asktell.server.domain.trial import Origin, TrialState, finite
 from asktell.server.policies.draws import Designs, generator
 from asktell.server.policies.initial_design import METHOD as DESIGN
 from asktell.server.policies.initial_design import first_point, fits
-from asktell.server.policies.labels import measured
 from asktell.server.policies.perturbation import Explorer
 from asktell.server.policies.random_search import RandomDraw, Seen
 from asktell.server.policies.repeats import infeasible_keys
@@ -31,6 +30,8 @@ CONTINUE = "continue"
 EXPLOIT = "exploit"
 RESTART = "restart"
 _ATTEMPTS = 16
+_LARGEST_DESIGN = 32
+"""Points of one hypercube; of a larger population each so many members have one of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,8 @@ class Trainer:
             first = first_point(request)
             if fits(first, request.fixed) and space.allows(first):
                 return first
-        return self._draw.at(Designs(request.seed, self._population.size, len(space), NAME).point(member.index - 1))
+        design = Designs(request.seed, min(self._population.size, _LARGEST_DESIGN), len(space), NAME)
+        return self._draw.at(design.point(member.index - 1))
 
     def _candidate(
         self, member: Member, parameters: Parameters | None, method: str, *, parent: int = 0
@@ -181,6 +183,6 @@ def _ranked(members: Sequence[Member]) -> dict[int, list[Interval]]:
 
 
 def _loss(seen: Observation, objective: Objective) -> float | None:
-    if not measured([seen], (objective,))[0]:
+    if seen.state not in (TrialState.SUCCEEDED, TrialState.STOPPED) or not finite(seen.metrics, [objective.metric]):
         return None
     return objective.loss(seen.metrics[objective.metric].value)
