@@ -29,7 +29,7 @@ from benchmarks.trainings import BEST, EPOCHS, FAMILIES, PUBLIC, WORST
 
 PEERS: Mapping[str, tuple[str, str]] = {
     "gp, fidelity": ("rising gp", "#1f6feb"),
-    "random, fidelity (ASHA)": ("rising random", "#9aa5b1"),
+    "random, fidelity": ("rising random", "#9aa5b1"),
     "gp, stopping rule (ASHA)": ("simulation asktell:asha", "#8b5cc7"),
     "gp, whole trainings": ("simulation asktell:none", "#b07d12"),
     "Optuna, Hyperband + TPE": ("simulation optuna:3", "#2f9e6e"),

@@ -170,6 +170,18 @@ def test_a_finite_space_ends_when_its_best_has_come_to_the_top(policy):
     assert len(tried) < 12
 
 
+def test_the_last_trials_of_a_budget_bring_the_best_to_the_top(policy):
+    low = [seen(number, float(number)) for number in range(1, 6)]
+    went = [seen(6, 0.5, x=0.02, epochs=3), seen(7, 0.1, x=0.02, epochs=9)]
+    found = ask(policy, [*low, *went], max_trials=11)
+    assert found[0].origin.method != METHOD
+    found = ask(policy, [*low, *went], max_trials=10, count=2)
+    assert [(each.parameters["x"], each.parameters["epochs"], each.parent) for each in found] == [
+        (0.02, 27, 7),
+        (0.01, 3, 1),
+    ]
+
+
 def test_whatever_goes_wrong_trials_start_at_the_lowest_rung(policy):
     def broken(request: SuggestRequest) -> Decision:
         raise ArithmeticError("no")

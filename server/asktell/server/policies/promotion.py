@@ -49,7 +49,7 @@ def _suggest(policy: Policy, request: SuggestRequest, fidelity: Fidelity, name: 
     chosen += [replace(each, parameters=ladder.started(each.parameters)) for each in decision.candidates]
     if not chosen and not request.pending:
         # Nothing is left and nothing will come: the best of each rung goes on, however few there are.
-        chosen = [_candidate(each, name) for each in islice(ladder.promotions(at_least=1), request.count)]
+        chosen = [_candidate(each, name) for each in islice(ladder.promotions(ending=True), request.count)]
     return replace(decision, candidates=tuple(chosen))
 
 
@@ -109,17 +109,23 @@ class Ladder:
         name = self._fidelity.parameter
         return self._fidelity.at(parameters, self._request.fixed.get(name, self._rungs[0]))
 
-    def promotions(self, *, at_least: int = 0) -> Iterator[Promotion]:
+    def promotions(self, *, ending: bool = False) -> Iterator[Promotion]:
         """What may go on, from the highest rung to the lowest, the best of each first. Where the ask fixes the fidelity, nothing does.
 
-        With `at_least`, at the end of a study, so many of each rung, whoever went on before.
+        At the end of a study one of each rung at least, whoever went on before: what would start now came nowhere.
         """
         if self._fidelity.parameter in self._request.fixed:
             return
         for place in reversed(range(len(self._rungs) - 1)):
-            yield from self._from(place, at_least)
+            yield from self._from(place, ending=ending or self._last)
 
-    def _from(self, place: int, at_least: int) -> Iterator[Promotion]:
+    @property
+    def _last(self) -> bool:
+        """Whether the budget leaves no more trials than bring one configuration from the lowest rung to the highest."""
+        started = len(self._request.observations) + len(self._request.pending)
+        return self._request.max_trials is not None and self._request.max_trials - started < len(self._rungs)
+
+    def _from(self, place: int, *, ending: bool) -> Iterator[Promotion]:
         """Of n configurations that ended at a rung `n // reduction_factor` go on in all, each when it is among the best so many.
 
         In the algorithm as published all that are ever among them go on. While the surrogate gets better nearly every new one is, and the
@@ -127,11 +133,11 @@ class Ladder:
         """
         ended = {self._configuration(seen.parameters) for seen in self._ended[place]}
         count, here = len(ended), self._rungs[place]
-        quota = max(count // self._fidelity.reduction_factor, at_least)
+        quota = max(count // self._fidelity.reduction_factor, int(ending))
         above = {own for own in ended if self._heights[own] > here}
         best = [seen for seen in self._ranked(place)[:quota] if self._configuration(seen.parameters) not in above]
         waiting = (seen for seen in best if fits(seen.parameters, self._request.fixed))
-        for seen in islice(waiting, quota if at_least else max(quota - len(above), 0)):
+        for seen in islice(waiting, quota if ending else max(quota - len(above), 0)):
             reason = f"among the best {quota} of {count} at {self._fidelity.parameter}={here:g}"
             yield Promotion(self._fidelity.at(seen.parameters, self._rungs[place + 1]), seen.number, reason)
 

@@ -1,0 +1,56 @@
+"""The comparison of fidelities charges each epoch once, and reports what was run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.fidelities import OURS, THEIRS, Run, recorded, verdict, write
+from benchmarks.peers.asktell_rungs import FIRST, Asktell
+from benchmarks.rising import Rise
+from benchmarks.trainings import BEST, WORST, power
+
+
+class Watched(Asktell):
+    """Remembers how far which configuration was trained."""
+
+    trained: dict[object, list[int]]
+
+    def tell(self, number: int, loss: float) -> None:
+        parameters = dict(self._pending[number])
+        epochs = parameters.pop("epochs")
+        assert isinstance(epochs, int)
+        self.trained.setdefault(tuple(parameters.items()), []).append(epochs)
+        super().tell(number, loss)
+
+
+def test_a_configuration_goes_on_where_it_was_left() -> None:
+    family = power(1)
+    peer = Watched(family.problem, 1, "random")
+    peer.trained = {}
+    run = Rise(peer, family, 1).run(epochs=300)
+    rungs = [FIRST * 3**place for place in range(4)]
+    assert all(each == rungs[: len(each)] for each in peer.trained.values())
+    assert any(len(each) > 2 for each in peer.trained.values())
+    # What is under way has spent the rest.
+    assert 0 <= run.epochs - sum(each[-1] for each in peer.trained.values()) < 4 * 81
+
+
+def test_the_best_so_far_is_that_of_the_epochs_spent() -> None:
+    run = Run(OURS, "power", 0, 1296, 9, [(1, 0.8), (100, 0.3)])
+    assert [run.after(epochs) for epochs in (0, 1, 99, 100, 1296)] == [WORST, 0.8, 0.8, 0.3, 0.3]
+
+
+def test_the_report_has_the_runs_and_a_picture(tmp_path: Path) -> None:
+    runs = [
+        Run(peer, family, seed, 1296, 9, [(1, 0.8), (100 + seed, BEST + gain)])
+        for peer, gain in ((OURS, 0.01), (THEIRS, 0.25))
+        for family in ("power", "crossing")
+        for seed in (0, 1)
+    ]
+    write(runs, epochs=1296, folder=tmp_path)
+    report = (tmp_path / "fidelity.md").read_text()
+    assert f"| {OURS} | 0.0100 | 0.0100 |" in report
+    assert "ahead of Optuna, Hyperband + TPE in 2 of 2 runs" in report
+    assert verdict(runs, epochs=1296) in report
+    assert (tmp_path / "fidelity.png").read_bytes().startswith(b"\x89PNG")
+    assert recorded(tmp_path / "none.jsonl", epochs=1296) == {}
