@@ -186,7 +186,10 @@ def test_an_interval_has_the_fixed_parameters_of_its_ask():
     told = generation(range(8), space=MIXED)
     for each in decide(MIXED, count=8, observations=told, fixed={"layers": 3, "momentum": 0.5}).candidates:
         assert (each.parameters["layers"], each.parameters["momentum"]) == (3, 0.5)
-        assert each.parent
+        own = told[each.parent - 1].parameters
+        if each.origin.method == "continue":
+            assert each.parameters["rate"] == pytest.approx(own["rate"])
+            assert each.parameters["batch"] == own["batch"]
     impossible = decide(MIXED, observations=told, fixed={"optimizer": "adam", "momentum": 0.5})
     assert (impossible.candidates, impossible.waits) == ((), False)
 

@@ -27,7 +27,14 @@ class Explorer:
 
     def explored(self, parameters: Parameters, random: np.random.Generator) -> dict[str, ParameterValue] | None:
         """A configuration near the given one that meets the constraints; None if none was found."""
-        row = self._moved(self._latent(parameters, random), random)[None]
+        return self._settled(self._moved(self._latent(parameters, random), random), random)
+
+    def placed(self, parameters: Parameters, random: np.random.Generator) -> dict[str, ParameterValue] | None:
+        """The configuration itself, as far as the scope and the constraints allow it; None if nothing allowed was found."""
+        return self._settled(self._latent(parameters, random), random)
+
+    def _settled(self, latent: Vector, random: np.random.Generator) -> dict[str, ParameterValue] | None:
+        row = latent[None]
         if not self._region.unbounded:
             row, _ = self._region.repaired(row, random)
         found = self._encoder.decode(self._encoder.settle(row)[0])

@@ -101,8 +101,7 @@ class Trainer:
             return self._candidate(member, self._near(number, source.trial), EXPLOIT, parent=source.trial.number)
         if member.last.loss is None:
             return self._candidate(member, self._fresh(number), RESTART)
-        parameters = last.parameters if fits(last.parameters, self._request.fixed) else self._near(number, last)
-        return self._candidate(member, parameters, CONTINUE, parent=last.number)
+        return self._candidate(member, self._kept(number, last), CONTINUE, parent=last.number)
 
     def _source(self, number: int, last: Interval) -> Interval | None:
         """Whose state a member takes over: that of one of the best of its age if it is among the worst, or has no result; None if it keeps
@@ -121,6 +120,13 @@ class Trainer:
             # Of equals, none is worth another's state.
             best = [each for each in ranked[:count] if last.trial.number in worst and each.loss != last.loss]
         return best[int(self._random(number, "source").integers(len(best)))] if best else None
+
+    def _kept(self, number: int, trial: Observation) -> Parameters | None:
+        """A trial's parameters, with those that the ask fixes in place of its own."""
+        if fits(trial.parameters, self._request.fixed):
+            return trial.parameters
+        placed = self._explorer.placed(trial.parameters, self._random(number, "fixed"))
+        return placed if placed is not None and key(placed) not in self._barred else self._near(number, trial)
 
     def _near(self, number: int, trial: Observation) -> dict[str, ParameterValue] | None:
         """Parameters near a trial's that are not known to be infeasible; any such, if there are none nearby."""
