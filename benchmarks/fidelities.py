@@ -18,6 +18,7 @@ import cyclopts
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rich.console import Console
 from rich.table import Table
 
@@ -136,6 +137,8 @@ def draw(runs: Sequence[Run], *, epochs: int, path: Path) -> None:
     for axes, family in zip(panels, families, strict=False):
         _panel(axes, [each for each in runs if each.family == family], epochs)
         axes.set_title(family, loc="left", fontsize=10, color=INK)
+    for axes in panels[: len(families)][-columns:]:
+        axes.tick_params(labelbottom=True)
     for axes in panels[len(families) :]:
         axes.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -156,6 +159,9 @@ def _panel(axes: Axes, runs: Sequence[Run], epochs: int) -> None:
             axes.fill_between(places, low, high, color=colour, alpha=0.16 if ours else 0.07, linewidth=0)
             axes.plot(places, median, color=colour, linewidth=2.2 if ours else 1.3, label=peer)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda regret, _: f"{regret:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, axis="y", color=PALE, linewidth=0.8)
     axes.tick_params(colors=GREY, labelsize=8)
     for side in ("top", "right"):
