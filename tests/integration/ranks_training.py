@@ -1,7 +1,7 @@
 """One of several processes that train a trial together; run by torch.distributed.run.
 
-Arguments: the framework, the service, its project, a directory for checkpoints and for what this process says at the end, and the epoch
-at whose beginning all processes break off (0: none).
+Arguments: the framework, a directory for what this process says at the end, the epoch at whose beginning all processes break off (0: none),
+the service, and its project. Without the last two this is a worker's command; else the checkpoints lie in the directory as well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
-from asktell.client import Client
+from asktell.client import Client, Trial
 from asktell.integrations.ranks import share
 from asktell.integrations.training import ReportingTrial
 
@@ -34,7 +34,7 @@ def loss_after(epoch: int) -> float:
     return 99.0 if epoch >= 5 else 1.0
 
 
-def with_pytorch(trial: ReportingTrial, place: Path, began: Began) -> nn.Module:
+def with_pytorch(trial: ReportingTrial, place: Path | None, began: Began) -> nn.Module:
     from asktell.integrations.pytorch import Loop
 
     model = DistributedDataParallel(nn.Linear(4, 1))
@@ -50,7 +50,7 @@ def with_pytorch(trial: ReportingTrial, place: Path, began: Began) -> nn.Module:
     return model
 
 
-def with_lightning(trial: ReportingTrial, place: Path, began: Began) -> nn.Module:
+def with_lightning(trial: ReportingTrial, place: Path | None, began: Began) -> nn.Module:
     import lightning.pytorch as pl
 
     from asktell.integrations.lightning import AskTellCallback
@@ -88,7 +88,7 @@ def with_lightning(trial: ReportingTrial, place: Path, began: Began) -> nn.Modul
     return model
 
 
-def with_transformers(trial: ReportingTrial, place: Path, began: Began) -> nn.Module:
+def with_transformers(trial: ReportingTrial, place: Path | None, began: Began) -> nn.Module:
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
     from asktell.integrations.transformers import AskTellCallback
@@ -103,7 +103,7 @@ def with_transformers(trial: ReportingTrial, place: Path, began: Began) -> nn.Mo
     asktell = AskTellCallback(trial, {"loss": "bad"}, checkpoints=place)
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     arguments = TrainingArguments(
-        asktell.output_dir(place / "elsewhere"),
+        asktell.output_dir("nowhere"),
         eval_strategy="epoch",
         save_strategy="epoch",
         num_train_epochs=EPOCHS,
@@ -118,13 +118,20 @@ def with_transformers(trial: ReportingTrial, place: Path, began: Began) -> nn.Mo
     return model
 
 
-def main(framework: str, target: str, project: str, folder: str, crash: str) -> None:
+def ask(target: str, project: str) -> Trial:
+    if target:
+        return Client(target, project=project).get_study("training").ask()[0]
+    return Client.from_environment().current_trial()
+
+
+def main(framework: str, folder: str, crash: str, target: str = "", project: str = "") -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     place = Path(folder)
+    checkpoints = place if target else None
     torch.distributed.init_process_group("gloo")
-    asked = Client(target, project=project).get_study("training").ask()[0] if RANK == 0 else None
+    asked = ask(target, project) if RANK == 0 else None
     trial = share(asked)
     epochs: list[int] = []
 
@@ -136,7 +143,7 @@ def main(framework: str, target: str, project: str, folder: str, crash: str) -> 
             raise SystemExit(1)
 
     trainings = {"pytorch": with_pytorch, "lightning": with_lightning, "transformers": with_transformers}
-    model = trainings[framework](trial, place, began)
+    model = trainings[framework](trial, checkpoints, began)
     if asked is not None:
         asked.tell(loss=1)
     weights = float(sum(parameter.detach().double().sum() for parameter in model.parameters()))

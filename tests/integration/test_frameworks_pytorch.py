@@ -275,3 +275,18 @@ def test_schedules_of_all_kinds_are_wound_to_where_the_parents_stood(tmp_path: P
     parent = WorkersTrial(1, tmp_path / "1")
     rates(parent, 0.3, 4)
     assert rates(parent.child(2, tmp_path / "2"), 0.07, 8) == pytest.approx(rates(None, 0.07, 8)[4:])
+
+
+def test_the_directory_of_a_workers_command_is_for_its_own_trial(
+    client: at.Client, tmp_path: Path, monkeypatch
+) -> None:
+    own, other = new_study(client).ask(2)
+    monkeypatch.setenv("ASKTELL_TRIAL_NAME", own.name)
+    monkeypatch.setenv("ASKTELL_CHECKPOINT_DIR", str(tmp_path))
+    monkeypatch.setenv("ASKTELL_CHECKPOINT_DIR_URI", tmp_path.as_uri())
+    list(Training().loop(other).epochs(1))
+    assert not list(tmp_path.iterdir())
+    list(Training().loop(own).epochs(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["loop.pt"]
+    study = client.get_study("training")
+    assert [study.get_trial(each.number).checkpoint_uri for each in (own, other)] == [tmp_path.as_uri(), ""]

@@ -12,26 +12,25 @@ import pytest
 from asktell import client as at
 from asktell.integrations.ranks import share
 from tests.ports import free_port
+from tests.processes import ASKTELL
 from tests.trainings import state, steps, study_that_stops_above
 
 SCRIPT = Path(__file__).with_name("ranks_training.py")
 ROOT = SCRIPT.parents[2]
 
 
-def run_two(framework: str, client: at.Client, place: Path, *, crash: int = 0) -> list[dict]:
-    """What each of two processes says of its training; the loss is bad from epoch 5 on."""
+def two_processes(framework: str, place: Path, *, crash: int = 0) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
-    command += [
-        f"--master-port={free_port()}",
-        str(SCRIPT),
-        framework,
-        client.target,
-        client.project,
-        str(place),
-        str(crash),
-    ]
+    return [*command, f"--master-port={free_port()}", str(SCRIPT), framework, str(place), str(crash)]
+
+
+def run(*command: str, status: int = 0) -> None:
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == (1 if crash else 0), done.stderr[-3000:]
+    assert done.returncode == status, done.stderr[-3000:]
+
+
+def said(place: Path) -> list[dict]:
+    """What each process said at its end; the loss is bad from epoch 5 on."""
     return [json.loads(path.read_text()) for path in sorted(place.glob("rank-*.json"))]
 
 
@@ -52,11 +51,23 @@ def test_alone_a_process_has_its_own_trial_and_nobody_elses(client: at.Client) -
 )
 def test_ranks_stop_together_and_go_on_together(framework: str, client: at.Client, tmp_path: Path) -> None:
     study = study_that_stops_above(client, 10)
-    run_two(framework, client, tmp_path, crash=3)
-    heard = run_two(framework, client, tmp_path)
-    trial = study.get_trial(2)
-    assert [said["epochs"] for said in heard] == [[3, 4, 5]] * 2
+    run(*two_processes(framework, tmp_path, crash=3), client.target, client.project, status=1)
+    run(*two_processes(framework, tmp_path), client.target, client.project)
+    trial, heard = study.get_trial(2), said(tmp_path)
+    assert [each["epochs"] for each in heard] == [[3, 4, 5]] * 2
     assert heard[0]["weights"] == heard[1]["weights"]
     assert heard[0]["parameters"] == heard[1]["parameters"] == trial.parameters
     assert steps(study, trial) == [1, 2, 3, 4, 5]
     assert (state(study, trial), trial.attempt) == (at.TrialState.STOPPED, 2)
+
+
+def test_ranks_under_a_worker_save_into_the_trials_directory(client: at.Client, tmp_path: Path) -> None:
+    study = study_that_stops_above(client, 10)
+    root, place = tmp_path / "checkpoints", tmp_path / "said"
+    place.mkdir()
+    where = ["--target", client.target, "--project", client.project, "--study", study.id, "--max-trials", "1"]
+    run(ASKTELL, "work", *where, "--checkpoints", str(root), "--", *two_processes("pytorch", place))
+    trial = study.get_trial(2)
+    assert [each["epochs"] for each in said(place)] == [[1, 2, 3, 4, 5]] * 2
+    assert (state(study, trial), steps(study, trial)) == (at.TrialState.STOPPED, [1, 2, 3, 4, 5])
+    assert [path.as_uri() for path in root.rglob("loop.pt")] == [trial.checkpoint_uri + "/loop.pt"]

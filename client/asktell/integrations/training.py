@@ -16,8 +16,11 @@ from urllib.request import url2pathname
 
 from asktell.client import InvalidArgument
 
+TRIAL_NAME: Final = "ASKTELL_TRIAL_NAME"
 DIRECTORY: Final = "ASKTELL_CHECKPOINT_DIR"
 """The environment variable by which a worker tells a command the trial's directory."""
+DIRECTORY_URI: Final = "ASKTELL_CHECKPOINT_DIR_URI"
+"""How other workers read that directory: to be said here, for a worker may come too late where the command tells its result itself."""
 logger = logging.getLogger("asktell.integrations")
 
 MetricNames: TypeAlias = str | Sequence[str] | Mapping[str, str]
@@ -113,7 +116,7 @@ class Training:
         self._trial = trial
         self._ours = checkpoints is not None
         self.directory = _own(trial, Path(checkpoints)) if checkpoints is not None else _given(trial)
-        self._announced = False
+        self._uri = _announcement(trial, self.directory, ours=self._ours)
 
     @property
     def number(self) -> int:
@@ -141,15 +144,26 @@ class Training:
     def saved(self) -> None:
         """Take in that the directory has a state: the service is told once, where no worker does it."""
         announce = getattr(self._trial, "checkpoint", None)
-        if self._ours and not self._announced and not self.should_stop and self.directory and announce is not None:
-            announce(self.directory.as_uri())
-            self._announced = True
+        if self._uri and announce is not None and not self.should_stop:
+            announce(self._uri)
+            self._uri = ""
+
+
+def _announcement(trial: ReportingTrial | None, directory: Path | None, *, ours: bool) -> str:
+    """The URI to tell the service; empty where a worker tells it."""
+    if directory is None:
+        return ""
+    if ours:
+        return directory.as_uri()
+    return "" if getattr(trial, "checkpoint_dir", None) else os.environ.get(DIRECTORY_URI, "")
 
 
 def _given(trial: ReportingTrial | None) -> Path | None:
-    """What a worker gives a function with the trial, and a command in its environment."""
-    directory = getattr(trial, "checkpoint_dir", None) or os.environ.get(DIRECTORY)
-    return None if trial is None or not directory else Path(directory)
+    """What a worker gives a function with the trial, and a command, for the trial that it was started for, in its environment."""
+    directory = getattr(trial, "checkpoint_dir", None)
+    if not directory and getattr(trial, "name", "") == os.environ.get(TRIAL_NAME, "none"):
+        directory = os.environ.get(DIRECTORY)
+    return Path(directory) if directory else None
 
 
 def _own(trial: ReportingTrial | None, root: Path) -> Path | None:

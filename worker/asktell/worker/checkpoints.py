@@ -36,6 +36,10 @@ class Checkpoint(Protocol):
     def directory(self) -> Path | None:
         """Where the training finds its state and leaves it; None if it has no such place."""
 
+    @property
+    def standing_uri(self) -> str:
+        """The directory as other workers read it; empty where they read snapshots of it, or nothing."""
+
     def uri(self) -> str:
         """Where the newest complete state lies that another worker can read; empty if nowhere."""
 
@@ -67,6 +71,7 @@ class NoCheckpoint:
     """The place of trainings that keep no state, or a store of their own."""
 
     directory: Path | None = None
+    standing_uri: str = ""
 
     def uri(self) -> str:
         """Nowhere."""
@@ -100,6 +105,11 @@ class DirectoryCheckpoint:
     """A directory that other workers see too, or will when they are started here."""
 
     directory: Path
+
+    @property
+    def standing_uri(self) -> str:
+        """That of the directory, whatever is in it."""
+        return self.directory.as_uri()
 
     def uri(self) -> str:
         """That of the directory, as soon as there is something in it."""
@@ -160,6 +170,11 @@ class StoreCheckpoint:
     def directory(self) -> Path:
         """Where the training finds its state and leaves it."""
         return self.scratch / "state"
+
+    @property
+    def standing_uri(self) -> str:
+        """None: each snapshot has its own."""
+        return ""
 
     def uri(self) -> str:
         """The last complete snapshot; before the first, nowhere new."""

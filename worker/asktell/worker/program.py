@@ -134,6 +134,7 @@ class Files:
     metrics: Path
     parameters: Path
     checkpoint: Path | None
+    checkpoint_uri: str
 
     @property
     def fields(self) -> Parameters:
@@ -148,6 +149,7 @@ class Files:
             "ASKTELL_METRICS_FILE": str(self.metrics),
             "ASKTELL_PARAMETERS_FILE": str(self.parameters),
             "ASKTELL_CHECKPOINT_DIR": str(self.checkpoint or ""),
+            "ASKTELL_CHECKPOINT_DIR_URI": self.checkpoint_uri,
         }
 
 
@@ -190,6 +192,7 @@ class Program:
                 metrics=self._metrics_file(trial, Path(folder)),
                 parameters=Path(folder) / "parameters.json",
                 checkpoint=checkpoint.directory,
+                checkpoint_uri=checkpoint.standing_uri,
             )
             files.parameters.write_text(json.dumps(dict(trial.parameters)), "utf-8")
             arguments = self.template.fill({**trial.parameters, TRIAL_NUMBER: trial.number, **files.fields})
