@@ -116,7 +116,7 @@ class _Course:
         self._deadline = Deadline.after(request.time_limit)
         self._seen = set(seen_keys(request))
         self._taken: list[Parameters] = list(request.pending)
-        self._draw = RandomDraw(request)
+        self._draw = RandomDraw(request, self._deadline)
         self._design = Design(request, self._draw)
         self._listed = listed(request, self._seen)
         self._chooser: Chooser | None = None

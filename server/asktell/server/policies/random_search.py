@@ -12,7 +12,7 @@ from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
 from asktell.server.domain.space import Float, ParameterSpec, ParameterValue, key
 from asktell.server.domain.trial import Origin
 from asktell.server.policies.columns import Vector
-from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.deadline import NEVER, Deadline
 from asktell.server.policies.draws import generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Matrix
@@ -32,7 +32,8 @@ MANY = 2**50
 
 def suggest(request: SuggestRequest) -> Decision:
     """Draw candidates that repeat no observed or pending configuration, as long as there are others."""
-    draw, deadline = RandomDraw(request), Deadline.after(request.time_limit)
+    deadline = Deadline.after(request.time_limit)
+    draw = RandomDraw(request, deadline)
     chosen: list[Candidate] = []
     seen = Seen(request)
     for number in range(request.next_number, request.next_number + request.count):
@@ -80,12 +81,12 @@ class RandomDraw:
     but not shrink.
     """
 
-    def __init__(self, request: SuggestRequest) -> None:
-        self._request, self._seed = request, request.seed
+    def __init__(self, request: SuggestRequest, deadline: Deadline = NEVER) -> None:
+        self._request, self._seed, self._deadline = request, request.seed, deadline
         self._scope = Scope.of(request.space, request.fixed)
         self._finite = self._scope.finite
         self._encoder = Encoder.within(self._scope)
-        self.region = Region(self._encoder, Deadline.after(request.time_limit))
+        self.region = Region(self._encoder, deadline)
         self._continuous = {spec.name for spec in request.space if continuous(spec) and spec.name not in request.fixed}
         self._rest: Rest | None = None
 
@@ -141,7 +142,7 @@ class RandomDraw:
             if spec.name not in self._continuous:
                 continue
             value = self._encoder.columns[place].decode(float(random.random()))
-            draw = RandomDraw(replace(self._request, fixed={**self._request.fixed, spec.name: value}))
+            draw = RandomDraw(replace(self._request, fixed={**self._request.fixed, spec.name: value}), self._deadline)
             found = next(
                 (each for each in ([] if draw.empty else draw._draws(random, 1)) if key(each) not in seen), None
             )
