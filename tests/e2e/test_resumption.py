@@ -145,9 +145,7 @@ def test_a_worker_that_is_cut_off_ends_the_training_where_that_is_wanted(field: 
         line.cut()
         until(lambda: gone(zombie))
         until(lambda: "no word from the service for 2 s" in first.errors())
-        # It asks for its next trial, which is nobody's loss.
-        first.terminate()
-        assert first.wait() == 0, first.errors()
+        first.kill()
     second = field.work(study, objective)
     trial = ended(study)
     assert second.wait() == 0, second.errors()

@@ -135,6 +135,18 @@ def test_it_waits_while_there_is_no_trial_for_now(caplog) -> None:
     ]
 
 
+def test_a_worker_that_is_told_to_end_while_it_asks_a_service_that_is_away_leaves_in_peace() -> None:
+    interruption = Interruption()
+
+    class Away(FakeStudy):
+        def ask_once(self, **how):
+            interruption.interrupt()
+            raise Unavailable("down")
+
+    summary = work(Away(), interruption=interruption, farewell=0.0)
+    assert (summary.reason, summary.outcomes.total()) == ("interrupted", 0)
+
+
 def test_a_result_is_told_again_until_the_service_is_back(caplog) -> None:
     study = FakeStudy(refusals=[Unavailable("down"), Unavailable("down")])
     work(study, Succeeded({"loss": 1.0}))
