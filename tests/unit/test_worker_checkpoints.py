@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import resource
 import shutil
+import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -470,3 +474,41 @@ def test_a_training_without_word_from_the_service_is_ended_where_that_is_wanted(
         (only,) = command(study, "import time; time.sleep(3600)", root, silence=8.0).trials
     assert only.said == ()
     assert "no word from the service for 8 s" in caplog.text
+
+
+def test_pipes_sockets_and_devices_in_a_state_are_left_out(root: DirectoryCheckpoints, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "epoch").write_text("7")
+    os.mkfifo(state / "pipe")
+    (state / "endless").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(state / "socket"))
+        begun = root.begin(trial(checkpoint_uri=state.as_uri()), **GOES_ON)
+    assert [path.name for path in begun.directory.iterdir()] == ["epoch"]
+
+
+@pytest.mark.parametrize("uri", ["file:///" + "a" * 300, "file:///dev/zero"])
+def test_a_state_that_cannot_be_read_is_gone_and_ends_no_worker(root: DirectoryCheckpoints, uri: str) -> None:
+    begun = root.begin(trial(checkpoint_uri=uri), **GOES_ON)
+    assert not list(begun.directory.iterdir())
+    with pytest.raises(Unresumable, match="the state of trial 3 to go on from"):
+        root.begin(trial(checkpoint_uri=uri, parent=3), **GOES_ON)
+
+
+def test_a_disk_without_room_for_a_state_is_not_taken_for_the_state_s_fault(
+    root: DirectoryCheckpoints, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "weights").write_bytes(bytes(100_000))
+    # A limit on the size of files stands for the disk: it is as true, and needs no disk to fill.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+    try:
+        with pytest.raises(Unwritable, match="no directory for checkpoints can be made"):
+            root.begin(trial(checkpoint_uri=state.as_uri()), **GOES_ON)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)

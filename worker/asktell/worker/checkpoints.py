@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from asktell.client import Trial
-from asktell.worker.copying import BrokenOff
+from asktell.worker.copying import BrokenOff, NoRoom
 from asktell.worker.resuming import Unresumable, attempt_names, local_path, resume
 from asktell.worker.stores import POLL, Snapshots, Store, Unreachable
 
@@ -139,9 +139,12 @@ class DirectoryCheckpoints:
         partial = place / f".attempt-{trial.attempt}-{uuid.uuid4().hex}"
         try:
             place.mkdir(parents=True, exist_ok=True)
+            # So that what goes wrong below is not the place's fault, unless it says so.
+            partial.mkdir()
+            partial.rmdir()
             resume(trial, partial, broken_off=broken_off)
             return DirectoryCheckpoint(_publish(partial, place, trial.attempt))
-        except OSError as error:
+        except (OSError, NoRoom) as error:
             raise Unwritable(f"no directory for checkpoints can be made in {place}: {error}") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,29 +20,40 @@ Listing = Mapping[str, tuple[int, int, int]]
 """Files by their path in the directory: number, size and time of change, which tell one content from another."""
 
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""What says that the copy cannot be written, whatever is copied."""
+
+
 class BrokenOff(Exception):
     """The copy is not wanted any more."""
 
 
+class NoRoom(Exception):
+    """The copy cannot be written where it shall lie."""
+
+
 def listing(directory: Path) -> Listing:
-    """All files below a directory; those that vanish meanwhile are left out."""
+    """All files below a directory; those that vanish meanwhile are left out, and so are pipes, sockets and devices."""
     found = {}
     for place, _, names in os.walk(directory):
         for name in names:
             path = Path(place, name)
             with suppress(OSError):
                 state = path.stat()
-                found[path.relative_to(directory).as_posix()] = (state.st_ino, state.st_size, state.st_mtime_ns)
+                if stat.S_ISREG(state.st_mode):
+                    found[path.relative_to(directory).as_posix()] = (state.st_ino, state.st_size, state.st_mtime_ns)
     return found
 
 
 def copy_at_rest(source: Path, target: Path, *, broken_off: Callable[[], bool], patience: float | None = None) -> bool:
     """Copy what lies in `source`, a directory or a file, to a new directory `target`; return whether it did not change meanwhile.
 
-    Links are replaced by what they point to, so that the copy stands alone. A source that changes is copied again until it rests.
+    Links are replaced by what they point to, so that the copy stands alone; pipes, sockets and devices are left out. A source that changes
+    is copied again until it rests.
 
     Raises:
-        OSError: It cannot be read, or the target not be written.
+        OSError: It cannot be read.
+        NoRoom: The target cannot be written.
         BrokenOff: `broken_off` said so.
     """
     deadline = time.monotonic() + (PATIENCE if patience is None else patience)
@@ -66,10 +79,22 @@ def _copy(source: Path, target: Path, *, broken_off: Callable[[], bool]) -> None
             raise BrokenOff
         # Whoever writes to it may replace a file at any time.
         with suppress(FileNotFoundError):
-            shutil.copy2(path, copied)
+            _copy_file(Path(path), Path(copied))
 
     if source.is_dir():
         shutil.copytree(source, target, copy_function=copy, ignore_dangling_symlinks=True)
     else:
         target.mkdir()
-        shutil.copy2(source, target / source.name)
+        _copy_file(source, target / source.name)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    """Copy a file; nothing for what is none, such as the socket of a training that ended, or a device, which has no end."""
+    if not stat.S_ISREG(source.stat().st_mode):
+        return
+    try:
+        shutil.copy2(source, target)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise NoRoom(f"{target}: {error.strerror}") from error
+        raise

@@ -55,11 +55,20 @@ def bring(uri: str, directory: Path, *, broken_off: Callable[[], bool]) -> None:
     if scheme != "file":
         _fetch(uri, directory)
         return
-    source = local_path(uri)
-    if not source.exists():
-        raise Gone(f"there is nothing at {uri}")
-    if not copy_at_rest(source, directory, broken_off=broken_off):
+    try:
+        rested = _copy(uri, directory, broken_off=broken_off)
+    except OSError as error:
+        # It is the trial's trouble, which every worker would have: this one can go on with others.
+        raise Gone(f"what lies at {uri} cannot be read: {error}") from error
+    if not rested:
         logger.warning("%s is still being written to: its files may be of different times", uri)
+
+
+def _copy(uri: str, directory: Path, *, broken_off: Callable[[], bool]) -> bool:
+    source = local_path(uri)
+    if not source.is_dir() and not source.is_file():
+        raise Gone(f"there is nothing at {uri}")
+    return copy_at_rest(source, directory, broken_off=broken_off)
 
 
 def _fetch(uri: str, directory: Path) -> None:
