@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asktell.worker.cli import Manner, Place, app
+from asktell.worker.cli import Manner, Place, app, work
 from asktell.worker.cluster.fleet import Fleet, Misplaced, Standing
 from asktell.worker.cluster.on_ray import RayEngine
 from asktell.worker.cluster.on_slurm import script
@@ -48,6 +48,27 @@ def test_options_from_the_environment_are_said_to_the_workers(monkeypatch: pytes
 
 def test_without_an_engine_the_worker_is_here() -> None:
     assert parsed("--study", "s", "f:g").get("cluster", HERE) == Cluster(on=None)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "complaint"),
+    [
+        (Cluster(workers=4), "--workers goes only with --on"),
+        (Cluster(dry_run=True), "--dry-run goes only with --on"),
+        (Cluster(on="ray", dry_run=True), "--dry-run does not go with --on ray"),
+        (Cluster(on="slurm", working_dir="."), "--working-dir does not go with --on slurm"),
+    ],
+)
+def test_an_option_that_would_count_for_nothing_is_refused(
+    cluster: Cluster, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert work("f:g", place=Place(study="s", target=f"127.0.0.1:{free_port()}"), cluster=cluster) == 2
+    assert capsys.readouterr().err == f"asktell work: {complaint}\n"
+
+
+@pytest.mark.parametrize("cluster", [HERE, Cluster(on="ray", workers=2, working_dir="."), Cluster(address="host:1")])
+def test_options_of_the_engine_are_not_refused(cluster: Cluster) -> None:
+    assert not cluster.misplaced
 
 
 def test_a_batch_script_is_one_that_bash_reads() -> None:

@@ -170,6 +170,11 @@ def test_a_store_without_its_library_says_what_to_install() -> None:
         kept_at("nosuchstore://bucket/path", project="p", study="s")
 
 
+def test_a_url_that_lacks_a_slash_is_no_directory() -> None:
+    with pytest.raises(Unwritable, match=r"write s3://bucket/path or \./s3:/bucket/path"):
+        kept_at("s3:/bucket/path", project="p", study="s")
+
+
 def test_a_command_goes_on_from_the_store(kept) -> None:
     (first,) = command(FakeStudy(), SAVING, kept).trials
     assert json.loads(contents(first.last_checkpoint)["state.json"]) == {"epoch": 3}

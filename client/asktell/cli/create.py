@@ -146,7 +146,8 @@ class Settings:
         _help(
             "What chooses candidates: `auto` (`gp`, or `evolution` for a study too large for it), `gp` (a Gaussian process: the fewest"
             " trials), `gp-botorch` (the same course on BoTorch, on the server's torch device), `evolution` (thousands of trials), `cma-es`"
-            " (numbers, hundreds of trials), `grid` (every cell once), `sobol` (an even spread), `random`."
+            " (numbers, hundreds of trials), `grid` (every cell once), `sobol` (an even spread), `random`, `pbt` (population based"
+            " training: parameters that change while a training goes on)."
         ),
     ] = None
     lease_duration: Annotated[float | None, Positive, _help("Seconds that a worker's claim lasts without renewal.")] = (

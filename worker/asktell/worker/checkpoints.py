@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -23,6 +24,9 @@ from asktell.worker.resuming import Unresumable, attempt_names, local_path, resu
 from asktell.worker.stores import POLL, Snapshots, Store, Unreachable
 
 logger = logging.getLogger("asktell.worker")
+
+_BROKEN_URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:/(?!/)")
+"""A URL that lacks a slash, as `s3:/bucket`: a directory of that name, empty on each machine, would lose every state without a word."""
 
 
 class Unwritable(Exception):
@@ -234,7 +238,7 @@ class StoreCheckpoints:
 
 
 def kept_at(root: str | None, *, project: str, study: str) -> Checkpoints:
-    """The places of a study's trials below a root, a directory or a URL; none without a root. Unwritable if the URL cannot be used."""
+    """The places of a study's trials below a root, a directory or a URL; none without a root. Unwritable if it cannot be used."""
     if root is None:
         return NO_CHECKPOINTS
     if "://" in root and not root.startswith("file:"):
@@ -242,5 +246,7 @@ def kept_at(root: str | None, *, project: str, study: str) -> Checkpoints:
             return StoreCheckpoints(Store.at(root).below(f"{project}/{study}"))
         except Unreachable as error:
             raise Unwritable(str(error)) from error
+    if _BROKEN_URL.match(root):
+        raise Unwritable(f"{root} is neither a directory nor a URL: write {root.replace(':/', '://', 1)} or ./{root}")
     directory = local_path(root) if root.startswith("file:") else Path(root).expanduser()
     return DirectoryCheckpoints(directory.absolute() / project / study)

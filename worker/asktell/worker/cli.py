@@ -21,7 +21,7 @@ from asktell.cli.dials import Unreadable
 from asktell.client import AskTellError, Client, Study
 from asktell.worker.checkpoints import Unwritable, kept_at
 from asktell.worker.cluster.fleet import Fleet, Misplaced
-from asktell.worker.cluster.options import HERE, Cluster, command_line
+from asktell.worker.cluster.options import HERE, Cluster, command_line, option_name
 from asktell.worker.command import CHECKPOINT_DIR, TRIAL_NUMBER, Template, TemplateError
 from asktell.worker.course import Notices, Summary
 from asktell.worker.devices import Devices, NoSuchGpu, find
@@ -278,6 +278,9 @@ def work(
     objective
         `module:function`, or a command line after `--`.
     """
+    if cluster.misplaced:
+        where = "goes only with --on" if cluster.on is None else f"does not go with --on {cluster.on}"
+        return _complain(Misused(f"{option_name(cluster.misplaced)} {where}"), 2)
     _log_to_stderr()
     # The worker says itself when the service is away, once and on standard error.
     logging.getLogger("asktell.client.retries").setLevel(logging.ERROR)

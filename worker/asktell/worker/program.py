@@ -175,7 +175,7 @@ class Program:
         """Raise Unusable if there is no such program; one whose name depends on the trial is tried when its time comes."""
         name = self.template.groups[0].arguments[0]
         if not self.template.groups[0].fields and shutil.which(name) is None:
-            raise Unusable(f"there is no program {name!r} to run")
+            raise Unusable(f"there is no program {name!r} to run{_hint(name)}")
 
     def evaluate(self, trial: Trial) -> Outcome:
         """Run the command for one trial."""
@@ -244,3 +244,12 @@ class Program:
 
     def close(self) -> None:
         """Nothing outlives a trial."""
+
+
+def _hint(name: str) -> str:
+    """What a file of that name lacks to be a program."""
+    if not Path(name).is_file():
+        return ""
+    if Path(name).name == name:
+        return f", but a file: write ./{name} if it is executable, or its interpreter before it"
+    return ", but a file that is not executable: chmod +x, or write its interpreter before it"

@@ -54,6 +54,16 @@ class Cluster:
     ] = False
 
     @property
+    def misplaced(self) -> str:
+        """An option that was given and counts for nothing where the workers run; empty if there is none.
+
+        Of `address` nobody can tell whether it was given: RAY_ADDRESS may stand in the environment for other programs.
+        """
+        known = _OF_ENGINE[self.on]
+        given = (field.name for field in fields(self) if getattr(self, field.name) != field.default)
+        return next((name for name in given if name not in known | {"on", "address"}), "")
+
+    @property
     def slurm_options(self) -> dict[str, str]:
         """Options of sbatch, by their long names."""
         named = {"partition": self.partition, "time": self.time}
@@ -75,6 +85,13 @@ class Cluster:
         return RayEngine(self.address, self.working_dir)
 
 
+_EVERYWHERE = frozenset({"workers", "gpus_per_trial"})
+_OF_ENGINE: dict[str | None, frozenset[str]] = {
+    None: frozenset(),
+    "ray": _EVERYWHERE | {"working_dir"},
+    "slurm": _EVERYWHERE | {"partition", "time", "sbatch", "dry_run"},
+}
+
 HERE = Cluster()
 
 
@@ -83,11 +100,16 @@ def command_line(objective: Sequence[str], *options: DataclassInstance) -> Argum
     return ("work", *(word for each in options for word in _words(each)), "--", *objective)
 
 
+def option_name(field: str) -> str:
+    """The option that a field is, as people write it."""
+    return f"--{field.replace('_', '-')}"
+
+
 def _words(options: DataclassInstance) -> Iterator[str]:
     for field in fields(options):
         value = getattr(options, field.name)
         if value != _usual(field):
-            yield from _option(f"--{field.name.replace('_', '-')}", value)
+            yield from _option(option_name(field.name), value)
 
 
 def _usual(field: Field[Any]) -> object:
