@@ -185,3 +185,16 @@ def test_the_example_gains_by_the_earlier_week() -> None:
     cold, warm = map(float, re.findall(r"([0-9.]+) above", done.stdout))
     assert warm < cold / 2
     assert "starts from week-0" in done.stdout
+
+
+def test_a_source_with_a_fidelity_tells_what_configurations_came_to_at_their_highest(client):
+    earlier = new_study(client, parameters=(X, at.Int("epochs", 1, 9)), fidelity=at.Fidelity("epochs"))
+    losses = {(0.2, 1): 0.1, (0.2, 9): 0.9, (0.6, 9): 0.5}
+    earlier.import_trials(
+        [
+            at.FinishedTrial(parameters={"x": x, "epochs": epochs}, metrics={"loss": loss})
+            for (x, epochs), loss in losses.items()
+        ]
+    )
+    (first,) = new_study(client, parameters=(X,), warm_start=[earlier.id]).ask()
+    assert first.parameters == {"x": 0.6}

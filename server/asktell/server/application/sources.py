@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from asktell.server.domain.fidelity import Fidelity
 from asktell.server.domain.metric import Objective
 from asktell.server.domain.policy import Observation, Source
-from asktell.server.domain.space import Float, Int, Parameters, ParameterSpec, ParameterValue, SearchSpace
+from asktell.server.domain.space import Float, Int, Parameters, ParameterSpec, ParameterValue, SearchSpace, key
 from asktell.server.domain.study import StudySpec
 from asktell.server.domain.trial import TrialState, finite
 
@@ -37,7 +38,10 @@ def make_source(name: str, spec: StudySpec, earlier: StudySpec, observations: Se
     shared = common(spec, earlier)
     if not shared:
         return Source(name, gone=True)
-    restricted = (_restricted(seen, spec.space, shared) for seen in observations if _measured(seen, spec.objectives))
+    measured = [seen for seen in observations if _measured(seen, spec.objectives)]
+    if earlier.fidelity is not None and earlier.fidelity.parameter not in shared:
+        measured = _highest(measured, earlier.fidelity)
+    restricted = (_restricted(seen, spec.space, shared) for seen in measured)
     fitting = [seen for seen in restricted if seen is not None]
     return Source(name, shared, tuple(_chosen(fitting, spec.objectives[0])))
 
@@ -52,6 +56,16 @@ def _measured(seen: Observation, objectives: Iterable[Objective]) -> bool:
     """Whether it says what one of the objectives is."""
     useful = seen.state in (TrialState.SUCCEEDED, TrialState.STOPPED)
     return useful and any(finite(seen.metrics, [objective.metric]) for objective in objectives)
+
+
+def _highest(observations: Iterable[Observation], fidelity: Fidelity) -> list[Observation]:
+    """Of each configuration the trial at the highest fidelity, for a study that does not know of it: else one has several results, of which
+    those of the lower rungs are other measures. In the order of numbers.
+    """
+    best: dict[object, Observation] = {}
+    for seen in sorted(observations, key=lambda seen: (fidelity.level(seen.parameters), -seen.number)):
+        best[key({name: value for name, value in seen.parameters.items() if name != fidelity.parameter})] = seen
+    return sorted(best.values(), key=lambda seen: seen.number)
 
 
 def _restricted(seen: Observation, space: SearchSpace, shared: frozenset[str]) -> Observation | None:
