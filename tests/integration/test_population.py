@@ -162,7 +162,7 @@ DIALS = ["--float", "rate=1e-4:1:log", "--categorical", "optimizer=sgd,adam", "-
 
 def test_the_command_line_creates_and_shows_a_population(client: at.Client, study, tmp_path: Path) -> None:
     study("create", "digits", *DIALS, "--population", "4")
-    assert "4 trainings, of which the worst 1 go on from the states of the best" in " ".join(
+    assert "4 trainings, of which the worst goes on from the state of the best" in " ".join(
         study("show", "digits").split()
     )
     document = tmp_path / "study.json"

@@ -1,4 +1,4 @@
-"""The picture of trainings that go on from each other: their parameters and results, interval by interval."""
+"""The picture of trainings that go on from each other: their parameters and results, interval by interval or rung by rung."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from asktell.cli.plots import BLUE, GREY, ORANGE, is_measured, panels, require_format
 from asktell.cli.tables import value
@@ -28,7 +28,7 @@ WIDE = 100.0
 def draw(trials: Sequence[TrialRecord], line: Sequence[TrialRecord], study: StudyRecord, *, path: Path) -> None:
     """A panel for each parameter and one for the objective, all trainings in grey and the line's in colour.
 
-    The horizontal axis counts the intervals that a state had been trained for; where a training takes over another's state, its parameters
+    The horizontal axis counts the intervals (of a fidelity the rungs) that a state had been trained for; where a training takes over another's state, its parameters
     step from that one's.
     """
     depths = _depths(trials)
@@ -45,7 +45,7 @@ def draw(trials: Sequence[TrialRecord], line: Sequence[TrialRecord], study: Stud
         for axes in (*steps, results):
             for place in taken:
                 axes.axvline(place, color=ORANGE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-        results.set_xlabel("interval")
+        results.set_xlabel("interval" if study.fidelity is None else "rung")
         _legend(steps[0], taken=bool(taken))
 
 
@@ -103,12 +103,20 @@ def _scale(axes: Axes, parameter: ParameterSpec) -> None:
         case Float() | Int():
             if parameter.log:
                 axes.set_yscale("log")
+                if parameter.high < WIDE * parameter.low:
+                    _write_out(axes)
             if parameter.low < parameter.high:
                 axes.set_ylim(parameter.low, parameter.high)
         case _:
             options = _options(parameter)
             axes.set_yticks(range(len(options)), [value(option) for option in options])
             axes.set_ylim(-0.5, len(options) - 0.5)
+
+
+def _write_out(axes: Axes) -> None:
+    """Label a short log axis by 3, 4, 6, 10 in place of powers of ten, of which it has one or two."""
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2.0, 0.5)))
 
 
 def _results(

@@ -113,9 +113,10 @@ def fidelity(raised: Fidelity) -> str:
 
 
 def population(crowd: Population) -> str:
-    """Such as `8 trainings, of which the worst 2 take over the states of the best`."""
+    """Such as `8 trainings, of which the worst 2 go on from the states of the best 2`."""
     worst = int(crowd.exploit_fraction * crowd.size + 1e-9)
-    return f"{crowd.size} trainings, of which the worst {worst} go on from the states of the best"
+    ways = f"{worst} go on from the states of the best {worst}" if worst > 1 else "goes on from the state of the best"
+    return f"{crowd.size} trainings, of which the worst {ways}"
 
 
 def heading(record: StudyRecord) -> Table:
