@@ -28,8 +28,8 @@ WIDE = 100.0
 def draw(trials: Sequence[TrialRecord], line: Sequence[TrialRecord], study: StudyRecord, *, path: Path) -> None:
     """A panel for each parameter and one for the objective, all trainings in grey and the line's in colour.
 
-    The horizontal axis counts the intervals (of a fidelity the rungs) that a state had been trained for; where a training takes over another's state, its parameters
-    step from that one's.
+    The horizontal axis counts the intervals, of a fidelity the rungs, that a state had been trained for; where a training takes over
+    another's state, its parameters step from that one's.
     """
     depths = _depths(trials)
     title = f"{study.name.rpartition('/')[2]}: the schedule of trial {line[-1].number}"
