@@ -81,7 +81,6 @@ def test_a_checkpoint_that_is_none_is_refused_and_changes_nothing(study: Study, 
         ("retry", lambda trial: trial.fail("broke", retry=True)),
         ("retry-anew", lambda trial: trial.fail("broke", retry=True, checkpoint_uri=SECOND)),
     ],
-    ids=str,
 )
 def test_the_next_attempt_gets_the_checkpoint(study: Study, name: str, end) -> None:
     trial = ask(study)
@@ -108,7 +107,6 @@ def test_an_expired_lease_hands_the_checkpoint_on_and_a_zombie_cannot_replace_it
         (TrialState.STOPPED, lambda trial: trial.stop({"y": 1.0}, checkpoint_uri=SECOND)),
         (TrialState.FAILED, lambda trial: trial.fail("broke", checkpoint_uri=SECOND)),
     ],
-    ids=str,
 )
 def test_the_checkpoint_of_the_end_is_kept(study: Study, state: TrialState, end) -> None:
     trial = ask(study)
