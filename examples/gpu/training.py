@@ -39,7 +39,7 @@ def network(width: int, dropout: float) -> nn.Module:
 def objective(parameters: dict[str, Any], trial: ObjectiveTrial) -> dict[str, float]:
     """Train; return the accuracy on images that were held back, after each epoch reported as well."""
     place = device()
-    name = torch.cuda.get_device_name(place) if place.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}"
     print(
         f"trial {trial.number} on {name} (slot {os.environ['ASKTELL_SLOT']}, GPU {os.environ['ASKTELL_GPUS'] or 'none'})"
     )

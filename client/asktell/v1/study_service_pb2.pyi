@@ -595,8 +595,7 @@ class UpdateStudyRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Required. One or more of `state`, `budget`, `labels`, `spec.parameters`,
-        `spec.stopping_rule`.
+        """Required. One or more of `state`, `budget`, `labels`, `spec.parameters`, `spec.stopping_rule`.
 
         `spec.parameters` makes the search space wider. All parameters are given, as they are to be: bounds further out, choices added, ordinal
         values added between or around the earlier ones in their order, other defaults. Kinds, log scales, steps, conditions and constraints

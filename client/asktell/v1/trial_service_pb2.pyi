@@ -889,8 +889,8 @@ class ReportRequest(_message.Message):
     lease_token: _builtins.str
     """Required. The lease's token."""
     checkpoint_uri: _builtins.str
-    """Optional. Where the trial's state lies, complete, from which another worker could resume; kept until another is given. A URI of scheme file, s3, gs, az, abfs, hdfs, http or
-    https; at most 2,048 characters.
+    """Optional. Where the trial's state lies, complete, from which another worker could resume; kept until another is given. A URI of scheme
+    file, s3, gs, az, abfs, hdfs, http or https; at most 2,048 characters.
     """
     @_builtins.property
     def measurements(self) -> _containers.RepeatedCompositeFieldContainer[_metric_pb2.Measurement]:
