@@ -118,13 +118,17 @@ def test_a_check_makes_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_schema_of_a_newer_version_is_accepted(tmp_path):
+def test_the_schema_of_a_newer_version_is_accepted_and_kept(tmp_path):
     path = tmp_path / "newer.db"
     migrate(str(path))
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     check_migrated(str(path))
+    migrate(str(path))
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
+    connection.close()
 
 
 def test_a_server_that_cannot_be_reached_is_unavailable_to_migrations():

@@ -32,6 +32,8 @@ class NotMigrated(Exception):
 def migrate(address: str) -> None:
     """Bring the database to the newest schema, in one transaction. Doing it twice, at once, or under a running server is safe.
 
+    The schema of a newer version stays as it is, see `check_migrated`: a server of the last release may start again while others are newer.
+
     Raises Unavailable if the database cannot be reached, and UnusableDatabase.
     """
     url = database_url(address)
@@ -42,7 +44,9 @@ def migrate(address: str) -> None:
         if path is None:
             # On SQLite BEGIN IMMEDIATE has made others wait already.
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-        command.upgrade(_config(connection), "head")
+        revision = _revision(connection)
+        if revision is None or _known(revision):
+            command.upgrade(_config(connection), "head")
 
 
 def check_migrated(address: str) -> None:
@@ -55,7 +59,7 @@ def check_migrated(address: str) -> None:
     if path is not None and not path.exists():
         raise NotMigrated(f"there is no database {path}; `asktell migrate` makes it")
     with _connected(url) as connection:
-        revision = MigrationContext.configure(connection).get_current_revision()
+        revision = _revision(connection)
     newest = _scripts().get_current_head()
     if revision is None or (revision != newest and _known(revision)):
         raise NotMigrated(
@@ -93,6 +97,11 @@ def _config(connection: Connection | None = None) -> Config:
 
 def _scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(_config())
+
+
+def _revision(connection: Connection) -> str | None:
+    """Where the database stands; None if it has no schema."""
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def _known(revision: str) -> bool:
