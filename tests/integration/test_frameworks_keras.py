@@ -158,3 +158,13 @@ def test_a_learning_rate_by_schedule_stays_a_schedule(tmp_path: Path) -> None:
     model = network(keras.optimizers.schedules.ExponentialDecay(0.1, 4, 0.5))
     fit(AskTellCallback(trial, "loss"), model, epochs=3)
     assert float(model.optimizer.learning_rate) == pytest.approx(0.1 * 0.5**3)
+
+
+def test_a_training_that_was_cut_off_after_its_last_epoch_has_its_weights_and_complains_of_nothing(
+    tmp_path: Path,
+) -> None:
+    trial = WorkersTrial(1, tmp_path)
+    model, again = network(), network()
+    fit(AskTellCallback(trial, {"loss": "val_loss"}), model, epochs=2)
+    assert fit(AskTellCallback(trial, {"loss": "val_loss"}), again, epochs=2) == []
+    assert all(map(np.array_equal, weights(again), weights(model)))

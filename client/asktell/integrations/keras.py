@@ -48,7 +48,7 @@ class AskTellCallback(keras.callbacks.Callback):
         self._training = Training(trial, checkpoints=checkpoints)
         self._selection = Selection(metrics)
         self._saved = self._latest()
-        self._reported = False
+        self._trained = self._reported = False
 
     @property
     def initial_epoch(self) -> int:
@@ -76,6 +76,7 @@ class AskTellCallback(keras.callbacks.Callback):
                 f"the checkpoint has {self.initial_epoch} epochs behind it: fit(initial_epoch=asktell.initial_epoch)",
                 reason="INITIAL_EPOCH",
             )
+        self._trained = True
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Stop after this epoch's batch where the lease is lost."""
@@ -92,8 +93,11 @@ class AskTellCallback(keras.callbacks.Callback):
         self._save(epoch + 1)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Raise InvalidArgument if not one epoch had the metrics, as without validation data."""
-        if not self._reported and not self.model.stop_training:
+        """Raise InvalidArgument if epochs were trained and not one had the metrics, as without validation data.
+
+        A training that was cut off after its last epoch has none left.
+        """
+        if self._trained and not self._reported and not self.model.stop_training:
             self._selection.of(logs or {})
 
     def _between_validations(self, logs: Mapping[str, Any]) -> bool:
