@@ -266,8 +266,8 @@ def test_no_root_is_no_directory() -> None:
     assert places.kept_at(None, project="p", study="s") is NO_CHECKPOINTS
 
 
-@pytest.mark.parametrize("given", ["relative", "{here}/absolute", "file://{here}/a%20uri"])
-def test_a_root_is_a_path_or_a_file_uri(here: Path, given: str) -> None:
+@pytest.mark.parametrize("given", ["relative", "{here}/absolute", "file://{here}/a%20uri", "local://{here}/a"])
+def test_a_root_is_a_path_or_the_uri_of_one(here: Path, given: str) -> None:
     kept = places.kept_at(given.format(here=here), project="p", study="s")
     directory = kept.begin(trial(), **GOES_ON).directory
     assert directory is not None

@@ -241,12 +241,13 @@ def kept_at(root: str | None, *, project: str, study: str) -> Checkpoints:
     """The places of a study's trials below a root, a directory or a URL; none without a root. Unwritable if it cannot be used."""
     if root is None:
         return NO_CHECKPOINTS
-    if "://" in root and not root.startswith("file:"):
+    # `local:` is what fsspec calls it, whose file system makes no directories.
+    if "://" in root and not root.startswith(("file:", "local:")):
         try:
             return StoreCheckpoints(Store.at(root).below(f"{project}/{study}"))
         except Unreachable as error:
             raise Unwritable(str(error)) from error
     if _BROKEN_URL.match(root):
         raise Unwritable(f"{root} is neither a directory nor a URL: write {root.replace(':/', '://', 1)} or ./{root}")
-    directory = local_path(root) if root.startswith("file:") else Path(root).expanduser()
+    directory = local_path(root) if root.startswith(("file:", "local:")) else Path(root).expanduser()
     return DirectoryCheckpoints(directory.absolute() / project / study)
