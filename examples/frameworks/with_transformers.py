@@ -85,4 +85,6 @@ def train(parameters: Parameters, trial: ReportingTrial) -> dict[str, float]:
 if __name__ == "__main__":
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # More of them would wait for each other longer than such a small network computes.
+    torch.set_num_threads(1)
     tune(train)

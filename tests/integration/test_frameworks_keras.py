@@ -6,6 +6,8 @@ import os
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -168,3 +170,16 @@ def test_a_training_that_was_cut_off_after_its_last_epoch_has_its_weights_and_co
     fit(AskTellCallback(trial, {"loss": "val_loss"}), model, epochs=2)
     assert fit(AskTellCallback(trial, {"loss": "val_loss"}), again, epochs=2) == []
     assert all(map(np.array_equal, weights(again), weights(model)))
+
+
+def test_a_backend_that_is_not_there_is_not_taken_for_keras_itself() -> None:
+    program = "import sys; sys.modules['tensorflow'] = None; import asktell.integrations.keras"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "MissingExtra: Keras computes with a library that is not there: set KERAS_BACKEND" in done.stderr

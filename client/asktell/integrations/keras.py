@@ -11,14 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from asktell.client import FailedPrecondition
+from asktell.client import FailedPrecondition, MissingExtra
 from asktell.integrations.missing import missing_extra
 from asktell.integrations.training import MetricNames, ReportingTrial, Selection, Training
 
 try:
     import keras
 except ModuleNotFoundError as error:
-    raise missing_extra("Keras", "keras", error) from error
+    if error.name == "keras":
+        raise missing_extra("Keras", "keras", error) from error
+    raise MissingExtra(
+        f"Keras computes with a library that is not there: set KERAS_BACKEND to torch, jax or tensorflow ({error})",
+        reason="MISSING_EXTRA",
+    ) from error
 
 _NAME: Final = re.compile(r"keras-trial-(\d+)-epoch-(\d+)\.weights\.h5")
 

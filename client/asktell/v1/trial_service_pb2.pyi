@@ -1195,7 +1195,9 @@ class NewTrial(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     state: Global___Trial.State.ValueType
-    """Optional. How it ended elsewhere: STATE_SUCCEEDED, STATE_STOPPED, STATE_INFEASIBLE or STATE_FAILED. Absent or STATE_QUEUED: a worker evaluates it."""
+    """Optional. How it ended elsewhere: STATE_SUCCEEDED, STATE_STOPPED, STATE_INFEASIBLE or STATE_FAILED. Absent or STATE_QUEUED: a worker
+    evaluates it.
+    """
     message: _builtins.str
     """Optional. Why it ended so, for a person to read: at most 65,536 characters."""
     @_builtins.property
