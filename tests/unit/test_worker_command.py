@@ -60,7 +60,10 @@ def test_brackets_without_a_field_are_ordinary_text() -> None:
 
 
 def test_a_field_that_is_no_parameter_is_refused_with_those_that_are() -> None:
-    with pytest.raises(TemplateError, match=r"\{lr\} is no parameter of the study: learning_rate, optimizer, momentum"):
+    with pytest.raises(
+        TemplateError,
+        match=r"\{lr\} is no parameter of the study: learning_rate, optimizer, momentum; a brace as such is written \{\{ or \}\}$",
+    ):
         check("--lr={lr}")
 
 

@@ -68,7 +68,10 @@ class Template:
         for group in self.groups:
             for field in group.fields:
                 if field not in known:
-                    raise TemplateError(f"{{{field}}} is no parameter of the study: {', '.join([*always, *sometimes])}")
+                    there_are = ", ".join([*always, *sometimes])
+                    raise TemplateError(
+                        f"{{{field}}} is no parameter of the study: {there_are}; a brace as such is written {{{{ or }}}}"
+                    )
                 if field in sometimes and not group.optional:
                     raise TemplateError(
                         f"{{{field}}} has a value only when {sometimes[field]}: put what belongs to it in brackets, such as"
