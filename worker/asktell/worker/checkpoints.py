@@ -25,7 +25,7 @@ from asktell.worker.stores import POLL, Snapshots, Store, Unreachable
 
 logger = logging.getLogger("asktell.worker")
 
-_BROKEN_URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:/(?!/)")
+_BROKEN_URL = re.compile(r"(?!file:|local:)[a-z][a-z0-9+.-]+:/(?!/)")
 """A URL that lacks a slash, as `s3:/bucket`: a directory of that name, empty on each machine, would lose every state without a word."""
 
 
