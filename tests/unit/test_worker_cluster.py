@@ -80,6 +80,11 @@ def test_a_batch_script_is_one_that_bash_reads() -> None:
     assert """asktell work --study=s -- sh -c 'echo '"'"'$HOME'"'"'' &""" in text
 
 
+def test_a_part_of_a_gpu_is_refused_before_there_is_a_script() -> None:
+    with pytest.raises(Misplaced, match="whole processors and GPUs, not 1 and 0.5"):
+        script(Fleet(study="s", arguments=("work",), workers=1, gpus=0.5), options={})
+
+
 def test_the_batch_script_in_deploy_is_the_one_that_the_command_writes() -> None:
     fleet = Fleet(
         study="digits",

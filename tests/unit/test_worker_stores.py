@@ -46,15 +46,22 @@ def contents(uri: str) -> dict[str, str]:
     return {str(name): store.system.cat_file(path).decode() for path, name in store.files().items()}
 
 
+def save(state: Path, text: str) -> None:
+    """In one step, as trainings should: while it is written it may rest for longer than these tests look for."""
+    partial = Path("partial")
+    partial.write_text(text)
+    partial.replace(state)
+
+
 def test_a_state_is_uploaded_when_it_has_changed_and_told_when_it_is_complete(kept, root: str) -> None:
     place = kept.begin(trial(), **GOES_ON)
     assert place.uri() == ""
     (place.directory / "deep").mkdir()
-    (place.directory / "deep" / "state").write_text("1")
+    save(place.directory / "deep" / "state", "1")
     first = until(place.uri)
     assert first == f"{root}/p/s/1/attempt-1/000001"
     assert contents(first) == {"deep/state": "1"}
-    (place.directory / "deep" / "state").write_text("2, longer")
+    save(place.directory / "deep" / "state", "2, longer")
     until(lambda: place.uri() != first)
     assert contents(place.uri()) == {"deep/state": "2, longer"}
     assert contents(first) == {"deep/state": "1"}
@@ -70,7 +77,7 @@ def test_a_directory_that_never_rests_is_uploaded_all_the_same(kept, monkeypatch
     place = kept.begin(trial(), **GOES_ON)
     sizes = iter(range(1, 100_000))
     monkeypatch.setattr(stores, "listing", lambda _: {"state": (0, next(sizes), 0)})
-    (place.directory / "state").write_text("1")
+    save(place.directory / "state", "1")
     assert contents(until(place.uri)) == {"state": "1"}
     place.close()
 
@@ -78,14 +85,14 @@ def test_a_directory_that_never_rests_is_uploaded_all_the_same(kept, monkeypatch
 def test_the_last_state_is_uploaded_at_the_end(kept, monkeypatch) -> None:
     monkeypatch.setattr(stores, "LOOK_SECONDS", 3600.0)
     place = kept.begin(trial(), **GOES_ON)
-    (place.directory / "state").write_text("1")
+    save(place.directory / "state", "1")
     assert contents(place.last(**GOES_ON)) == {"state": "1"}
     place.close()
 
 
 def test_the_next_attempt_finds_the_state_and_does_not_upload_it_again(kept, root: str) -> None:
     first = kept.begin(trial(), **GOES_ON)
-    (first.directory / "state").write_text("1")
+    save(first.directory / "state", "1")
     uri = first.last(**GOES_ON)
     first.close()
     second = kept.begin(trial(attempt=2, checkpoint_uri=uri), **GOES_ON)
@@ -97,7 +104,7 @@ def test_the_next_attempt_finds_the_state_and_does_not_upload_it_again(kept, roo
 
 def test_an_upload_that_breaks_leaves_the_last_good_snapshot(kept, monkeypatch, caplog) -> None:
     place = kept.begin(trial(), **GOES_ON)
-    (place.directory / "a").write_text("1")
+    save(place.directory / "a", "1")
     good = until(place.uri)
     upload = Store.upload
 
@@ -107,7 +114,7 @@ def test_an_upload_that_breaks_leaves_the_last_good_snapshot(kept, monkeypatch, 
 
     monkeypatch.setattr(Store, "upload", breaks)
     monkeypatch.setattr(stores, "RETRY_SECONDS", 0.02)
-    (place.directory / "a").write_text("2, longer")
+    save(place.directory / "a", "2, longer")
     until(lambda: "connection reset" in caplog.text)
     assert place.uri() == good
     assert contents(good) == {"a": "1"}
@@ -119,10 +126,10 @@ def test_an_upload_that_breaks_leaves_the_last_good_snapshot(kept, monkeypatch, 
 
 def test_an_upload_for_which_there_is_no_time_leaves_the_last_good_snapshot(kept, monkeypatch, caplog) -> None:
     place = kept.begin(trial(), **GOES_ON)
-    (place.directory / "a").write_text("1")
+    save(place.directory / "a", "1")
     good = until(place.uri)
     monkeypatch.setattr(Store, "upload", lambda *_: until(lambda: not place.scratch.exists()))
-    (place.directory / "a").write_text("2, longer")
+    save(place.directory / "a", "2, longer")
     assert place.last(broken_off=lambda: True) == good
     assert f"no time to upload the last state: {good} counts" in caplog.text
     place.close()
@@ -159,7 +166,7 @@ def test_a_name_that_leads_out_of_the_directory_is_refused(kept, root: str, here
 def test_what_lies_under_the_name_already_is_left_alone(kept, root: str) -> None:
     Store.at(root).system.pipe_file(f"{Store.at(root).path}/p/s/1/attempt-1/000001/state", b"theirs")
     place = kept.begin(trial(), **GOES_ON)
-    (place.directory / "state").write_text("mine")
+    save(place.directory / "state", "mine")
     assert place.last(**GOES_ON) == f"{root}/p/s/1/attempt-1-2/000001"
     assert contents(f"{root}/p/s/1/attempt-1") == {"000001/state": "theirs"}
     place.close()

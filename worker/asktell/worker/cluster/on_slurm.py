@@ -49,7 +49,13 @@ exit "$status"
 def script(
     fleet: Fleet, *, options: Mapping[str, str], program: Sequence[str] = (sys.executable, "-m", "asktell.cli")
 ) -> str:
-    """Return the batch script of a fleet. `options` are more of sbatch's, by their long names; an empty value is a switch."""
+    """Return the batch script of a fleet. `options` are more of sbatch's, by their long names; an empty value is a switch.
+
+    Raises:
+        Misplaced: A worker would have a part of a processor or of a GPU.
+    """
+    if fleet.gpus % 1 or fleet.cpus % 1:
+        raise Misplaced(f"Slurm shares out whole processors and GPUs, not {fleet.cpus:g} and {fleet.gpus:g}")
     lines = [f"#SBATCH --{name}={value}" if value else f"#SBATCH --{name}" for name, value in options.items()]
     return SCRIPT.format(
         options="\n".join([*(f"#SBATCH --{line}" for line in _own(fleet)), *lines]),
@@ -88,8 +94,6 @@ class SlurmEngine:
 
     def start(self, fleet: Fleet) -> None:
         """Submit the array."""
-        if fleet.gpus % 1 or fleet.cpus % 1:
-            raise Misplaced(f"Slurm shares out whole processors and GPUs, not {fleet.cpus:g} and {fleet.gpus:g}")
         self._workers = fleet.workers
         submitted = _call(
             ["sbatch", "--parsable", f"--chdir={fleet.directory}"], given=script(fleet, options=self.options)
