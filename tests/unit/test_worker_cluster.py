@@ -81,7 +81,7 @@ def test_a_batch_script_is_one_that_bash_reads() -> None:
 
 
 def test_a_part_of_a_gpu_is_refused_before_there_is_a_script() -> None:
-    with pytest.raises(Misplaced, match="whole processors and GPUs, not 1 and 0.5"):
+    with pytest.raises(Misplaced, match=r"whole processors and GPUs, not 1 and 0\.5"):
         script(Fleet(study="s", arguments=("work",), workers=1, gpus=0.5), options={})
 
 
