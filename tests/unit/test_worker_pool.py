@@ -205,3 +205,18 @@ def test_a_second_ctrl_c_ends_the_process_though_something_else_had_begun_its_en
         signal.raise_signal(signal.SIGINT)
     assert left == [130]
     assert not wish.by_keyboard
+
+
+def test_a_terminal_that_is_closed_interrupts_unless_that_is_ignored() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for handler, interrupts in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
+            signal.signal(signal.SIGHUP, handler)
+            wish = Interruption()
+            with wish.on_signals():
+                signal.raise_signal(signal.SIGHUP)
+            assert wish.wished is interrupts
+            assert not wish.by_keyboard
+            assert signal.getsignal(signal.SIGHUP) is handler
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -269,7 +269,7 @@ def work(
 
     On a cluster, Ray or Slurm runs such workers: `asktell work --on ray --workers 8 --gpus-per-trial 1 --study digits train:objective`.
 
-    SIGTERM or Ctrl-C ends the trials and gives them back; a second Ctrl-C ends the worker at once.
+    SIGTERM, SIGHUP or Ctrl-C ends the trials and gives them back; a second Ctrl-C ends the worker at once.
 
     The exit status is 0, or 1 if trials failed and none brought metrics, or if the service refused or could not be reached.
 

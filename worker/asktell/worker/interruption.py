@@ -46,8 +46,14 @@ class Interruption:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT interrupt; a second SIGINT ends the process at once. For the main thread."""
-        old = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        """Let SIGTERM, SIGINT and SIGHUP interrupt; a second SIGINT ends the process at once. For the main thread.
+
+        SIGHUP, which comes when the terminal is closed, stays ignored where it is, as under nohup.
+        """
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        old = {number: signal.signal(number, self._handle) for number in numbers}
         try:
             yield
         finally:
