@@ -71,6 +71,17 @@ def test_a_state_is_uploaded_when_it_has_changed_and_told_when_it_is_complete(ke
     assert not place.scratch.exists()
 
 
+def test_a_directory_that_is_about_to_be_removed_is_uploaded_no_more(kept, root: str, monkeypatch) -> None:
+    monkeypatch.setattr(stores, "LOOK_SECONDS", 30.0)
+    place = kept.begin(trial(), **GOES_ON)
+    save(place.directory / "state", "1")
+    place.snapshots.abandon()
+    assert not place.snapshots.is_alive()
+    assert contents(root) == {}
+    place.close()
+    assert not place.scratch.exists()
+
+
 def test_a_directory_that_never_rests_is_uploaded_all_the_same(kept, monkeypatch) -> None:
     monkeypatch.setattr(stores, "RESTLESS_SECONDS", 0.1)
     monkeypatch.setattr(stores, "REST_SECONDS", 0.0)

@@ -203,7 +203,7 @@ class StoreCheckpoint:
 
     def close(self) -> None:
         """Remove the directory; an upload that is under way is of no more use."""
-        self.snapshots.end()
+        self.snapshots.abandon()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 

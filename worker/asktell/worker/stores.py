@@ -110,6 +110,7 @@ class Snapshots(threading.Thread):
         self._uploaded: Listing = listing(directory)
         self._count = 0
         self._ending = threading.Event()
+        self._abandoned = False
         self._mine: list[Store] = []
 
     def run(self) -> None:
@@ -122,12 +123,19 @@ class Snapshots(threading.Thread):
             elif (found == seen or time.monotonic() - since > RESTLESS_SECONDS) and not self._try():
                 self._ending.wait(RETRY_SECONDS)
             seen = found
-        if listing(self._directory) != self._uploaded:
+        if not self._abandoned and listing(self._directory) != self._uploaded:
             self._try()
 
     def end(self) -> None:
         """Ask for the last snapshot: the directory does not change any more."""
         self._ending.set()
+
+    def abandon(self) -> None:
+        """Take no more snapshots: the directory is about to vanish, and what is left of it meanwhile would be half a state."""
+        self._abandoned = True
+        self._ending.set()
+        if self.is_alive():
+            self.join(LOOK_SECONDS)
 
     def forget_before(self, url: str) -> None:
         """Remove the snapshots of this attempt that came before one which the service knows."""
