@@ -11,6 +11,7 @@ import pytest
 
 from asktell.cli.checkpoints import Need
 from asktell.client import Client, Fidelity, Float, Int, Minimize, Study, Trial
+from asktell.worker.checkpoints import Unwritable
 from asktell.worker.shelf import shelf
 from asktell.worker.stores import Store
 from tests.processes import ASKTELL, Processes, Server
@@ -115,6 +116,12 @@ def test_what_a_trial_under_way_goes_on_from_is_kept(client: Client, tmp_path: P
     assert need.why_kept(2, uri).endswith("goes on from it")
     heir.tell(y=5.0)
     assert Need.of(study).why_kept(2, uri) == ""
+
+
+def test_a_root_that_is_not_there_is_an_error_and_not_empty(tmp_path: Path) -> None:
+    with pytest.raises(Unwritable, match=r"there is no directory .*typo"):
+        shelf(str(tmp_path / "typo"), project="default", study="s")
+    assert shelf(str(tmp_path), project="default", study="without-states").states() == []
 
 
 def test_snapshots_in_a_store_are_listed_with_their_sizes_and_removed_one_by_one() -> None:

@@ -50,7 +50,7 @@ def test_a_worker_whose_trials_all_failed_says_so_and_ends_with_1(work) -> None:
     last = worker.errors().splitlines()[-1]
     assert (
         last
-        == f"asktell work: 3 of 3 trials failed and none succeeded; why: asktell study trials {study} --state failed"
+        == f"asktell work: 3 of 3 attempts failed and none succeeded; why: asktell study trials {study} --state failed"
     )
 
 

@@ -375,7 +375,7 @@ def _only_failures(summary: Summary, study: str) -> bool:
         return False
     total = summary.outcomes.total()
     print(
-        f"asktell work: {failed} of {total} trials failed and none succeeded; why: asktell study trials {study} --state failed",
+        f"asktell work: {failed} of {total} attempts failed and none succeeded; why: asktell study trials {study} --state failed",
         file=sys.stderr,
     )
     return True

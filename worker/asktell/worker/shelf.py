@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from asktell.worker.checkpoints import DirectoryCheckpoints, NoCheckpoints, StoreCheckpoints, kept_at
+from asktell.worker.checkpoints import DirectoryCheckpoints, NoCheckpoints, StoreCheckpoints, Unwritable, kept_at
 from asktell.worker.copying import listing
 from asktell.worker.stores import Store
 
@@ -83,9 +83,11 @@ class Snapshots:
 
 
 def shelf(root: str, *, project: str, study: str) -> Shelf:
-    """What lies below the root of `asktell work --checkpoints`. Unwritable if it is a URL that cannot be used."""
+    """What lies below the root of `asktell work --checkpoints`. Unwritable if it is a URL that cannot be used, or no directory."""
     match kept_at(root, project=project, study=study):
         case DirectoryCheckpoints(home):
+            if not home.parents[1].is_dir():
+                raise Unwritable(f"there is no directory {home.parents[1]}")
             return Directories(home)
         case StoreCheckpoints(store):
             return Snapshots(store)
