@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +57,16 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     """Starts servers and workers, and ends them all."""
     with Processes(tmp_path) as started:
         yield started
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_server_outlives_its_module() -> Iterator[None]:
+    """A server in this process would send statements and hold processes while other tests count them."""
+    yield
+    searches = sys.modules.get("asktell.integrations.sklearn")
+    if searches is not None:
+        searches._close_private_client()
+    assert "asktell-server" not in {thread.name for thread in threading.enumerate()}, "a client of Client.local is open"
 
 
 @pytest.hookimpl(wrapper=True)

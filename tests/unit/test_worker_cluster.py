@@ -66,6 +66,12 @@ def test_an_option_that_would_count_for_nothing_is_refused(
     assert capsys.readouterr().err == f"asktell work: {complaint}\n"
 
 
+def test_a_relative_root_of_checkpoints_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    place = Place(study="s", target=f"127.0.0.1:{free_port()}")
+    assert work("f:g", place=place, manner=Manner(checkpoints="states"), cluster=Cluster(on="slurm", dry_run=True)) == 2
+    assert "--checkpoints states is relative" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("cluster", [HERE, Cluster(on="ray", workers=2, working_dir="."), Cluster(address="host:1")])
 def test_options_of_the_engine_are_not_refused(cluster: Cluster) -> None:
     assert not cluster.misplaced

@@ -198,11 +198,15 @@ def test_a_program_that_is_not_there_is_refused_before_a_trial_is_asked_for() ->
     assert study.asked == []
 
 
-@pytest.mark.parametrize(("name", "hint"), [("{here}/train.sh", "chmod"), ("train.sh", "write ./train.sh")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("{here}/train.sh", "chmod"), ("train.sh", "write ./train.sh"), ("train", "is written train:FUNCTION")],
+)
 def test_a_file_that_is_no_program_is_told_what_it_lacks(
     name: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "train.sh").write_text("echo")
+    (tmp_path / "train.py").write_text("def objective(parameters, trial): ...")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Unusable, match=hint):
         command(FakeStudy(), name.format(here=tmp_path))

@@ -422,6 +422,14 @@ def _private_client() -> Client:
         return client
 
 
+def _close_private_client() -> None:
+    """End this process's own server, if it runs; the next fit starts another."""
+    with _lock:
+        client = _clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
+
+
 _lock = threading.Lock()
 _clients: dict[int, Client] = {}
 _folders: list[tempfile.TemporaryDirectory[str]] = []

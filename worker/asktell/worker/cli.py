@@ -338,11 +338,12 @@ def _work_elsewhere(command: Command, cluster: Cluster) -> int:
 
     command = replace(command, sharing=replace(command.sharing, slots=command.sharing.slots or 1))
     try:
+        fleet = _fleet(command, cluster)
         with command.client() as client:
             crew = command.crew(client, Interruption())
             # What each worker would refuse is refused here, once.
             crew.check(slots=command.sharing.slots or 1)
-            return lead(_fleet(command, cluster), cluster, study=crew.study)
+            return lead(fleet, cluster, study=crew.study)
     except (Misused, TemplateError, Unreadable) as error:
         return _complain(error, 2)
     except (AskTellError, Misplaced) as error:
@@ -353,6 +354,11 @@ def _fleet(command: Command, cluster: Cluster) -> Fleet:
     manner, sharing = command.manner, command.sharing
     if manner.worker_id is not None:
         raise Misused("--worker-id is for one worker: on a cluster each is named by its host and process")
+    root = manner.checkpoints
+    if root is not None and "://" not in root and not Path(root).is_absolute():
+        raise Misused(
+            f"--checkpoints {root} is relative, and workers elsewhere have other directories: give the whole path"
+        )
     slots = sharing.slots or 1
     return Fleet(
         study=command.place.study,

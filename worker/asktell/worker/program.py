@@ -248,6 +248,8 @@ class Program:
 
 def _hint(name: str) -> str:
     """What a file of that name lacks to be a program."""
+    if Path(f"{name}.py").is_file():
+        return f"; a function in {name}.py is written {name.replace('/', '.').strip('.')}:FUNCTION"
     if not Path(name).is_file():
         return ""
     if Path(name).name == name:
