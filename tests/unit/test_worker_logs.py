@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from asktell.cli.logs import Shown
+from asktell.worker.evaluation import Tail
 from asktell.worker.events import Line
 from asktell.worker.logs import LogFile, Logs
 from asktell.worker.workplace import Output, Workplace
@@ -209,3 +210,19 @@ def test_who_follows_too_slowly_is_told_so(here: Path, capfdbinary) -> None:
     out = capfdbinary.readouterr().out
     assert b"\n[asktell: some output went by too fast to be shown]\n[asktell: " in out
     assert out.endswith(b"\n3999\n")
+
+
+def test_another_streams_line_begins_on_its_own_where_one_was_left_unended(here: Path) -> None:
+    log = LogFile(here / "a.log", limit=1000)
+    output = Output(passage="none", log=log)
+    for stream, data in (("stdout", b"half"), ("stdout", b" a line"), ("stderr", b"oops\n"), ("stdout", b"more\n")):
+        output.keep(Line(stream, data))
+    log.close()
+    assert (here / "a.log").read_bytes() == b"half a line\noops\nmore\n"
+
+
+def test_the_last_lines_of_a_quiet_stream_outlast_a_talkative_one() -> None:
+    tail = Tail(Output(passage="none"))
+    for stream, data in (("stderr", b"oops\n"), *(("stdout", b"%d\n" % number) for number in range(50))):
+        tail.pass_on(Line(stream, data))
+    assert str(tail).splitlines() == ["oops", *map(str, range(31, 50))]

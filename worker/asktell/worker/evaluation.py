@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from typing import Protocol
 from asktell.client import AskTellError, Trial
 from asktell.worker.checkpoints import Checkpoint, Checkpoints, Unwritable
 from asktell.worker.copying import BrokenOff
-from asktell.worker.events import Event, Exited, Line
+from asktell.worker.events import Event, Exited, Line, Stream
 from asktell.worker.interruption import Interruption
 from asktell.worker.keeping import Keeping
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped
@@ -63,19 +63,30 @@ class Unusable(Exception):
 
 @dataclass(slots=True)
 class Tail:
-    """The last lines of output, and a passage for all of it."""
+    """The last lines of output, and a passage for all of it.
+
+    A stream that says much leaves the other half of the lines: two pipes have no common order, and what was said last on the one may be
+    read first.
+    """
 
     output: Output = PLAIN
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    lines: list[tuple[Stream, str]] = field(default_factory=list)
 
     def pass_on(self, line: Line) -> None:
         """Show a line, and remember it."""
         if line.data.strip():
-            self.lines.append(line.text.rstrip())
+            self.lines.append((line.stream, line.text.rstrip()))
+            self._shorten()
         self.output.show(line)
 
+    def _shorten(self) -> None:
+        if len(self.lines) > TAIL_LINES:
+            said = Counter(stream for stream, _ in self.lines)
+            # One of the two has more than half.
+            self.lines.remove(next(each for each in self.lines if said[each[0]] > TAIL_LINES // 2))
+
     def __str__(self) -> str:
-        return "\n".join(self.lines)
+        return "\n".join(text for _, text in self.lines)
 
 
 class Evaluation(ABC):

@@ -34,13 +34,16 @@ class LogFile:
         self._start = self._size = os.fstat(self._file).st_size
         self._head = 0
         self._left_out = 0
+        self._unended = ""
 
-    def write(self, data: bytes) -> None:
-        """Add bytes."""
+    def write(self, data: bytes, *, source: str = "") -> None:
+        """Add bytes. Where `source` left a line without an end, another's begin on a line of their own."""
         if self._file < 0:
             return
+        strange = self._unended not in ("", source)
+        self._unended = "" if data.endswith((b"\n", b"\r")) else source
         try:
-            self._write(data)
+            self._write(b"\n" + data if strange else data)
         except OSError as error:
             logger.warning("the log %s is not written on: %s", self._path, error)
             self.close()

@@ -31,7 +31,7 @@ class Output:
     def keep(self, line: Line) -> None:
         """Write a line into the log."""
         if self.log is not None:
-            self.log.write(line.data)
+            self.log.write(line.data, source=line.stream)
 
     def show(self, line: Line) -> None:
         """Pass a line on to the stream of this process that it came from.
