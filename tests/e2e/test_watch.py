@@ -69,7 +69,7 @@ def write(study: str, targets: Sequence[str], index: int, tells: int) -> None:
 
 @pytest.mark.parametrize(
     ("tells", "cuts"),
-    [(40, 10), pytest.param(1_000, 100, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
+    [(60, 20), pytest.param(1_000, 100, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
 )
 def test_a_watch_that_is_cut_often_has_no_gap_and_no_repeat(
     processes: Processes, migrated_url: str, tells: int, cuts: int
