@@ -271,3 +271,13 @@ def test_whatever_the_space_and_its_constraints_no_candidate_breaks_them(of, see
         assert not broken(of, candidate.parameters)
         assert "Error" not in candidate.origin.fallback
         of.check(candidate.parameters)
+
+
+def test_a_curved_edge_is_kept_in_whatever_order_its_terms_are_added():
+    curved = space(
+        Float(name="p0", low=-1.0, high=2.0),
+        Int(name="p1", low=-4, high=9),
+        where=["-1 * p1 + 2 * p0 + 3 * p0 * p0 <= 0"],
+    )
+    for candidate in study(curved, "sobol", 6, together=3, seed=1):
+        assert not broken(curved, candidate.parameters)

@@ -268,7 +268,9 @@ class Region:
         codes = self._encoder.columns[place]
         found = [rows[:, [place]], np.tile(_LEVELS, (len(rows), 1))]
         for rule in rules:
-            slope, over = rule.slope(numbers, place), rule.excess(numbers) * rule.scale
+            # Of a real number a little more than to the boundary, where the order of the sum would decide.
+            spare = 0.0 if codes.size else ROUNDING
+            slope, over = rule.slope(numbers, place), (rule.excess(numbers) + spare) * rule.scale
             steps = np.divide(over, slope, out=np.zeros_like(over), where=np.abs(slope) > 0.0)
             found.append(codes.codes_near(numbers[:, place] - np.where(np.isfinite(steps), steps, 0.0)))
         options = np.concatenate(found, axis=1)
