@@ -150,6 +150,8 @@ def main(framework: str, folder: str, crash: str, target: str = "", project: str
     (place / f"rank-{RANK}.json").write_text(
         json.dumps({"epochs": epochs, "weights": weights, "parameters": trial.parameters})
     )
+    # Without this Python may end while a thread of the group still holds Python objects, which aborts the process.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 distributed.init_process_group()
 trial = share(study.ask()[0] if distributed.get_rank() == 0 else None)
+...
+distributed.destroy_process_group()
 """
 
 from __future__ import annotations
