@@ -60,6 +60,29 @@ def test_a_worker_with_some_success_ends_with_0(work) -> None:
     assert "asktell work: " not in worker.errors()
 
 
+def test_a_worker_whose_command_is_broken_ends_long_before_the_budget_and_says_why(
+    server: Server, processes: Processes
+) -> None:
+    with Client(server.target) as client:
+        study = client.create_study(
+            "broken", parameters=[Float("x", 0, 1)], objectives=[Minimize("loss")], policy="random", max_trials=100
+        )
+        command = [ASKTELL, "work", "--study", "broken", "--target", server.target, "--slots", "16"]
+        worker = processes.start([*command, "--", "python", "-c", "import nmupy"])
+        assert worker.wait() == 1
+        assert len(study.list_trials()) == 3
+        gave_up, *said, last = worker.errors().partition("asktell work: ")[2].splitlines()
+        assert gave_up == (
+            "3 trials failed in a row, and none of the study has succeeded: this worker ends, lest all of them do;"
+            " --max-failures-in-a-row 0 goes on."
+        )
+        assert "ModuleNotFoundError: No module named 'nmupy'" in said
+        assert last.startswith("asktell work: 3 of 3 attempts failed and none succeeded; why: ")
+        worker = processes.start([*command, "--max-failures-in-a-row", "0", "--max-trials", "9", "--", "false"])
+        assert worker.wait() == 1
+        assert len(study.list_trials()) == 12
+
+
 def test_a_worker_that_found_no_trial_left_ends_with_0(work) -> None:
     work(good="*")
     worker = work(good="*")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from asktell.client import Answer, AskTellError, Reason, Study, Trial, TrialState
+from asktell.client import Answer, AskTellError, Reason, Study, Trial, TrialCounts, TrialState
 
 
 @dataclass
@@ -97,7 +98,7 @@ class FakeTrial:
 @dataclass
 class FakeStudy:
     """`budget` trials, then closed. `refusals` meet the next tells, `deaf` the next reports, `away` the next asks; trials are
-    as `first` says.
+    as `first` says. So many as `elsewhere` says have succeeded at other workers.
     """
 
     budget: int = 1
@@ -112,6 +113,12 @@ class FakeStudy:
     asked: list[dict] = field(default_factory=list)
     first: dict = field(default_factory=dict)
     parameters: dict = field(default_factory=lambda: {"x": 0.5})
+    elsewhere: int = 0
+    counts: TrialCounts = field(default_factory=TrialCounts)
+
+    def refresh(self) -> None:
+        states = Counter(trial.state.value for trial in self.trials)
+        self.counts = TrialCounts(**states | {"succeeded": states["succeeded"] + self.elsewhere})
 
     def ask_once(self, **how) -> Answer:
         self.asked.append(how)

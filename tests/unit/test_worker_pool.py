@@ -35,13 +35,19 @@ class Calls:
 
 def pool(study: FakeStudy, *evaluators: Calls, interruption: Interruption | None = None, **how) -> tuple[Pool, Course]:
     options = Options(worker_id="w", **how)
-    course, notices, wish = options.course(), Notices(), interruption or Interruption()
+    course, notices, trust, wish = options.course(), Notices(), options.trust(study), interruption or Interruption()
     workers = [
         Worker(
-            study, evaluator, options=options.of_slot(place), interruption=wish, course=course, notices=notices
+            study,
+            evaluator,
+            options=options.of_slot(place),
+            interruption=wish,
+            course=course,
+            notices=notices,
+            trust=trust,
         )
         for place, evaluator in enumerate(evaluators, 1)
-    ]  # fmt: skip
+    ]
     return Pool(workers, interruption=wish), course
 
 

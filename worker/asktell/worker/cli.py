@@ -85,6 +85,14 @@ class Manner:
         int | None, Parameter(validator=Number(gte=1)), _help("Trials after which this worker ends.")
     ] = None
     on_error: Annotated[Literal["continue", "stop"], _help("Whether to go on after a failed trial.")] = "continue"
+    max_failures_in_a_row: Annotated[
+        int,
+        NotNegative,
+        _help(
+            "Failed trials in a row after which this worker ends, if none of the study has ever succeeded: the objective is broken, most"
+            " likely, and would spend the budget. 0 goes on."
+        ),
+    ] = 3
     retry: Annotated[
         Retry,
         _help(
@@ -144,6 +152,7 @@ class Manner:
             lease_duration=self.lease_duration,
             max_trials=self.max_trials,
             on_error=self.on_error,
+            max_failures_in_a_row=self.max_failures_in_a_row,
             retry=self.retry,
             patience=self.patience,
             farewell=self.grace,
@@ -271,6 +280,8 @@ def work(
 
     SIGTERM, SIGHUP or Ctrl-C ends the trials and gives them back; a second Ctrl-C ends the worker at once.
 
+    Until a trial of the study has succeeded, three that fail in a row end the worker (`--max-failures-in-a-row`), with the last output.
+
     The exit status is 0, or 1 if trials failed and none brought metrics, or if the service refused or could not be reached.
 
     Parameters
@@ -329,7 +340,9 @@ def _work_here(command: Command) -> int:
     logging.getLogger("asktell.worker").info("done: %s", summary)
     if interruption.wished:
         return 130 if interruption.by_keyboard else command.manner.interrupted_status
-    return 1 if summary.stopped_by_failure or _only_failures(summary, command.place.study) else 0
+    _say_why_it_gave_up(summary)
+    only_failures = _only_failures(summary, command.place.study)
+    return 1 if summary.stopped_by_failure or only_failures else 0
 
 
 def _work_elsewhere(command: Command, cluster: Cluster) -> int:
@@ -374,6 +387,15 @@ def _fleet(command: Command, cluster: Cluster) -> Fleet:
     )
 
 
+def _say_why_it_gave_up(summary: Summary) -> None:
+    if summary.last_failure:
+        print(
+            f"asktell work: {summary.reason}: this worker ends, lest all of them do; --max-failures-in-a-row 0 goes on."
+            f"\nThe last one was {summary.last_failure}",
+            file=sys.stderr,
+        )
+
+
 def _only_failures(summary: Summary, study: str) -> bool:
     """Whether no trial came to metrics while some failed: most likely all that will come here do. It is said, for a log is easily missed."""
     failed, good = summary.outcomes["failed"], summary.outcomes["succeeded"] + summary.outcomes["stopped"]
@@ -404,7 +426,7 @@ class Crew:
         slots = sharing.slots_on(devices)
         self.check(slots=len(slots))
         _announce(slots, devices, written)
-        course, notices = self.options.course(), Notices()
+        course, notices, trust = self.options.course(), Notices(), self.options.trust(self.study)
         workers = []
         for slot in slots:
             options = self.options if len(slots) == 1 else self.options.of_slot(slot.index)
@@ -421,6 +443,7 @@ class Crew:
                     interruption=self.interruption,
                     course=course,
                     notices=notices,
+                    trust=trust,
                 )
             )
         Pool(workers, interruption=self.interruption).run()

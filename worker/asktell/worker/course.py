@@ -15,6 +15,8 @@ class Summary:
     reason: str = ""
     outcomes: Counter[str] = field(default_factory=Counter)
     stopped_by_failure: bool = False
+    last_failure: str = ""
+    """What the last trial said of a worker that ended since so many had failed in a row; empty where that was not why."""
 
     def __str__(self) -> str:
         done = ", ".join(f"{count} {name}" for name, count in self.outcomes.items())
@@ -59,6 +61,13 @@ class Course:
         with self._lock:
             if not self.summary.stopped_by_failure:
                 self.summary.reason = reason
+
+    def give_up(self, failures: int, *, last: str) -> None:
+        """Take in that the objective is taken for broken, as `last` says."""
+        with self._lock:
+            self.summary.reason = f"{failures} trials failed in a row, and none of the study has succeeded"
+            self.summary.stopped_by_failure = True
+            self.summary.last_failure = last
 
     def count(self, outcome: str) -> None:
         """Take in what became of a trial."""

@@ -29,6 +29,7 @@ from asktell.worker.evaluation import Evaluator, Unusable
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
 from asktell.worker.output import Metric
+from asktell.worker.trust import YOUNG_SECONDS, Trust, Verdict
 
 MAX_MESSAGE = 65_536
 """Characters of a message that the service keeps."""
@@ -38,6 +39,8 @@ WAIT_SECONDS = 5.0
 """How long to wait before asking again where the service does not say."""
 AWAY_SECONDS = 2.0
 """How long to wait before trying again while the service is away."""
+TRUST_SECONDS = 0.1
+"""How often a slot that waits for others to show that the objective works looks whether they have."""
 
 T = TypeVar("T")
 Retry = Literal["never", "killed", "failed"]
@@ -54,6 +57,7 @@ class Options:
         lease_duration: Seconds that a claim lasts without renewal; the study's if None.
         max_trials: Trials after which this worker ends, with all its slots; None for no end.
         on_error: Whether a failed trial ends the worker: no slot takes another trial.
+        max_failures_in_a_row: How many trials may fail here before any of the study has succeeded; 0 for no end. See `Trust`.
         retry: Which failed trials another worker may try again, while they have attempts left: none, those whose training was killed from
             outside (SIGKILL for want of memory, SIGTERM of a preemption), or all.
         patience: Seconds to go on trying while the service is away.
@@ -65,6 +69,7 @@ class Options:
     lease_duration: float | None = None
     max_trials: int | None = None
     on_error: Literal["continue", "stop"] = "continue"
+    max_failures_in_a_row: int = 0
     retry: Retry = "killed"
     patience: float = 86_400.0
     farewell: float = 10.0
@@ -77,6 +82,10 @@ class Options:
     def course(self) -> Course:
         """A course that ends as these options say."""
         return Course(max_trials=self.max_trials, ends_at_failure=self.on_error == "stop")
+
+    def trust(self, study: Study) -> Trust:
+        """What the slots of a worker on a study go by."""
+        return Trust(self.max_failures_in_a_row, is_proven=lambda: _is_proven(study))
 
     def tries_again(self, *, killed: bool) -> bool:
         """Whether a trial that failed shall be tried again."""
@@ -99,6 +108,7 @@ class Worker:
         interruption: Interruption,
         course: Course | None = None,
         notices: Notices | None = None,
+        trust: Trust | None = None,
     ) -> None:
         self._study = study
         self._evaluator = evaluator
@@ -106,11 +116,12 @@ class Worker:
         self._interruption = interruption
         self._course = course or options.course()
         self._notices = notices or Notices()
+        self._trust = trust or options.trust(study)
         self._has_place = False
         self._closed = False
 
     def run(self) -> Summary:
-        """Work until the study is closed, `max_trials` are done, a trial fails where that is the end, or a signal comes.
+        """Work until the study is closed, `max_trials` are done, trials fail where that is the end, or a signal comes.
 
         Raises:
             AskTellError: The study is gone, or the service is away for longer than the client retries.
@@ -119,12 +130,11 @@ class Worker:
         """
         try:
             while not self._ended():
-                self._evaluator.prepare()
-                trial = None if self._interruption.wished else self._ask()
-                if trial is not None:
-                    self._work(trial)
+                if self._has_place:
+                    self._go_on()
         finally:
             self._evaluator.close()
+            self._trust.left(self)
             self._notices.over("waiting", self)
         return self._course.summary
 
@@ -135,8 +145,42 @@ class Worker:
         if self._closed or self._course.ends():
             return True
         # A place among the trials that are wanted stays this slot's until it has a trial.
-        self._has_place = self._has_place or self._course.may_take()
+        return not self._has_place and self._finds_no_place()
+
+    def _finds_no_place(self) -> bool:
+        """Look for a place; False too where there may be one in a while, which is waited for."""
+        verdict = self._verdict()
+        if verdict == "wait":
+            self._wait_for_trust()
+            return False
+        if verdict == "end":
+            self._course.give_up(self._trust.limit, last=self._trust.last_failure)
+            return True
+        self._has_place = self._course.may_take()
         return not self._has_place
+
+    def _verdict(self) -> Verdict:
+        try:
+            return self._patiently("looking at the study", lambda: self._trust.may_take(self))
+        except AskTellError as error:
+            if self._interruption.wished and _away(error):
+                return "wait"
+            raise
+
+    def _wait_for_trust(self) -> None:
+        if self._notices.is_news("trust", self, "unproven"):
+            logger.info(
+                "no trial of the study has succeeded yet: %d at first, more as these last %g s or succeed",
+                self._trust.limit,
+                YOUNG_SECONDS,
+            )
+        self._interruption.wait(TRUST_SECONDS)
+
+    def _go_on(self) -> None:
+        self._evaluator.prepare()
+        trial = None if self._interruption.wished else self._ask()
+        if trial is not None:
+            self._work(trial)
 
     def _ask(self) -> Trial | None:
         """Ask for a trial; wait a while if there is none now, and end if there will be none."""
@@ -199,6 +243,7 @@ class Worker:
 
     def _work(self, trial: Trial) -> None:
         start = time.monotonic()
+        self._trust.began(self)
         try:
             with trial.keep_alive():
                 outcome = self._evaluate(trial)
@@ -210,6 +255,7 @@ class Worker:
             trial.give_back()
             raise
         self._course.count(name)
+        self._trust.ended(self, outcome=name, message=_last_words(trial, told))
         _log(trial, told, name=name, seconds=time.monotonic() - start)
 
     def _evaluate(self, trial: Trial) -> Outcome:
@@ -279,6 +325,17 @@ class Worker:
                 # It is another's, or nobody's: there is nobody to tell.
                 pass
         return _name(outcome)
+
+
+def _is_proven(study: Study) -> bool:
+    study.refresh()
+    return study.counts.succeeded + study.counts.stopped > 0
+
+
+def _last_words(trial: Trial, outcome: Outcome | None) -> str:
+    """What a failed trial said."""
+    said = outcome.message.strip() if isinstance(outcome, Failed) else f"its training told so itself: {trial.message}"
+    return f"trial {trial.number}: {said}"
 
 
 def _away(error: AskTellError) -> bool:

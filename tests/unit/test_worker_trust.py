@@ -1,0 +1,139 @@
+"""Workers whose objective is broken: what they spend of a study's budget, and when they take it for good."""
+
+from __future__ import annotations
+
+import threading
+
+from asktell.client import Unavailable
+from asktell.worker.interruption import Interruption
+from asktell.worker.outcome import Failed, Infeasible, Outcome, Succeeded
+from asktell.worker.trust import YOUNG_SECONDS, Trust
+from tests.processes import PATIENCE
+from tests.unit.test_worker_fake import FakeStudy, FakeTrial
+from tests.unit.test_worker_loop import work
+from tests.unit.test_worker_pool import Calls, pool
+
+BROKEN, DONE = Failed("NameError: typo"), Succeeded({"loss": 1.0})
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_worker_whose_trials_fail_in_a_row_ends_before_the_budget_is_spent() -> None:
+    study = FakeStudy(budget=100)
+    summary = work(study, *[BROKEN] * 100, max_failures_in_a_row=3)
+    assert len(study.trials) == 3
+    assert summary.stopped_by_failure
+    assert summary.reason == "3 trials failed in a row, and none of the study has succeeded"
+    assert summary.last_failure == "trial 3: NameError: typo"
+
+
+def test_a_worker_with_one_success_goes_on_whatever_fails_then() -> None:
+    study = FakeStudy(budget=20)
+    summary = work(study, BROKEN, BROKEN, DONE, *[BROKEN] * 17, max_failures_in_a_row=3)
+    assert summary.outcomes == {"failed": 19, "succeeded": 1}
+    assert not summary.stopped_by_failure
+
+
+def test_a_success_of_another_worker_counts_as_well() -> None:
+    study = FakeStudy(budget=20, elsewhere=1)
+    assert work(study, *[BROKEN] * 20, max_failures_in_a_row=3).outcomes == {"failed": 20}
+
+
+def test_a_trial_that_is_infeasible_ends_the_row() -> None:
+    study = FakeStudy(budget=5)
+    outcomes = [BROKEN, BROKEN, Infeasible("too wide"), BROKEN, BROKEN]
+    assert not work(study, *outcomes, max_failures_in_a_row=3).stopped_by_failure
+
+
+def test_a_worker_without_a_limit_spends_the_budget() -> None:
+    assert work(FakeStudy(budget=20), *[BROKEN] * 20, max_failures_in_a_row=0).outcomes == {"failed": 20}
+
+
+def test_sixteen_slots_with_a_broken_objective_spend_no_more_trials_than_one() -> None:
+    study = FakeStudy(budget=100)
+    working, course = pool(study, *(Calls(lambda trial: BROKEN) for _ in range(16)), max_failures_in_a_row=3)
+    working.run()
+    assert len(study.trials) == 3
+    assert course.summary.stopped_by_failure
+
+
+def test_all_slots_work_once_one_trial_has_succeeded() -> None:
+    study, meet = FakeStudy(budget=19), threading.Barrier(16)
+
+    def evaluate(trial: FakeTrial) -> Outcome:
+        # The first three run alone, all the others at once.
+        if trial.number > 3:
+            meet.wait(PATIENCE)
+        return DONE
+
+    working, course = pool(study, *(Calls(evaluate) for _ in range(16)), max_failures_in_a_row=3)
+    working.run()
+    assert course.summary.outcomes == {"succeeded": 19}
+
+
+def test_a_trial_under_way_may_still_show_that_the_objective_works() -> None:
+    study, failed = FakeStudy(budget=8), threading.Semaphore(0)
+
+    def evaluate(trial: FakeTrial) -> Outcome:
+        if trial.number == 1:
+            assert failed.acquire(timeout=PATIENCE)
+            assert failed.acquire(timeout=PATIENCE)
+            return DONE
+        if trial.number <= 3:
+            failed.release()
+        return BROKEN
+
+    working, course = pool(study, *(Calls(evaluate) for _ in range(3)), max_failures_in_a_row=3)
+    working.run()
+    assert course.summary.outcomes == {"succeeded": 1, "failed": 7}
+    assert not course.summary.stopped_by_failure
+
+
+def test_trials_that_have_lasted_a_while_make_room_for_more() -> None:
+    clock = Clock()
+    trust = Trust(2, clock=clock)
+    assert [trust.may_take(who) for who in "abc"] == ["take", "take", "wait"]
+    trust.began("a")
+    trust.began("b")
+    clock.now += YOUNG_SECONDS
+    assert [trust.may_take(who) for who in "cde"] == ["take", "take", "wait"]
+
+
+def test_old_trials_that_fail_are_not_followed_by_others_while_any_is_under_way() -> None:
+    clock = Clock()
+    trust = Trust(2, clock=clock)
+    for who in "abc":
+        assert trust.may_take(who) == "take"
+        trust.began(who)
+        clock.now += YOUNG_SECONDS
+    trust.ended("a", outcome="failed", message="1")
+    trust.ended("b", outcome="failed", message="2")
+    assert trust.may_take("a") == "wait"
+    trust.ended("c", outcome="failed", message="3")
+    assert trust.may_take("a") == "end"
+    assert trust.last_failure == "3"
+
+
+def test_a_slot_that_leaves_makes_room() -> None:
+    trust = Trust(1)
+    assert [trust.may_take("a"), trust.may_take("b")] == ["take", "wait"]
+    trust.left("a")
+    assert trust.may_take("b") == "take"
+
+
+def test_a_worker_that_is_told_to_end_while_it_looks_at_a_study_that_is_away_leaves_in_peace() -> None:
+    interruption = Interruption()
+
+    class Away(FakeStudy):
+        def refresh(self) -> None:
+            interruption.interrupt()
+            raise Unavailable("down")
+
+    summary = work(Away(budget=9), *[BROKEN] * 9, interruption=interruption, farewell=-1.0, max_failures_in_a_row=3)
+    assert (summary.reason, summary.outcomes) == ("interrupted", {"failed": 3})

@@ -1,0 +1,101 @@
+"""Whether an objective works at all: one that is broken must not spend a study's budget in seconds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Literal
+
+YOUNG_SECONDS = 5.0
+"""How long a trial counts as one that may break at once, as it does where a script or its installation is broken."""
+LOOK_SECONDS = 2.0
+"""How often the service is asked whether a trial of the study has succeeded meanwhile, by another worker's doing."""
+
+Verdict = Literal["take", "wait", "end"]
+
+
+@dataclass(slots=True)
+class _Place:
+    """A trial that a slot has or asks for; `began` is when it was handed out."""
+
+    began: float | None = None
+
+
+class Trust:
+    """Until a trial of the study has succeeded or was stopped, at most `limit` trials of this worker are at stake. For any thread.
+
+    At stake are those that failed in a row, and those under way that are younger than YOUNG_SECONDS. A slot that would add one waits. Once
+    `limit` have failed in a row, no slot takes another; those that are under way may still show that the objective works, and then work
+    goes on. One success, here or elsewhere, settles it for good: failures are then a matter of the parameters.
+
+    Args:
+        limit: How many may fail; 0 for no limit.
+        is_proven: Asks the service whether a trial of the study has succeeded or was stopped; may raise.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        is_proven: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limit = limit
+        self.last_failure = ""
+        """What the last failed trial said; empty before there is one."""
+        self._is_proven = is_proven
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._trusted = limit == 0
+        self._next_look = 0.0
+        self._row = 0
+        self._places: dict[Hashable, _Place] = {}
+
+    def may_take(self, who: Hashable) -> Verdict:
+        """Whether a slot may ask for a trial; `take` sets a place apart for it until `ended` or `left`.
+
+        Raises what `is_proven` does.
+        """
+        with self._lock:
+            if self._trusted or self._row + self._at_risk() < self.limit or self._look():
+                self._places[who] = _Place()
+                return "take"
+            return "wait" if self._row < self.limit or self._places else "end"
+
+    def _at_risk(self) -> int:
+        since = self._clock() - YOUNG_SECONDS
+        return sum(place.began is None or place.began > since for place in self._places.values())
+
+    def _look(self) -> bool:
+        """Ask the service, at the first time and then now and then; always before the end."""
+        last_word = self._row >= self.limit and not self._places
+        if last_word or self._clock() >= self._next_look:
+            self._trusted = self._is_proven()
+            self._next_look = self._clock() + LOOK_SECONDS
+        return self._trusted
+
+    def began(self, who: Hashable) -> None:
+        """Take in that a slot has its trial."""
+        with self._lock:
+            self._places[who] = _Place(self._clock())
+
+    def ended(self, who: Hashable, *, outcome: str, message: str = "") -> None:
+        """Take in what became of a slot's trial."""
+        with self._lock:
+            self._places.pop(who, None)
+            if outcome == "failed":
+                self._row += 1
+                self.last_failure = message
+            elif outcome == "infeasible":
+                # Whatever says so, works.
+                self._row = 0
+            elif outcome in ("succeeded", "stopped"):
+                self._trusted = True
+
+    def left(self, who: Hashable) -> None:
+        """Take in that a slot takes no more trials. A second time does nothing."""
+        with self._lock:
+            self._places.pop(who, None)
