@@ -16,7 +16,7 @@ from asktell.server.domain.policy import Decision, Observation, Source, SuggestR
 from asktell.server.domain.space import Categorical, Float, Int, SearchSpace, key
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import registry, safety
-from asktell.server.policies.promotion import METHOD
+from asktell.server.policies.promotion import METHOD, afresh
 
 LOSS = Objective("loss", Goal.MINIMIZE)
 EPOCHS = Int(name="epochs", low=1, high=27, log=True)
@@ -126,6 +126,16 @@ def test_of_several_objectives_what_none_dominates_goes_on(policy):
     assert not any(each.origin.fallback for each in found)
 
 
+@pytest.mark.parametrize("changes", [{}, {"fixed": {"c": "a"}}, {"fixed": {"epochs": 27}}, {"max_trials": 62}])
+def test_what_is_left_to_a_policy_is_what_promotions_leave(changes):
+    study = played("random", steps=120)
+    for wanted in (1, 2, 5):
+        asked = request_for("random", study.observations[:60], count=wanted, next_number=61, **changes)
+        promoted = [each for each in registry.suggest(asked).candidates if each.origin.method == METHOD]
+        left = afresh(asked)
+        assert (left.count if left else 0) == wanted - len(promoted)
+
+
 def test_trials_between_the_rungs_compete_nowhere(policy):
     (found,) = ask(policy, [seen(number, float(number), epochs=2) for number in range(1, 5)])
     assert found.origin.method != METHOD
@@ -168,6 +178,31 @@ def test_a_finite_space_ends_when_its_best_has_come_to_the_top(policy):
     assert Counter(parameters["epochs"] for parameters in tried)[1] == 5
     assert {"c": "a", "epochs": 27} in tried
     assert len(tried) < 12
+
+
+@pytest.mark.parametrize("state", [TrialState.FAILED, TrialState.INFEASIBLE, TrialState.SUCCEEDED])
+def test_a_finite_space_whose_best_fails_at_the_top_brings_the_next_there(policy, state):
+    space = SearchSpace((Categorical(name="c", choices=("a", "b", "d", "e", "f")), EPOCHS))
+    low = {"a": 0.1, "b": 0.2, "d": 0.3, "e": 0.4, "f": 0.5}
+    results = [(c, 1, loss, TrialState.SUCCEEDED) for c, loss in low.items()]
+    results += [("a", 3, 0.1, TrialState.SUCCEEDED), ("a", 9, 0.1, TrialState.SUCCEEDED), ("a", 27, math.nan, state)]
+    for epochs in RUNGS[1:]:
+        observations = [
+            Observation(number, ended, {"c": c, "epochs": at}, {"loss": MetricValue(loss)})
+            for number, (c, at, loss, ended) in enumerate(results, 1)
+        ]
+        (found,) = ask(policy, observations, space=space)
+        assert found.parameters == {"c": "b", "epochs": epochs}
+        results.append(("b", epochs, 0.2, TrialState.SUCCEEDED))
+    last = Observation(len(results), TrialState.SUCCEEDED, {"c": "b", "epochs": 27}, {"loss": MetricValue(0.2)})
+    assert ask(policy, [*observations, last], space=space) == ()
+
+
+def test_the_last_trials_of_a_budget_leave_out_what_failed_higher_up(policy):
+    low = [seen(number, float(number)) for number in range(1, 6)]
+    broke = seen(6, None, x=0.01, epochs=3, state=TrialState.FAILED)
+    (found,) = ask(policy, [*low, broke], max_trials=9)
+    assert (found.parameters["x"], found.parameters["epochs"], found.parent) == (0.02, 3, 2)
 
 
 def test_the_last_trials_of_a_budget_bring_the_best_to_the_top(policy):

@@ -6,16 +6,15 @@ rung goes on to the next one. With a surrogate this is MOBSTER (Klein et al. 202
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from asktell.server.domain.fidelity import Fidelity
 from asktell.server.domain.policy import Candidate, Decision, Observation, SuggestRequest
 from asktell.server.domain.space import Parameters, ParameterValue, key, same
-from asktell.server.domain.trial import Origin, TrialState
+from asktell.server.domain.trial import Origin, TrialState, finite
 from asktell.server.policies.initial_design import fits
-from asktell.server.policies.labels import measured
 from asktell.server.policies.safety import Policy
 from asktell.server.policies.scope import Key
 from asktell.server.policies.standing import ranks
@@ -36,7 +35,7 @@ def afresh(request: SuggestRequest) -> SuggestRequest | None:
     """The request that is left to the policy itself: its own where there is no fidelity; None if promotions are all that is wanted."""
     if request.fidelity is None:
         return request
-    found = len(list(islice(Ladder(request, request.fidelity).promotions(), request.count)))
+    found = Ladder(request, request.fidelity).count(request.count)
     return _afresh(request, request.fidelity, found) if found < request.count else None
 
 
@@ -91,23 +90,44 @@ class Promotion:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Rung:
+    """A rung below the highest: which trials ended there, each with its configuration; which configurations went on, and which of these
+    failed higher up; how many may go on in all.
+    """
+
+    level: float | int
+    following: float | int
+    ended: Sequence[tuple[Key, Observation]]
+    above: frozenset[Key]
+    lost: frozenset[Key]
+    count: int
+    quota: int
+
+    @property
+    def room(self) -> int:
+        """How many more may go on."""
+        return max(self.quota - len(self.above), 0)
+
+
 class Ladder:
     """The rungs of a request's study, and which configurations came to each."""
 
     def __init__(self, request: SuggestRequest, fidelity: Fidelity) -> None:
         self._request, self._fidelity = request, fidelity
-        self._rungs = fidelity.rungs(request.space)
-        self._ended: list[list[Observation]] = [[] for _ in self._rungs]
-        for seen in sorted(request.observations, key=lambda seen: seen.number):
-            place = self._place(seen.parameters)
-            if place is not None:
-                self._ended[place].append(seen)
-        self._heights = self._highest()
+        self._levels = fidelity.rungs(request.space)
+        self._metrics = [objective.metric for objective in request.objectives]
+        ordered = sorted(request.observations, key=lambda seen: seen.number)
+        ended = [(self._configuration(seen.parameters), seen) for seen in ordered]
+        running = [(self._configuration(parameters), parameters) for parameters in request.pending]
+        tried = self._highest((*((own, seen.parameters) for own, seen in ended), *running))
+        came = self._highest((*((own, seen.parameters) for own, seen in ended if self._able(seen)), *running))
+        self._rungs = [self._rung(place, ended, tried, came) for place in reversed(range(len(self._levels) - 1))]
 
     def started(self, parameters: Parameters) -> dict[str, ParameterValue]:
         """A new configuration where it starts: at the lowest rung, or where the ask fixes the fidelity."""
         name = self._fidelity.parameter
-        return self._fidelity.at(parameters, self._request.fixed.get(name, self._rungs[0]))
+        return self._fidelity.at(parameters, self._request.fixed.get(name, self._levels[0]))
 
     def promotions(self, *, ending: bool = False) -> Iterator[Promotion]:
         """What may go on, from the highest rung to the lowest, the best of each first. Where the ask fixes the fidelity, nothing does.
@@ -116,55 +136,88 @@ class Ladder:
         """
         if self._fidelity.parameter in self._request.fixed:
             return
-        for place in reversed(range(len(self._rungs) - 1)):
-            yield from self._from(place, ending=ending or self._last)
+        for rung in self._rungs:
+            yield from self._remaining(rung) if ending or self._last else self._from(rung)
+
+    def count(self, most: int) -> int:
+        """How many promotions there are, up to `most`; without ranking thousands of trials where all that have ended may go on."""
+        if self._last or self._request.fixed:
+            return len(list(islice(self.promotions(), most)))
+        return min(sum(self._rising(rung) for rung in self._rungs), most)
 
     @property
     def _last(self) -> bool:
         """Whether the budget leaves no more trials than bring one configuration from the lowest rung to the highest."""
         started = len(self._request.observations) + len(self._request.pending)
-        return self._request.max_trials is not None and self._request.max_trials - started < len(self._rungs)
+        return self._request.max_trials is not None and self._request.max_trials - started < len(self._levels)
 
-    def _from(self, place: int, *, ending: bool) -> Iterator[Promotion]:
+    def _rising(self, rung: _Rung) -> int:
+        """How many go on from a rung: as many as there is room for, if as many as may go on in all have succeeded."""
+        if not rung.room:
+            return 0
+        able = {own for own, seen in rung.ended if self._able(seen)}
+        return rung.room if len(able) >= rung.quota else len(list(self._from(rung)))
+
+    def _from(self, rung: _Rung) -> Iterator[Promotion]:
         """Of n configurations that ended at a rung `n // reduction_factor` go on in all, each when it is among the best so many.
 
         In the algorithm as published all that are ever among them go on. While the surrogate gets better nearly every new one is, and the
         epochs go to what is soon to be beaten.
         """
-        ended = {self._configuration(seen.parameters) for seen in self._ended[place]}
-        count, here = len(ended), self._rungs[place]
-        quota = max(count // self._fidelity.reduction_factor, int(ending))
-        above = {own for own in ended if self._heights[own] > here}
-        best = [seen for seen in self._ranked(place)[:quota] if self._configuration(seen.parameters) not in above]
-        waiting = (seen for seen in best if fits(seen.parameters, self._request.fixed))
-        for seen in islice(waiting, quota if ending else max(quota - len(above), 0)):
-            reason = f"among the best {quota} of {count} at {self._fidelity.parameter}={here:g}"
-            yield Promotion(self._fidelity.at(seen.parameters, self._rungs[place + 1]), seen.number, reason)
+        if rung.room:
+            best = self._ranked(rung)[: rung.quota]
+            yield from islice(self._promoted(best, rung, rung.quota), rung.room)
 
-    def _ranked(self, place: int) -> list[Observation]:
+    def _remaining(self, rung: _Rung) -> Iterator[Promotion]:
+        """What a rung still owes at the end of a study: the best so many, one at least; where one failed higher up, the next in its place."""
+        quota = max(rung.quota, 1)
+        able = [(own, seen) for own, seen in self._ranked(rung) if own not in rung.lost]
+        yield from self._promoted(able[:quota], rung, quota)
+
+    def _promoted(self, best: Sequence[tuple[Key, Observation]], rung: _Rung, quota: int) -> Iterator[Promotion]:
+        """Those of the best that did not go on yet."""
+        reason = f"among the best {quota} of {rung.count} at {self._fidelity.parameter}={rung.level:g}"
+        for own, seen in best:
+            if own not in rung.above and fits(seen.parameters, self._request.fixed):
+                yield Promotion(self._fidelity.at(seen.parameters, rung.following), seen.number, reason)
+
+    def _ranked(self, rung: _Rung) -> list[tuple[Key, Observation]]:
         """The configurations that succeeded at a rung, the best first, each with its best trial; of equals the earlier one comes first."""
-        trials = [seen for seen in self._ended[place] if seen.state is TrialState.SUCCEEDED]
-        useful = measured(trials, self._request.objectives)
-        order = zip(ranks(trials, self._request), trials, useful, strict=True)
-        ranked = sorted(((rank, seen.number, seen) for rank, seen, fine in order if fine), key=lambda each: each[:2])
+        able = [(own, seen) for own, seen in rung.ended if self._able(seen)]
+        standing = ranks([seen for _, seen in able], self._request).tolist()
         best: dict[Key, Observation] = {}
-        for _, _, seen in ranked:
-            best.setdefault(self._configuration(seen.parameters), seen)
-        return list(best.values())
+        for _, (own, seen) in sorted(zip(standing, able, strict=True), key=lambda each: each[0]):
+            best.setdefault(own, seen)
+        return list(best.items())
 
-    def _highest(self) -> dict[Key, float | int]:
-        """The highest fidelity that each configuration was tried at, whatever became of it, or is being tried at."""
+    def _rung(
+        self,
+        place: int,
+        ended: Sequence[tuple[Key, Observation]],
+        tried: Mapping[Key, float | int],
+        came: Mapping[Key, float | int],
+    ) -> _Rung:
+        """A rung, given at which fidelity at most each configuration was tried, and at which it succeeded or is being tried."""
+        level = self._levels[place]
+        here = [(own, seen) for own, seen in ended if same(level, self._fidelity.level(seen.parameters))]
+        configurations = {own for own, _ in here}
+        above = frozenset(own for own in configurations if tried[own] > level)
+        lost = frozenset(own for own in above if came.get(own, level) < tried[own])
+        quota = len(configurations) // self._fidelity.reduction_factor
+        return _Rung(level, self._levels[place + 1], here, above, lost, len(configurations), quota)
+
+    def _highest(self, tried: Iterable[tuple[Key, Parameters]]) -> dict[Key, float | int]:
+        """The highest fidelity of each configuration."""
         heights: dict[Key, float | int] = {}
-        for parameters in (*(seen.parameters for seen in self._request.observations), *self._request.pending):
-            own, level = self._configuration(parameters), self._fidelity.level(parameters)
+        for own, parameters in tried:
+            level = self._fidelity.level(parameters)
             heights[own] = max(heights.get(own, level), level)
         return heights
+
+    def _able(self, seen: Observation) -> bool:
+        """Whether a trial's result lets it go on."""
+        return seen.state is TrialState.SUCCEEDED and finite(seen.metrics, self._metrics)
 
     def _configuration(self, parameters: Parameters) -> Key:
         """What a configuration is but for its fidelity."""
         return key({name: value for name, value in parameters.items() if name != self._fidelity.parameter})
-
-    def _place(self, parameters: Parameters) -> int | None:
-        """The rung that a trial is at; None between rungs."""
-        level = self._fidelity.level(parameters)
-        return next((place for place, rung in enumerate(self._rungs) if same(rung, level)), None)

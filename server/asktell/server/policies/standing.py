@@ -137,16 +137,23 @@ class Standing:
     @cached_property
     def fronts(self) -> Vector:
         """The front of each: 0 for those that none dominates, 1 for those that only front 0 dominates, and so on (`n`)."""
-        dominates = dominating(self._results, self._results)
-        above = dominates.sum(axis=0)
-        fronts = np.full(len(dominates), -1.0)
-        front = 0
-        while (waiting := fronts < 0).any():
-            now = waiting & (above == 0)
+        fronts, waiting = np.full(len(self._results), -1.0), np.arange(len(self._results))
+        above, front = self._dominators(waiting, waiting), 0
+        while len(waiting):
+            first = above[waiting] == 0
+            now, waiting = waiting[first], waiting[~first]
             fronts[now] = front
-            above = above - dominates[now].sum(axis=0)
+            above[waiting] -= self._dominators(now, waiting)
             front += 1
         return fronts
+
+    def _dominators(self, some: Indices, others: Indices) -> Indices:
+        """How many of some dominate each of others (`k`), in blocks: all at once take n² of memory."""
+        counts = np.zeros(len(others), dtype=np.int64)
+        for start in range(0, len(some), BLOCK):
+            block = some[start : start + BLOCK]
+            counts += dominating(self._results[block], self._results[others]).sum(axis=0)
+        return counts
 
     @cached_property
     def keys(self) -> Matrix:
