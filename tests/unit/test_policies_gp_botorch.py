@@ -26,13 +26,16 @@ from asktell.server.domain.trial import Origin, TrialState
 from asktell.server.policies import registry, torch_device
 from asktell.server.policies.acquisition import ExpectedImprovement, Feasibility, Product
 from asktell.server.policies.botorch_model import fit as fit_botorch
-from asktell.server.policies.botorch_model import log_posterior, make_model, point_of, tensor
+from asktell.server.policies.botorch_model import left_out, log_posterior, make_model, point_of, tensor
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import fantasy_normals
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.engine import ProcessPoolEngine
-from asktell.server.policies.gp_botorch import BotorchChooser
-from asktell.server.policies.labels import make_labels
+from asktell.server.policies.failures import CAUTION, SURE, Signs, least_lengthscale
+from asktell.server.policies.gp_botorch import BotorchChooser, BotorchFrontChooser
+from asktell.server.policies.hints import Fits
+from asktell.server.policies.labels import make_labels, measured
+from asktell.server.policies.learning import Lesson
 from asktell.server.policies.likelihood import Likelihood, fit, unpack
 from asktell.server.policies.models import Model
 from asktell.server.policies.posterior import Posterior
@@ -172,6 +175,103 @@ def test_both_agree_on_the_acquisition_under_an_outcome_constraint(space, bound)
     assert choice.acquisition == pytest.approx(float(ours(row)[0]), rel=1e-6)
     assert choice.predictions.keys() == {"cost", "sum"}
     assert (choice.incumbent is None) == (not met.any())
+
+
+def failing(request, seed):
+    """The request with failures where the first coordinate is high, and one by chance where it is not."""
+    encoder = Encoder.of(request.space)
+    codes = [float(encoder.encode([seen.parameters])[0, 0]) for seen in request.observations]
+    lucky = [place for place, code in enumerate(codes) if code < 0.5]
+    failed = {place for place, code in enumerate(codes) if code > 0.7} | {lucky[seed % len(lucky)]}
+    return replace(
+        request,
+        observations=tuple(
+            replace(seen, state=TrialState.FAILED, metrics={}) if place in failed else seen
+            for place, seen in enumerate(request.observations)
+        ),
+    )
+
+
+def our_chance(request, known):
+    """Our posterior of what works, with BoTorch's hyper-parameters."""
+    encoder = Encoder.of(request.space)
+    rows = encoder.features(encoder.encode([seen.parameters for seen in request.observations]))
+    signs = Signs.of(measured(request.observations, request.objectives)).values
+    return Posterior(encoder.layout, unpack(point_of(known), encoder.layout), inputs=rows, labels=signs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_both_leave_the_same_failures_to_chance(space, seed):
+    request = failing(study(space, count=16, seed=seed), seed)
+    works = BotorchChooser(request, Deadline(None), STANDARD)._works()
+    posterior = our_chance(request, works.chance)
+    assert left_out(works.chance) == pytest.approx(posterior.left_out()[0], rel=1e-6)
+    assert np.exp(point_of(works.chance)[:-2]).min() >= least_lengthscale(len(space)) * (1 - 1e-9)
+    lesson = Lesson.of(request, Encoder.of(space), recipe=STANDARD, fits=Fits(b""), deadline=Deadline(None))
+    ours, _ = lesson._works()
+    assert works.telling.tolist() == ours.telling.tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_both_agree_on_the_acquisition_where_trials_fail(space, seed):
+    request = failing(study(space, count=16, seed=seed), seed)
+    choice, chooser = chosen(request)
+    known, whole = chooser._known, Encoder.of(space)
+    told = [request.observations[place] for place in chooser._works().telling]
+    rows = whole.features(whole.encode([seen.parameters for seen in told]))
+    labels = make_labels(told, request.objectives)
+    hyper = unpack(point_of(known.model), whole.layout)
+    posterior = Posterior(whole.layout, hyper, inputs=rows, labels=labels.values)
+    model = Model(labels, posterior, labels.measured, labels.measured[:, None], range(len(rows)))
+    explores = choice.method == "exploration"
+    ours = Product(
+        ExpectedImprovement(posterior, model.incumbents - (0.5 if explores else 0.0)),
+        Feasibility(our_chance(request, known.chance), SURE),
+        power=CAUTION if explores else 1.0,
+    )
+    row = whole.features(whole.encode([choice.parameters]))
+    assert choice.acquisition == pytest.approx(float(ours(row)[0]), rel=1e-6)
+
+
+def test_two_failures_are_imputed_by_both():
+    request = study(SPACES["numbers"])
+    few = replace(
+        request,
+        observations=tuple(
+            replace(seen, state=TrialState.FAILED, metrics={}) if seen.number <= 2 else seen
+            for seen in request.observations
+        ),
+    )
+    chooser = BotorchChooser(few, Deadline(None), STANDARD)
+    works = chooser._works()
+    assert works.chance is None
+    assert works.telling.tolist() == list(range(len(few.observations)))
+    assert not chooser._fit(None).labels.measured[:2].any()
+
+
+def test_a_front_is_looked_for_where_trials_work():
+    """All that is beyond a plane crashes: the choice's chance to work, by our own posterior, is good."""
+    request = failing(study(SPACES["numbers"], count=24), 0)
+    gain = Objective("gain", Goal.MAXIMIZE)
+    both = replace(
+        request,
+        objectives=(COST, gain),
+        observations=tuple(
+            replace(seen, metrics={**seen.metrics, "gain": MetricValue(seen.parameters["x0"])})
+            if seen.metrics
+            else seen
+            for seen in request.observations
+        ),
+    )
+    chooser = BotorchFrontChooser(both, Deadline(None), STANDARD)
+    choice = chooser.choose(25, pending=(), seen=seen_keys(both))
+    whole = Encoder.of(both.space)
+    row = whole.features(whole.encode([choice.parameters]))
+    chance = Feasibility(our_chance(request, chooser._known.chance), SURE)
+    assert float(chance(row)[0]) > np.log(0.4)
+    assert choice.parameters["x0"] < 0.8
 
 
 @pytest.mark.parametrize("seed", range(4))

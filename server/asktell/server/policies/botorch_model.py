@@ -6,9 +6,11 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 
 import gpytorch
+import numpy as np
 import torch
 from botorch.acquisition.acquisition import AcquisitionFunction
 from botorch.acquisition.analytic import LogExpectedImprovement
@@ -145,13 +147,17 @@ def log_posterior(model: SingleTaskGP) -> float:
     return value
 
 
-def fit(model: SingleTaskGP, deadline: Deadline) -> None:
-    """Give the model the best hyper-parameters that BoTorch's L-BFGS reaches from either start. At the deadline they are the best so far."""
+def fit(model: SingleTaskGP, deadline: Deadline, *, least: float = 0.0) -> None:
+    """Give the model the best hyper-parameters that BoTorch's L-BFGS reaches from either start. At the deadline they are the best so far.
+
+    Lengthscales are at least `least`.
+    """
     dimensions = model.covar_module.log_lengthscales.numel()
     reached: list[tuple[float, Vector]] = []
     for start in prior_starts(dimensions):
-        place(model, start)
-        if _climb(model, dimensions, deadline):
+        between = limits(dimensions, least=least)
+        place(model, np.clip(start, *np.array(between).T))
+        if _climb(model, between, deadline):
             reached.append((log_posterior(model), point_of(model)))
         if reached and deadline.passed:
             break
@@ -162,9 +168,8 @@ def fit(model: SingleTaskGP, deadline: Deadline) -> None:
     model.eval()
 
 
-def _climb(model: SingleTaskGP, dimensions: int, deadline: Deadline) -> bool:
-    between = limits(dimensions)
-    bounds = dict(zip(NAMES, (between[0], between[dimensions], between[dimensions + 1]), strict=True))
+def _climb(model: SingleTaskGP, between: Sequence[tuple[float, float]], deadline: Deadline) -> bool:
+    bounds = dict(zip(NAMES, (between[0], *between[-2:]), strict=True))
     options = {"maxiter": STEPS, "ftol": 1e-9, "gtol": 1e-5}
     try:
         # Another attempt would begin at random.
@@ -182,6 +187,19 @@ def _mll(model: SingleTaskGP) -> ExactMarginalLogLikelihood:
     return ExactMarginalLogLikelihood(model.likelihood, model)
 
 
+def left_out(model: SingleTaskGP) -> Vector:
+    """The means (`n`) of the model's labels, each given all others (equation 5.12 of Rasmussen and Williams 2006)."""
+    model.train()
+    with torch.no_grad():
+        prior = model.likelihood(model(*model.train_inputs))
+        factor = torch.linalg.cholesky(prior.covariance_matrix)
+        residuals = (model.train_targets - prior.mean).unsqueeze(-1)
+        weights = torch.cholesky_solve(residuals, factor).squeeze(-1)
+        means: Vector = (model.train_targets - weights / torch.cholesky_inverse(factor).diagonal()).cpu().numpy()
+    model.eval()
+    return means
+
+
 def imagining(model: SingleTaskGP, rows: Tensor, normals: Tensor) -> SingleTaskGP:
     """The model after pending trials (settled rows, `p x d`) have ended in as many ways as there are columns of normal numbers (`p x s`).
 
@@ -194,12 +212,21 @@ def imagining(model: SingleTaskGP, rows: Tensor, normals: Tensor) -> SingleTaskG
         return cast("SingleTaskGP", model.condition_on_observations(X=rows, Y=labels.T.unsqueeze(-1)))
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A model of labels that ought to be below a threshold, and to which power the probability that they are counts."""
+
+    model: SingleTaskGP
+    threshold: float
+    power: float = 1.0
+
+
 class Settling(AcquisitionFunction):
     """An acquisition that is a function of latent rows (`b x 1 x d`): what is inactive in them is settled to constants.
 
     At the deadline it raises OutOfTimeError, because a time limit of BoTorch's own optimisers would change what they find. `leaders` are
     rows that BoTorch starts around; `cells` is how many numbers a value takes. The log probabilities that the labels of `limits` are below
-    their thresholds are added (as LogConstrainedExpectedImprovement does).
+    their thresholds are added (as LogConstrainedExpectedImprovement does), each times its power.
     """
 
     X_baseline: Tensor
@@ -213,7 +240,7 @@ class Settling(AcquisitionFunction):
         deadline: Deadline,
         leaders: Tensor,
         cells: int,
-        limits: Sequence[tuple[SingleTaskGP, float]],
+        limits: Sequence[Bound],
     ) -> None:
         super().__init__(model)
         self._encoder, self.deadline, self.cells = encoder, deadline, cells
@@ -229,17 +256,17 @@ class Settling(AcquisitionFunction):
 
     def value(self, settled: Tensor) -> Tensor:
         """The values (`b`) at rows (`b x 1 x d`) that are settled, whatever the time is."""
-        return self._gain(settled) + sum(self._chance(settled, *limit) for limit in self._limits)
+        return self._gain(settled) + sum(limit.power * self._chance(settled, limit) for limit in self._limits)
 
     @abstractmethod
     def _gain(self, settled: Tensor) -> Tensor:
         """What is gained (`b`) if all limits are kept, as a logarithm."""
 
     @staticmethod
-    def _chance(settled: Tensor, model: SingleTaskGP, threshold: float) -> Tensor:
-        posterior = cast("GPyTorchPosterior", model.posterior(settled))
+    def _chance(settled: Tensor, limit: Bound) -> Tensor:
+        posterior = cast("GPyTorchPosterior", limit.model.posterior(settled))
         mean, variance = posterior.mean.reshape(-1), posterior.variance.reshape(-1)
-        return torch.special.log_ndtr((threshold - mean) / variance.clamp_min(_LEAST_VARIANCE).sqrt())
+        return torch.special.log_ndtr((limit.threshold - mean) / variance.clamp_min(_LEAST_VARIANCE).sqrt())
 
     def _settled(self, latent: Tensor) -> Tensor:
         # L-BFGS runs on the CPU, so that one more visit there costs little.
@@ -259,7 +286,7 @@ class Improvement(Settling):
         *,
         deadline: Deadline,
         leaders: Tensor,
-        limits: Sequence[tuple[SingleTaskGP, float]] = (),
+        limits: Sequence[Bound] = (),
     ) -> None:
         self._ways = incumbents.numel()
         cells = model.train_targets.shape[-1] * (self._ways + len(limits))
@@ -284,7 +311,7 @@ class FrontImprovement(Settling):
         deadline: Deadline,
         places: Tensor,
         pending: Tensor | None,
-        limits: Sequence[tuple[SingleTaskGP, float]] = (),
+        limits: Sequence[Bound] = (),
     ) -> None:
         samples, joint = SAMPLES[len(models)], ModelListGP(*models)
         cells = len(places) * (samples + len(limits))

@@ -21,12 +21,14 @@ from asktell.server.domain.space import Parameters
 from asktell.server.domain.trial import Prediction
 from asktell.server.policies import torch_device
 from asktell.server.policies.botorch_model import (
+    Bound,
     FrontImprovement,
     Improvement,
     Settling,
     exact,
     fit,
     imagining,
+    left_out,
     make_model,
     place,
     point_of,
@@ -40,9 +42,10 @@ from asktell.server.policies.draws import fantasy_normals, generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.excess import Excesses, make_excesses, met_by
 from asktell.server.policies.excess import known as known_of
+from asktell.server.policies.failures import CAUTION, SURE, Signs, least_lengthscale, suspect, telling
 from asktell.server.policies.front import infer_reference, references
 from asktell.server.policies.gp import MIN_LEARNED, Choice
-from asktell.server.policies.kernel import Matrix
+from asktell.server.policies.kernel import Indices, Matrix
 from asktell.server.policies.labels import Labels, dominance, make_labels, measured
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.region import Region
@@ -69,14 +72,15 @@ class Limited:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A fitted model of labels, the settled rows that were measured, or are imagined to be (`m`), which of them are feasible, and the models
-    of outcome constraints."""
+    """A fitted model of labels, the settled rows that were measured, or are imagined to be (`m`), which of them are feasible, the models of
+    outcome constraints, and, if it is learned, the model of what works."""
 
     labels: Labels
     model: SingleTaskGP
     places: Tensor
     feasible: Tensor
     limits: tuple[Limited, ...] = ()
+    chance: SingleTaskGP | None = None
 
     def means(self) -> Tensor:
         """Posterior means at the places (`m`, or `s x m` if pending trials are imagined to end in `s` ways)."""
@@ -92,8 +96,16 @@ class Known:
 Belief = TypeVar("Belief")
 
 
+@dataclass(frozen=True, slots=True)
+class Works:
+    """The places of observations that objectives' models learn from (`t`), and the model of what works, if there are enough failures."""
+
+    telling: Indices
+    chance: SingleTaskGP | None = None
+
+
 class TorchChooser(ModelChooser[Belief]):
-    """Chooses candidates for one request by torch on its device. Failures are imputed, however many they are."""
+    """Chooses candidates for one request by torch on its device."""
 
     def __init__(self, request: SuggestRequest, deadline: Deadline, recipe: Recipe) -> None:
         super().__init__(request, deadline, recipe)
@@ -119,6 +131,28 @@ class TorchChooser(ModelChooser[Belief]):
                 rows, labels = self._tensor(settled[where]), self._tensor(excesses.values)
                 yield Limited(excesses, learn(rows, labels, self._whole, self._deadline))
 
+    def _works(self) -> Works:
+        """What is learned of which trials work: without failures that come by chance, from the third failure on, as `gp` does."""
+        objectives = self._request.objectives
+        useful = measured(self._ordered, objectives)
+        if int((~useful).sum()) <= self._recipe.few_failures:
+            return Works(np.arange(len(useful)))
+        signs = Signs.of(useful).values
+        kept = subset(self._whole.features(self._settled), signs)
+        rows, least = self._tensor(self._settled[kept]), least_lengthscale(self._whole.layout.dimensions)
+        model = learn(rows, self._tensor(signs[kept]), self._whole, self._deadline, least=least)
+        with torch.no_grad():
+            labels: Vector = model.posterior(self._tensor(self._settled)).mean.squeeze(-1).cpu().numpy()
+        labels[kept] = left_out(model)
+        expected = ~useful & (labels > suspect(signs[kept], labels[kept], self._recipe))
+        return Works(telling([measured(self._ordered, (each,)) for each in objectives], expected), model)
+
+    @staticmethod
+    def _bounds(limits: Sequence[Limited], chance: SingleTaskGP | None, *, explores: bool = False) -> list[Bound]:
+        """What has to be kept besides: outcome constraints, and that a trial works."""
+        bounds = [Bound(limit.model, limit.excesses.threshold) for limit in limits]
+        return bounds if chance is None else [*bounds, Bound(chance, SURE, CAUTION if explores else 1.0)]
+
     def _expected(self, limits: Sequence[Limited], settled: Matrix) -> dict[str, Prediction]:
         return {
             limit.excesses.constraint.metric: limit.excesses.prediction(*self._moments(limit.model, settled))
@@ -140,9 +174,10 @@ class BotorchChooser(TorchChooser[Known]):
     def _fit(self, weights: Vector | None) -> Known:
         shape, objectives = self._recipe.members[0].shape, self._request.objectives
         bounds = self._request.outcome_constraints
-        everything = make_labels(self._ordered, objectives, weights=weights, shape=shape, constraints=bounds)
-        settled = self._settled
-        kept = subset(self._whole.features(settled), everything.values)
+        settled, works = self._settled, self._works()
+        told = [self._ordered[index] for index in works.telling]
+        everything = make_labels(told, objectives, weights=weights, shape=shape, constraints=bounds)
+        kept = works.telling[subset(self._whole.features(settled[works.telling]), everything.values)]
         some = [self._ordered[index] for index in kept]
         labels = make_labels(some, objectives, weights=weights, shape=shape, constraints=bounds)
         rows = self._tensor(settled[kept])
@@ -151,7 +186,7 @@ class BotorchChooser(TorchChooser[Known]):
         seen = [met_by(self._ordered, limit.excesses.constraint)[kept] for limit in limits]
         feasible = np.logical_and.reduce([labels.measured, *seen])[labels.measured]
         places = self._tensor(self._aimed(settled[kept][labels.measured]))
-        return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits)
+        return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits, works.chance)
 
     def _imagine(self, known: Known, pending: Matrix) -> Known:
         normals = fantasy_normals(self._request.seed, points=len(pending), fantasies=self._recipe.fantasies)
@@ -201,20 +236,22 @@ class BotorchChooser(TorchChooser[Known]):
             self._whole,
             deadline=self._deadline,
             leaders=leaders,
-            limits=[(limit.model, limit.excesses.threshold) for limit in known.limits],
+            limits=self._bounds(known.limits, known.chance, explores=ambition > 0.0),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class KnownFront:
     """A fitted model of each objective's labels, the settled rows that were measured in all and are feasible (if none is, all that were
-    measured), the reference (`m`), the models of outcome constraints, and settled rows that are pending and expected to be feasible."""
+    measured), the reference (`m`), the models of outcome constraints, that of what works, if it is learned, and settled rows that are pending
+    and expected to be feasible."""
 
     labels: tuple[Labels, ...]
     models: tuple[SingleTaskGP, ...]
     places: Tensor
     reference: Vector
     limits: tuple[Limited, ...] = ()
+    chance: SingleTaskGP | None = None
     pending: Tensor | None = None
 
     def means(self) -> Matrix:
@@ -233,19 +270,22 @@ class BotorchFrontChooser(TorchChooser[KnownFront]):
         return self._known
 
     def _fit(self, weights: Vector | None) -> KnownFront:  # noqa: ARG002 - there is nothing to weigh
-        objectives, settled = self._request.objectives, self._settled
+        objectives, settled, works = self._request.objectives, self._settled, self._works()
         useful = measured(self._ordered, objectives)
         limits = tuple(self._limits(settled))
         seen = [met_by(self._ordered, limit.excesses.constraint) for limit in limits]
         fine = np.logical_and.reduce([useful, *seen])
-        kept = subset(self._whole.features(settled), dominance(self._ordered, objectives, fine))
+        told = [self._ordered[index] for index in works.telling]
+        ranked = dominance(told, objectives, fine[works.telling])
+        kept = works.telling[subset(self._whole.features(settled[works.telling]), ranked)]
         some, rows = [self._ordered[index] for index in kept], self._tensor(settled[kept])
         labels = tuple(make_labels(some, (each,), shape=self._recipe.front_members[0].shape) for each in objectives)
         models = tuple(learn(rows, self._tensor(each.values), self._whole, self._deadline) for each in labels)
-        told = KnownFront(labels, models, self._tensor(self._aimed(settled[kept][useful[kept]])), np.empty(0), limits)
-        reference = infer_reference(told.means(), references(labels))
+        everything = self._tensor(self._aimed(settled[kept][useful[kept]]))
+        known = KnownFront(labels, models, everything, np.empty(0), limits, works.chance)
+        reference = infer_reference(known.means(), references(labels))
         inside = (fine if fine[kept].any() else useful)[kept]
-        return replace(told, places=self._tensor(self._aimed(settled[kept][inside])), reference=reference)
+        return replace(known, places=self._tensor(self._aimed(settled[kept][inside])), reference=reference)
 
     def _imagine(self, known: KnownFront, pending: Matrix) -> KnownFront:
         rows = self._tensor(pending)
@@ -274,7 +314,7 @@ class BotorchFrontChooser(TorchChooser[KnownFront]):
             deadline=self._deadline,
             places=known.places,
             pending=known.pending,
-            limits=[(limit.model, limit.excesses.threshold) for limit in known.limits],
+            limits=self._bounds(known.limits, known.chance),
         )
 
     def _expect(self, known: KnownFront, settled: Matrix) -> dict[str, Prediction]:
@@ -299,11 +339,12 @@ def met(limits: Sequence[Limited], rows: Tensor) -> Tensor:
     return feasible
 
 
-def learn(rows: Tensor, labels: Tensor, encoder: Encoder, deadline: Deadline) -> SingleTaskGP:
-    """A model of labels (`n`) at settled rows (`n x d`), its hyper-parameters fitted to as many of them as it takes."""
+def learn(rows: Tensor, labels: Tensor, encoder: Encoder, deadline: Deadline, *, least: float = 0.0) -> SingleTaskGP:
+    """A model of labels (`n`) at settled rows (`n x d`), its hyper-parameters fitted to as many of them as it takes; lengthscales are at
+    least `least`."""
     few = spaced(len(rows), MAX_FITTED)
     fitted = make_model(rows[few], labels[few], encoder)
-    fit(fitted, deadline)
+    fit(fitted, deadline, least=least)
     if len(few) == len(rows):
         return fitted
     model = make_model(rows, labels, encoder)

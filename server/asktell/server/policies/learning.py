@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -17,6 +16,7 @@ from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.excess import Excesses, known, make_excesses, met_by
+from asktell.server.policies.failures import SURE, Signs, least_lengthscale, suspect, telling
 from asktell.server.policies.gp import MIN_LEARNED
 from asktell.server.policies.hints import Fits, digest_of
 from asktell.server.policies.kernel import Hyperparameters, Indices, Layout, Mask, Matrix
@@ -28,14 +28,6 @@ from asktell.server.policies.recipe import Member, Recipe
 from asktell.server.policies.subset import MAX_FITTED, spaced, subset
 from asktell.server.policies.transfer import Accounts, Expert, Prior, Rest, Transferred, experts
 
-_SURE = -0.5
-"""Below this label, of -1 for what worked and 1 for what failed, trials are thought to work: a curved edge is easily taken too far out."""
-_CHANCE = 0.2
-"""How far above the mean, where nothing is explained, the label of a failure is predicted that is not by chance,"""
-_TRUST = 2.0
-"""and by how much that falls as the explained share of the variance rises from 0 to 1."""
-_EDGES = 0.5
-"""The least lengthscales of a model of failures, where the diagonal of the unit cube is 1."""
 _ALWAYS = 16
 """Up to so many observations every new one is a reason for a new fit;"""
 _GROWTH = 1.1
@@ -147,9 +139,9 @@ class Lesson:
             return _Works(np.arange(len(useful)), useful, eligible, limits, None), self
         feasibility, expected = self._feasibility(useful)
         told = [measured(self.observations, (objective,)) for objective in self.objectives]
-        telling = np.flatnonzero(np.logical_or.reduce([*told, expected]))
-        works = _Works(telling, useful[telling], eligible[telling], limits, feasibility)
-        return works, replace(self, observations=self._those(telling.tolist()), rows=self.rows[telling])
+        places = telling(told, expected)
+        works = _Works(places, useful[places], eligible[places], limits, feasibility)
+        return works, replace(self, observations=self._those(places.tolist()), rows=self.rows[places])
 
     def models(self, useful: Mask, eligible: Mask, *, kept: list[int] | None = None) -> Iterator[Model]:
         """The members' models of a single label, the first, and the others if there is time: of the observations kept, if that is decided."""
@@ -239,13 +231,13 @@ class Lesson:
 
         kept = subset(self.rows, label(self.observations).values)
         signs = label(self._those(kept))
-        # An edge looks like short lengthscales, with which a failure would say nothing of its neighbourhood.
-        least = _EDGES * math.sqrt(self.layout.dimensions)
+        least = least_lengthscale(self.layout.dimensions)
         hyper = self._hyper(label, useful=useful, trend=False, least=least)
         posterior = self._posterior(hyper, kept, signs)
         labels = posterior.moments(self.rows)[0][:, 0]
         labels[kept], _ = posterior.left_out()
-        return Feasibility(posterior, threshold=_SURE), ~useful & (labels > _suspect(posterior))
+        bar = suspect(signs.values, labels[kept], self.recipe)
+        return Feasibility(posterior, threshold=SURE), ~useful & (labels > bar)
 
     def _posterior(self, hyper: Hyperparameters, kept: Sequence[int], labels: Learnable) -> Posterior:
         return Posterior(
@@ -305,33 +297,6 @@ class Learnable(Protocol):
     def noise(self) -> Noise:
         """What is known of their noise."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Signs:
-    """-1 where trials worked and 1 where they failed, as labels (`n`).
-
-    They are not standardised: the fewer fail, the surer a model would be that all else works.
-    """
-
-    values: Vector
-    noise: Noise
-
-    @classmethod
-    def of(cls, worked: Mask) -> Signs:
-        """The labels of trials that worked or did not."""
-        return cls(np.where(worked, -1.0, 1.0), Noise(np.zeros(len(worked))))
-
-
-def _suspect(posterior: Posterior) -> float:
-    """The label, predicted from all others, above which a failure is one of a region that fails rather than of chance.
-
-    Where nothing can be predicted it is above the mean, and the lower the more of the labels' variance is (leave-one-out R²).
-    """
-    labels, (predicted, _) = posterior.labels[:, 0], posterior.left_out()
-    guessed = (labels.sum() - labels) / (len(labels) - 1)
-    explained = 1.0 - float(((labels - predicted) ** 2).sum() / ((labels - guessed) ** 2).sum())
-    return float(labels.mean()) + _CHANCE - _TRUST * max(explained, 0.0)
 
 
 def milestone(count: int) -> int:

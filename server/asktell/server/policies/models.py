@@ -13,16 +13,15 @@ from asktell.server.policies.aim import Aim
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.draws import fantasy_normals
 from asktell.server.policies.excess import Excesses
+from asktell.server.policies.failures import CAUTION
 from asktell.server.policies.kernel import Mask, Matrix
 from asktell.server.policies.labels import Labels
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.transfer import Transferred
 
 _LEAST_WEIGHT = 1e-9
-_CAUTION = 20.0
-"""To which power the probability that a trial works counts in a search that explores,"""
 _CARE = 2.0
-"""and that of meeting an outcome constraint: the best is often at the bound."""
+"""To which power the probability to meet an outcome constraint counts in a search that explores: the best is often at the bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +160,7 @@ class Learned:
             value = Product(value, limit.feasibility, power=_CARE if ambition else 1.0)
         if self.feasibility is None:
             return value
-        # What explores has hardly an improvement to lose by failing, and would go wherever nobody has been yet.
-        return Product(value, self.feasibility, power=_CAUTION if ambition else 1.0)
+        return Product(value, self.feasibility, power=CAUTION if ambition else 1.0)
 
     def ranks(self) -> Vector:
         """How unpromising the first model's inputs are to start a search around (`n`).

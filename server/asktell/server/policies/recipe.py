@@ -22,7 +22,9 @@ class Recipe:
     `front_members` model each of two to four objectives: they have one shape, and so one unit; without `hypervolume` so few are scalarised,
     as more are. `temper`: to which power a member's evidence is its weight, 0 for equal weights. `explores`: every other trial of a stagnant
     search asks for more than the incumbent. `fantasies`: in how many ways pending trials are imagined to end. `few_failures`: failures are
-    imputed; more than so many also get a model of their own. `limit_trend`: models of outcome constraints have a trend.
+    imputed; more than so many also get a model of their own, and then only those are imputed whose label, -1 for what worked and 1 for what
+    failed, is predicted from all other trials to be above the mean by `chance` less `trust` times the share of the variance that such
+    predictions explain. `limit_trend`: models of outcome constraints have a trend.
     """
 
     members: tuple[Member, ...] = (Member(Shape.HALF), Member(Shape.FENCE, trend=True))
@@ -31,6 +33,8 @@ class Recipe:
     explores: bool = True
     fantasies: int = 16
     few_failures: int = 2
+    chance: float = 0.2
+    trust: float = 2.0
     hypervolume: bool = True
     limit_trend: bool = True
 
