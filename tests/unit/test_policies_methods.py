@@ -17,8 +17,13 @@ from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import cma_es, evolution, registry
 from asktell.server.policies.deadline import Deadline
-from asktell.server.policies.grid import Grid, shuffled
+from asktell.server.policies.evolution import Evolution
+from asktell.server.policies.grid import Cells, Grid, shuffled
+from asktell.server.policies.perturbation import Explorer
+from asktell.server.policies.population_based import Trainer
+from asktell.server.policies.proposing import Offers
 from asktell.server.policies.scope import Scope
+from asktell.server.policies.sobol import SobolDraw
 
 COST = Objective("cost", Goal.MINIMIZE)
 NEVER = Deadline.after(None)
@@ -122,6 +127,58 @@ def test_a_replay_that_has_no_time_says_so_and_goes_on_with_the_next_ask():
     (usual,) = registry.suggest(replace(asked, time_limit=None)).candidates
     assert not usual.origin.fallback
     assert registry.suggest(asked).candidates[0].parameters == usual.parameters
+
+
+THIN = SearchSpace(
+    tuple(Float(name=f"x{index}", low=0.0, high=1.0) for index in range(6)),
+    tuple(InputConstraint.parse(f"x{index} + x{index + 1} <= 0.01") for index in range(5)),
+)
+"""So little of it is allowed that a draw has to be repaired."""
+
+
+class NothingFree(Offers):
+    """All is taken; `looked` counts how often that was found out."""
+
+    looked = 0
+
+    def free(self, parameters):
+        self.looked += 1
+        return False
+
+
+@pytest.mark.parametrize(
+    ("make", "earlier", "tries"),
+    [(SobolDraw, 0, 16), (Evolution, 0, 16), (Evolution, 20, 16), (cma_es.Strategy, 20, 16), (Cells, 0, 50_000)],
+)
+def test_a_proposer_whose_time_is_up_tries_no_more_than_it_takes_to_notice(make, earlier, tries):
+    observations = study(THIN, "random", sphere, trials=earlier)
+    asked = request(THIN, "", observations=observations, next_number=earlier + 1)
+    patient, hasty = NothingFree(asked), NothingFree(asked)
+    assert make(asked, NEVER).propose(earlier + 1, patient) is None
+    assert make(asked, Deadline.after(0.0)).propose(earlier + 1, hasty) is None
+    assert patient.looked == tries
+    assert hasty.looked < min(tries, 65)
+
+
+def test_a_population_whose_time_is_up_explores_in_one_attempt(monkeypatch):
+    attempts = []
+    monkeypatch.setattr(Explorer, "explored", lambda *_: attempts.append(1))
+    asked = request(THIN, "pbt", next_number=2)
+    source = Observation(1, TrialState.SUCCEEDED, {spec.name: 0.0 for spec in THIN}, {"cost": MetricValue(1.0)})
+    for deadline, most in [(NEVER, 16), (Deadline.after(0.0), 1)]:
+        attempts.clear()
+        found = Trainer(asked, deadline)._near(2, source)
+        assert THIN.allows(found)
+        assert len(attempts) == most
+
+
+@pytest.mark.parametrize("policy", ["sobol", "evolution", "cma-es", "pbt"])
+def test_candidates_for_which_there_is_no_time_are_allowed_and_say_so(policy):
+    found = registry.suggest(request(THIN, policy, count=5, time_limit=0.0)).candidates
+    assert len(found) == 5
+    assert all(THIN.allows(candidate.parameters) for candidate in found)
+    assert len({key(candidate.parameters) for candidate in found}) == 5
+    assert all("the time limit of 0 s was reached" in candidate.origin.fallback for candidate in found[1:])
 
 
 @pytest.mark.parametrize("policy", ["cma-es", "evolution"])

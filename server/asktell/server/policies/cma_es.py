@@ -13,7 +13,7 @@ import numpy as np
 
 from asktell.server.domain.policy import Decision, Observation, SuggestRequest
 from asktell.server.policies.columns import Column, LogIntegers, Vector
-from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.deadline import NEVER, Deadline
 from asktell.server.policies.draws import generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Indices, Mask, Matrix
@@ -56,18 +56,20 @@ class Strategy:
     in a trial takes part there as a draw of its own, so that it neither moves nor narrows the distribution on the whole.
     """
 
-    def __init__(self, request: SuggestRequest) -> None:
-        self._request = request
+    def __init__(self, request: SuggestRequest, deadline: Deadline = NEVER) -> None:
+        self._request, self._deadline = request, deadline
         self._encoder = Encoder.within(Scope.of(request.space, request.fixed))
-        self._region = Region(self._encoder)
-        self._state, self._fallback = _MEMORY.state(request, Deadline.after(request.time_limit))
+        self._region = Region(self._encoder, deadline)
+        self._state, self._fallback = _MEMORY.state(request, deadline)
 
     def propose(self, number: int, offers: Offers) -> Proposal | None:
-        """A draw that is not taken; None if there is none among many."""
+        """A draw that is not taken; None if there is none among many, or among as many as there is time for."""
         for attempt in range(_ATTEMPTS):
             parameters = self._encoder.decode(self._encoder.settle(self._row(number, attempt))[0])
             if offers.free(parameters):
                 return Proposal(parameters, METHOD, self._fallback)
+            if self._deadline.passed:
+                break
         return None
 
     def _row(self, number: int, attempt: int) -> Matrix:

@@ -6,6 +6,7 @@ import numpy as np
 
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.domain.space import ParameterValue
+from asktell.server.policies.deadline import NEVER, Deadline
 from asktell.server.policies.draws import Designs, generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.proposing import Offers, Proposal, suggest_by
@@ -39,14 +40,14 @@ def sizes(request: SuggestRequest) -> tuple[int, int]:
 class Evolution:
     """Proposes children for one request."""
 
-    def __init__(self, request: SuggestRequest) -> None:
-        self._request = request
+    def __init__(self, request: SuggestRequest, deadline: Deadline = NEVER) -> None:
+        self._request, self._deadline = request, deadline
         self._designed, size = sizes(request)
         self._population = population(request, size)
         self._whole = Encoder.of(request.space)
         self._encoder = Encoder.within(Scope.of(request.space, request.fixed))
-        self._region = Region(self._encoder)
-        self._draw = RandomDraw(request)
+        self._region = Region(self._encoder, deadline)
+        self._draw = RandomDraw(request, deadline)
         self._design = Designs(request.seed, self._designed, len(request.space), NAME)
         settled = self._whole.encode([trial.parameters for trial in self._population.trials])
         self._family = Family(self._encoder, settled, self._whole.activity(settled))
@@ -60,6 +61,8 @@ class Evolution:
             parameters = self._child(random)
             if offers.free(parameters):
                 return Proposal(parameters, CHILD)
+            if self._deadline.passed:
+                break
         return None
 
     def _point(self, number: int, offers: Offers) -> Proposal | None:
@@ -69,6 +72,8 @@ class Evolution:
             parameters = self._draw.at(point)
             if parameters is not None and offers.free(parameters):
                 return Proposal(parameters, DESIGN)
+            if self._deadline.passed:
+                break
             point = random.random(point.shape)
         return None
 

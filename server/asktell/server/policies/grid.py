@@ -10,6 +10,7 @@ from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.domain.space import Float, Int, ParameterSpec, ParameterValue
 from asktell.server.policies.columns import column as column_of
 from asktell.server.policies.columns import token
+from asktell.server.policies.deadline import NEVER, Deadline
 from asktell.server.policies.proposing import Offers, Proposal, suggest_by
 from asktell.server.policies.scope import Scope
 
@@ -21,6 +22,8 @@ LISTED = 1_000
 _FINEST = 40
 _SCANNED = 50_000
 """So many cells at most are looked at for one trial."""
+_GLANCED = 64
+"""After so many cells comes a look at the clock."""
 _ROUNDS = 4
 
 
@@ -38,8 +41,8 @@ class Cells:
     cell is missed before the next grid begins, whatever else was tried and in whatever order results come.
     """
 
-    def __init__(self, request: SuggestRequest) -> None:
-        self._scope = Scope.of(request.space, request.fixed)
+    def __init__(self, request: SuggestRequest, deadline: Deadline = NEVER) -> None:
+        self._scope, self._deadline = Scope.of(request.space, request.fixed), deadline
         self._seed = request.seed
         self._fineness, self._grid = 1, Grid(self._scope, 1)
 
@@ -49,6 +52,8 @@ class Cells:
         while self._fineness <= _FINEST and scanned < _SCANNED:
             for place in self._places(number, _SCANNED - scanned):
                 scanned += 1
+                if scanned % _GLANCED == 0 and self._deadline.passed:
+                    return None
                 parameters = self._grid.cell(place)
                 if offers.free(parameters):
                     return Proposal(parameters, f"grid of {self._grid.count}" if self._grid.count < 10**9 else NAME)

@@ -9,6 +9,7 @@ import numpy as np
 from asktell.server.domain.population import Population
 from asktell.server.domain.space import Float, Int, Ordinal, Parameters, ParameterSpec, ParameterValue
 from asktell.server.policies.columns import Column, Vector
+from asktell.server.policies.deadline import NEVER, Deadline
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.region import Region
 from asktell.server.policies.scope import Scope
@@ -19,11 +20,11 @@ _ANY = 1e-12
 class Explorer:
     """Perturbs and resamples configurations within a scope (Jaderberg et al. 2017, section 4)."""
 
-    def __init__(self, scope: Scope, population: Population) -> None:
+    def __init__(self, scope: Scope, population: Population, deadline: Deadline = NEVER) -> None:
         self._population = population
         self._space = scope.space
         self._whole, self._encoder = Encoder.of(scope.space), Encoder.within(scope)
-        self._region = Region(self._encoder)
+        self._region = Region(self._encoder, deadline)
 
     def explored(self, parameters: Parameters, random: np.random.Generator) -> dict[str, ParameterValue] | None:
         """A configuration near the given one that meets the constraints; None if none was found."""

@@ -7,8 +7,8 @@ trials: a member is what its trials say.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,13 +18,14 @@ from asktell.server.domain.population import POLICY as NAME
 from asktell.server.domain.population import Population
 from asktell.server.domain.space import Parameters, ParameterValue, key
 from asktell.server.domain.trial import Origin, TrialState, finite
+from asktell.server.policies.deadline import NEVER, Deadline
 from asktell.server.policies.draws import Designs, generator
 from asktell.server.policies.initial_design import METHOD as DESIGN
 from asktell.server.policies.initial_design import first_point, fits
 from asktell.server.policies.perturbation import Explorer
-from asktell.server.policies.random_search import RandomDraw, Seen
+from asktell.server.policies.random_search import RandomDraw, Seen, too_late
 from asktell.server.policies.repeats import infeasible_keys
-from asktell.server.policies.scope import Scope
+from asktell.server.policies.scope import Key, Scope
 
 CONTINUE = "continue"
 EXPLOIT = "exploit"
@@ -63,21 +64,24 @@ class Member:
 
 def suggest(request: SuggestRequest) -> Decision:
     """The members that go on, the furthest behind first; fewer than asked for, and `waits`, if no other is free."""
-    trainer = Trainer(request)
+    deadline = Deadline.after(request.time_limit)
+    trainer = Trainer(request, deadline)
     chosen: list[Candidate] = []
     for number, member in enumerate(trainer.free[: request.count], request.next_number):
+        late = deadline.passed
         candidate = trainer.interval(number, member)
         if candidate is None:
             return Decision(tuple(chosen))
-        chosen.append(candidate)
+        origin = replace(candidate.origin, fallback=too_late(request)) if late else candidate.origin
+        chosen.append(replace(candidate, origin=origin))
     return Decision(tuple(chosen), waits=len(chosen) < request.count and not trainer.impossible)
 
 
 class Trainer:
     """Decides how the members of one request's population go on."""
 
-    def __init__(self, request: SuggestRequest) -> None:
-        self._request = request
+    def __init__(self, request: SuggestRequest, deadline: Deadline = NEVER) -> None:
+        self._request, self._deadline = request, deadline
         self._population = request.population or Population()
         scope = Scope.of(request.space, request.fixed)
         self.impossible = scope.empty
@@ -87,10 +91,10 @@ class Trainer:
         free = [member for member in members if member.index not in busy]
         self.free = [] if scope.empty else sorted(free, key=lambda member: member.place_in_line)
         self._ranked = _ranked(members)
-        self._draw = RandomDraw(request)
+        self._draw = RandomDraw(request, deadline)
         self._seen = Seen(request)
         self._barred = infeasible_keys(request)
-        self._explorer = Explorer(scope, self._population)
+        self._explorer = Explorer(scope, self._population, deadline)
 
     def interval(self, number: int, member: Member) -> Candidate | None:
         """The member's next interval, which will be the trial of this number; None if no configuration is left that could work."""
@@ -135,7 +139,9 @@ class Trainer:
             found = self._explorer.explored(trial.parameters, random)
             if found is not None and key(found) not in self._barred:
                 return found
-        return self._draw.configuration(number, self._barred)
+            if self._deadline.passed:
+                break
+        return self._drawn(number, self._barred)
 
     def _start(self, number: int, member: Member) -> dict[str, ParameterValue] | None:
         """The member's point of a Latin hypercube; the user's defaults for the first."""
@@ -144,8 +150,11 @@ class Trainer:
 
     def _fresh(self, number: int) -> dict[str, ParameterValue] | None:
         """Parameters that nobody has tried; once a finite space has no others, any that are not known to be infeasible."""
-        found = self._draw.configuration(number, self._seen)
-        return self._draw.configuration(number, self._barred) if found is None else found
+        found = self._drawn(number, self._seen)
+        return self._drawn(number, self._barred) if found is None else found
+
+    def _drawn(self, number: int, without: Container[Key]) -> dict[str, ParameterValue] | None:
+        return self._draw.configuration(number, without, hasty=self._deadline.passed)
 
     def _planned(self, member: Member) -> dict[str, ParameterValue] | None:
         request, space = self._request, self._request.space

@@ -33,7 +33,7 @@ class Proposer(Protocol):
     """Proposes configurations for one request."""
 
     def propose(self, number: int, offers: Offers) -> Proposal | None:
-        """A free configuration for a trial; None if none was found."""
+        """A free configuration for a trial; None if none was found, or there was no time to find one."""
         ...
 
 
@@ -69,29 +69,31 @@ class Offers:
         yield from self._chosen
 
 
-def suggest_by(make: Callable[[SuggestRequest], Proposer], request: SuggestRequest, *, name: str) -> Decision:
-    """The decision of the policy of this name: the user's default point first, if there is one, then what `make` proposes."""
+def suggest_by(make: Callable[[SuggestRequest, Deadline], Proposer], request: SuggestRequest, *, name: str) -> Decision:
+    """The decision of the policy of this name: the user's default point first, if there is one, then proposals in time."""
     return Decision(tuple(_candidates(make, request, name)))
 
 
-def _candidates(make: Callable[[SuggestRequest], Proposer], request: SuggestRequest, name: str) -> Iterator[Candidate]:
+def _candidates(
+    make: Callable[[SuggestRequest, Deadline], Proposer], request: SuggestRequest, name: str
+) -> Iterator[Candidate]:
     if Scope.of(request.space, request.fixed).empty:
         return
     deadline, offers = Deadline.after(request.time_limit), Offers(request)
-    draw, proposer = RandomDraw(request), make(request)
+    draw, proposer = RandomDraw(request, deadline), make(request, deadline)
     default = _default(request, offers)
     for number in range(request.next_number, request.next_number + request.count):
         late = number > request.next_number and deadline.passed
         proposal = None if late else default or proposer.propose(number, offers)
         default = None
         if proposal is None:
+            late = deadline.passed
             drawn = draw.configuration(number, offers.seen, hasty=late)
             if drawn is None:
                 return
-            proposal = Proposal(drawn, "random")
+            proposal = Proposal(drawn, "random", too_late(request) if late else "")
         offers.take(proposal.parameters)
-        fallback = too_late(request) if late else proposal.fallback
-        yield Candidate(proposal.parameters, Origin(policy=name, method=proposal.method, fallback=fallback))
+        yield Candidate(proposal.parameters, Origin(policy=name, method=proposal.method, fallback=proposal.fallback))
 
 
 def _default(request: SuggestRequest, offers: Offers) -> Proposal | None:

@@ -113,14 +113,18 @@ class Region:
     @cached_property
     def _effort(self) -> int:
         """How many terms are computed to repair one row once."""
-        rules = {place: self._about[place] for place in self.places.tolist()}
+        rules = {place: self._those(self._about[place]) for place in self.places.tolist()}
         terms = {place: sum(len(rule.terms) for rule in some) for place, some in rules.items()}
         return max(1, sum((len(_LEVELS) + 5 * len(some)) * terms[place] for place, some in rules.items()))
 
     @cached_property
-    def _about(self) -> dict[int, list[Rule]]:
-        """The rules that mention each column."""
-        return {place: [rule for rule in self._rules if place in rule.places] for place in self.places.tolist()}
+    def _about(self) -> dict[int, list[int]]:
+        """The numbers of the rules that mention each column."""
+        found: dict[int, list[int]] = {place: [] for place in self.places.tolist()}
+        for number, rule in enumerate(self._rules):
+            for place in found.keys() & rule.places:
+                found[place].append(number)
+        return found
 
     @cached_property
     def _deciding(self) -> Indices:
@@ -132,18 +136,26 @@ class Region:
         return self._met(self._rules, latent)
 
     def _met(self, rules: Sequence[Rule], latent: Matrix) -> Mask:
-        """Which latent rows meet some of the rules. Only the columns that these look at are rounded."""
+        """Which latent rows meet some of the rules (`m`)."""
+        met: Mask = np.logical_not(self._broken(rules, latent).any(axis=1))
+        return met
+
+    def _broken(self, rules: Sequence[Rule], latent: Matrix) -> Mask:
+        """Which of some rules the latent rows break (`m x r`). Only the columns that these look at are rounded."""
         if not rules:
-            return np.ones(len(latent), dtype=np.bool_)
+            return np.zeros((len(latent), 0), dtype=np.bool_)
         snapped = latent.copy()
         for place in {*_places(rules), *self._deciding.tolist()}:
             snapped[:, place] = self._encoder.columns[place].snap(latent[:, place])
-        met: Mask = self._excess_of(rules, snapped, self._numbers(rules, snapped)).max(axis=1) <= 0.0
-        return met
+        kept: Mask = self._excess_of(rules, snapped, self._numbers(rules, snapped)) <= 0.0
+        return ~kept
 
-    def _telling(self, place: int) -> Sequence[Rule]:
-        """The rules of which another may be broken when a column alone changes."""
-        return self._rules if self._encoder.parents[place] else self._about[place]
+    def _telling(self, place: int) -> Sequence[int]:
+        """The numbers of the rules of which another may be broken when a column alone changes."""
+        return range(len(self._rules)) if self._encoder.parents[place] else self._about[place]
+
+    def _those(self, numbers: Sequence[int]) -> list[Rule]:
+        return [self._rules[number] for number in numbers]
 
     def draw(self, random: np.random.Generator, count: int) -> Matrix:
         """Up to `count` latent rows that are allowed (`m x d`): as drawn if enough of those are, else also repaired and stirred. Fewer, or
@@ -167,16 +179,23 @@ class Region:
         such value first; and which of them are then allowed.
         """
         rows = self._encoder.snap(latent)
-        bad = np.flatnonzero(~self.allows(rows))
-        for _ in range(_SWEEPS if len(bad) * self._effort <= 4 * _SWEEP_CELLS else 1):
-            for place in random.permutation(self.places):
-                if not len(bad) or (len(bad) < len(rows) and self._deadline.passed):
+        broken = self._broken(self._rules, rows)
+        bad = int(broken.any(axis=1).sum())
+        for _ in range(_SWEEPS if bad * self._effort <= 4 * _SWEEP_CELLS else 1):
+            for place in random.permutation(self.places).tolist():
+                bad = int(broken.any(axis=1).sum())
+                if not bad or (bad < len(rows) and self._deadline.passed):
                     break
-                rows[bad] = self._moved(rows[bad], int(place))
-                bad = bad[~self.allows(rows[bad])]
-        allowed = np.ones(len(rows), dtype=np.bool_)
-        allowed[bad] = False
-        return rows, allowed
+                self._repair(rows, broken, place)
+        return rows, np.logical_not(broken.any(axis=1))
+
+    def _repair(self, rows: Matrix, broken: Mask, place: int) -> None:
+        """Move a column of the rows in which a rule that mentions it is broken (`m x r`): in others its value is the best there is."""
+        chosen = np.flatnonzero(broken[:, self._about[place]].any(axis=1))
+        if len(chosen):
+            rows[chosen] = self._moved(rows[chosen], place)
+            telling = self._telling(place)
+            broken[chosen[:, None], telling] = self._broken(self._those(telling), rows[chosen])
 
     def nearest(self, latent: Matrix, random: np.random.Generator) -> tuple[Matrix, Mask]:
         """The rows, rounded, at about the nearest allowed points: led there together in all numbers, then repaired; and which are allowed."""
@@ -248,7 +267,7 @@ class Region:
 
     def _moved(self, rows: Matrix, place: int) -> Matrix:
         """The rows, each with the column's value by which constraints are broken least: of several the nearest."""
-        rules, codes = self._about[place], self._encoder.columns[place]
+        rules, codes = self._those(self._about[place]), self._encoder.columns[place]
         numbers = self._numbers(rules, rows)
         options = self._options(rows, numbers, rules, place)
         many = options.shape[1]
@@ -287,7 +306,7 @@ class Region:
                     return rows
                 tried = rows.copy()
                 tried[:, place] = self._encoder.columns[place].draw(random.random(len(rows)))
-                rows = self._between(self._telling(int(place)), rows, tried, halvings=_STIR_HALVINGS)
+                rows = self._between(self._those(self._telling(int(place))), rows, tried, halvings=_STIR_HALVINGS)
                 rows[:, place] = self._encoder.columns[place].snap(rows[:, place])
             one, other = random.integers(len(rows), size=(2, len(rows)))
             difference = (rows[one] - rows[other]) * random.uniform(-1.0, 1.0, (len(rows), 1))

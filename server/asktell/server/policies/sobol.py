@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asktell.server.domain.policy import Decision, SuggestRequest
+from asktell.server.policies.deadline import NEVER, Deadline
 from asktell.server.policies.draws import generator
 from asktell.server.policies.kernel import Matrix
 from asktell.server.policies.proposing import Offers, Proposal, suggest_by
@@ -28,17 +29,19 @@ class SobolDraw:
     of another scrambling, so that the points in place of those taken are spread evenly as well.
     """
 
-    def __init__(self, request: SuggestRequest) -> None:
-        self._seed, self._dimensions = request.seed, len(request.space)
-        self._draw = RandomDraw(request)
+    def __init__(self, request: SuggestRequest, deadline: Deadline = NEVER) -> None:
+        self._seed, self._dimensions, self._deadline = request.seed, len(request.space), deadline
+        self._draw = RandomDraw(request, deadline)
         self._sequences: dict[int, Any] = {}
 
     def propose(self, number: int, offers: Offers) -> Proposal | None:
-        """The trial's point; None if it is taken in many scramblings."""
+        """The trial's point; None if it is taken in many scramblings, or in as many as there is time for."""
         for scrambling in range(_ATTEMPTS):
             parameters = self._draw.at(self._point(number, scrambling))
             if parameters is not None and offers.free(parameters):
                 return Proposal(parameters, NAME)
+            if self._deadline.passed:
+                break
         return None
 
     def _point(self, number: int, scrambling: int) -> Matrix:
