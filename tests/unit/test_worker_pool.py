@@ -6,15 +6,16 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
-from asktell.client import Reason, Unavailable
+from asktell.client import Reason, TrialState, Unavailable
 from asktell.worker.course import Course, Notices
 from asktell.worker.evaluation import Unusable
 from asktell.worker.interruption import Interruption
 from asktell.worker.loop import Options, Worker
-from asktell.worker.outcome import Failed, Outcome, Released, Succeeded
+from asktell.worker.outcome import Failed, Lost, Outcome, Released, Succeeded
 from asktell.worker.pool import Pool
 from tests.processes import PATIENCE
 from tests.unit.test_worker_fake import FakeStudy, FakeTrial
@@ -177,6 +178,43 @@ def test_errors_of_the_other_slots_are_said_unless_they_are_the_same(caplog: pyt
     said = [record.message for record in caplog.records if record.levelno == logging.ERROR]
     assert len(said) == 1
     assert {str(raised.value), *said} == {"the same", "another"}
+
+
+def test_a_trial_that_another_slot_told_late_is_not_taken_for_told_by_its_own_training() -> None:
+    """The lease of the first slot ran out in an outage, the second one was given the trial, and then the first one told."""
+    told = threading.Event()
+
+    class HandedOutTwice(FakeStudy):
+        def ask_once(self, **how):
+            answer = super().ask_once(**how)
+            for trial in answer.trials:
+                trial.number, trial.attempt = 1, len(self.trials)
+            return answer
+
+        def get_trial(self, number):
+            # The service keeps the later attempt, which was under way.
+            return SimpleNamespace(attempt=2, worker_id=self.asked[1]["worker_id"], state=TrialState.SUCCEEDED)
+
+    def evaluate(trial: FakeTrial) -> Outcome:
+        handed_out.wait(PATIENCE)
+        if trial.attempt == 1:
+            return DONE
+        assert told.wait(PATIENCE)
+        trial.lost = True
+        return Lost("trial 1 is succeeded, not active")
+
+    handed_out = threading.Barrier(2)
+    study = HandedOutTwice(budget=2)
+    working, course = pool(study, Calls(evaluate), Calls(evaluate))
+    count = course.count
+
+    def counted(outcome: str) -> None:
+        count(outcome)
+        told.set()
+
+    course.count = counted
+    working.run()
+    assert course.summary.outcomes == {"succeeded": 1, "lost": 1}
 
 
 def test_many_slots_that_wait_say_so_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -36,6 +36,7 @@ class Course:
         self._max_trials = max_trials
         self._ends_at_failure = ends_at_failure
         self._taken = 0
+        self._told: set[int] = set()
         self._lock = threading.Lock()
 
     def may_take(self) -> bool:
@@ -61,6 +62,16 @@ class Course:
         with self._lock:
             if not self.summary.stopped_by_failure:
                 self.summary.reason = reason
+
+    def told(self, number: int) -> None:
+        """Take in that a slot ended a trial by its word."""
+        with self._lock:
+            self._told.add(number)
+
+    def has_told(self, number: int) -> bool:
+        """Whether a slot ended a trial by its word: late perhaps, while another slot had it again."""
+        with self._lock:
+            return number in self._told
 
     def give_up(self, failures: int, *, last: str) -> None:
         """Take in that the objective is taken for broken, as `last` says."""

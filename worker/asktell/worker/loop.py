@@ -285,10 +285,17 @@ class Worker:
             raise Undelivered(
                 f"trial {trial.number} {_name(outcome)} but could not be told: {error}{'; its metrics: ' + said if said else ''}"
             ) from error
+        if trial.state.terminal:
+            self._course.told(trial.number)
         return name, outcome
 
     def _told_by_training(self, trial: Trial) -> str:
-        """How the trial ended if its training told that itself, with the lease that it found in its environment; empty if it did not."""
+        """How the trial ended if its training told that itself, with the lease that it found in its environment; empty if it did not.
+
+        After an outage longer than the lease, two slots may have had the trial: the word of the one then ends the attempt of the other.
+        """
+        if self._course.has_told(trial.number):
+            return ""
         try:
             now = self._study.get_trial(trial.number)
         except AskTellError as error:
