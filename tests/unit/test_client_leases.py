@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -61,6 +62,32 @@ def test_a_renewal_and_a_report_start_the_third_anew():
     clock.now += 20
     book.renewed([held], [go_on(1)])
     assert book.pause(clock.now) == 20.0
+
+
+def test_an_outage_is_said_at_once_then_more_and_more_seldom_and_so_is_its_end(caplog):
+    clock, book = Clock(), LeaseBook()
+    held, other = claim(1, clock, seconds=7), claim(1, clock, seconds=7, study="t")
+    for each in (held, other):
+        book.hold(each)
+    begin, said = clock.now, []
+    while clock.now < begin + 3600:
+        book.failed([held], Unavailable("nobody answers"), clock.now)
+        said += [clock.now - begin] * len(caplog.records)
+        caplog.clear()
+        clock.now += 0.7
+    assert len(said) == 11
+    assert said[0] == 0.0
+    pauses = [later - earlier for earlier, later in pairwise(said)]
+    assert pauses == pytest.approx([10, 20, 40, 80, 160, 320, *[600] * 4], abs=0.8)
+    book.failed([other], Unavailable("nobody answers"), clock.now)
+    book.renewed([held], [go_on(1)])
+    book.renewed([held], [go_on(1)])
+    assert [record.message for record in caplog.records] == [
+        "renewing 1 leases of t failed; trying again: nobody answers",
+        "renewing leases of s works again, after 5143 failures",
+    ]
+    book.failed([held], Unavailable("nobody answers"), clock.now)
+    assert caplog.records[-1].message.startswith("renewing 1 leases of s failed")
 
 
 def test_leases_of_a_study_are_renewed_together_and_those_of_others_apart():

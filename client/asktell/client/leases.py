@@ -18,6 +18,8 @@ logger = logging.getLogger("asktell.client")
 
 LONGEST_RENEWAL = 10.0
 LONGEST_PAUSE = 5.0
+FIRST_SILENCE, LONGEST_SILENCE = 10.0, 600.0
+"""Seconds between two warnings of one outage: the first pause, doubled each time up to the longest."""
 
 
 @dataclass(slots=True)
@@ -31,11 +33,30 @@ class _Entry:
         return max(self.claim.renewal_due, self.not_before)
 
 
+@dataclass(slots=True)
+class _Outage:
+    """Renewals of a study that fail one after the other."""
+
+    failures: int = 0
+    next_word: float = 0.0
+    silence: float = FIRST_SILENCE / 2
+
+    def is_to_be_said(self, now: float) -> bool:
+        """Count a failure; whether to say so, more and more seldom."""
+        self.failures += 1
+        due = now >= self.next_word or self.failures == 1
+        if due:
+            self.silence = min(2 * self.silence, LONGEST_SILENCE)
+            self.next_word = now + self.silence
+        return due
+
+
 class LeaseBook:
     """Which leases are to be kept, and when they are due: the part of a keeper that needs no thread and no loop."""
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._outages: dict[str, _Outage] = {}
 
     def hold(self, claim: Claim) -> None:
         """Keep a lease until it is dropped as often as it was held."""
@@ -72,6 +93,8 @@ class LeaseBook:
 
     def renewed(self, claims: Sequence[Claim], verdicts: Sequence[Verdict]) -> None:
         """Take in the service's reply; a lost lease is kept no longer."""
+        if outage := self._outages.pop(claims[0].study, None):
+            logger.warning("renewing leases of %s works again, after %d failures", claims[0].study, outage.failures)
         held = {claim.number: claim for claim in claims}
         for verdict in verdicts:
             claim = held[verdict.number]
@@ -82,9 +105,12 @@ class LeaseBook:
     def failed(self, claims: Sequence[Claim], error: Exception, now: float) -> None:
         """Take in that a renewal did not work: of a study that is gone every trial is lost; else try again soon."""
         if isinstance(error, NotFound):
+            self._outages.pop(claims[0].study, None)
             self.renewed(claims, [Verdict(claim.number, Directive.ABANDON, str(error), None) for claim in claims])
             return
-        logger.warning("renewing %d leases of %s failed; trying again: %s", len(claims), claims[0].study, error)
+        outage = self._outages.setdefault(claims[0].study, _Outage())
+        if outage.is_to_be_said(now):
+            logger.warning("renewing %d leases of %s failed; trying again: %s", len(claims), claims[0].study, error)
         for claim in claims:
             if entry := self._entries.get(claim.token):
                 entry.not_before = now + min(LONGEST_PAUSE, claim.duration / 10)
