@@ -140,6 +140,15 @@ def test_a_metrics_file_of_an_earlier_trial_does_not_count() -> None:
     assert study.said[1][0] == "failed"
 
 
+def test_a_line_that_cannot_be_read_is_named_by_its_number_however_the_lines_came() -> None:
+    program = (
+        r"""printf 'one\ntwo\n'; sleep 0.2; printf '{{"step": 1}}\nthree\n'; sleep 0.2; echo '{{"loss": "high"}}'"""
+    )
+    what, (message, _) = told(command(FakeStudy(), "sh", "-c", program))
+    assert what == "failed"
+    assert message.endswith('; line 5: loss is "high", not a number')
+
+
 def test_a_command_that_fails_is_told_with_its_last_lines_and_how_it_ended() -> None:
     study = command(FakeStudy(), "sh", "-c", "seq 1 50; echo oops >&2; exit 3")
     what, (message, _) = told(study)

@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 
 from asktell.worker import events
-from asktell.worker.events import MAX_BATCHES, Events, Exited, Line
+from asktell.worker.events import MAX_BATCHES, Chunk, Events, Exited, Line
 from asktell.worker.process import Process
 from tests.processes import until
 
@@ -70,6 +70,40 @@ def test_the_pipe_holds_back_a_process_that_nobody_listens_to() -> None:
     assert len(lines) == 400_001
     assert lines[-1] == Line("stdout", b"end\n")
     assert event == Exited(0)
+
+
+def test_lines_that_come_together_are_taken_together() -> None:
+    process = start("import sys\nfor i in range(40): sys.stdout.write('ab\\n' * 10_000)\nprint('end')")
+    pieces = []
+    while not isinstance(piece := process.next_piece(60), Exited):
+        pieces.append(piece)
+    assert sum(piece.count for piece in pieces) == 400_001
+    assert len(pieces) < 4_000
+    assert b"".join(piece.data for piece in pieces) == b"ab\n" * 400_000 + b"end\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "lines", "has_objects"),
+    [
+        (b"a\nb\r\nc\rd", [b"a\n", b"b\r\n", b"c\r", b"d"], False),
+        (b'{"loss": 1}', [b'{"loss": 1}'], True),
+        (b'50 %\r {"loss": 1}\n', [b"50 %\r", b' {"loss": 1}\n'], True),
+        (b'at {"loss": 1}\nloss {\n', [b'at {"loss": 1}\n', b"loss {\n"], False),
+        (b"\n\n\t{\n", [b"\n", b"\n", b"\t{\n"], True),
+    ],
+)
+def test_a_chunk_knows_its_lines_and_whether_one_may_be_an_object(data, lines, has_objects: bool) -> None:
+    chunk = Chunk("stdout", data)
+    assert [line.data for line in chunk.lines] == lines
+    assert (chunk.count, chunk.has_objects) == (len(lines), has_objects)
+
+
+@pytest.mark.parametrize("width", [1, 50, 3_000, 70_000])
+def test_the_last_lines_of_a_chunk_are_whole_and_not_blank(width: int) -> None:
+    lines = [b"%03d" % number + b"x" * width for number in range(100)]
+    found = Chunk("stderr", b"\n \n".join(lines)).last(20)
+    assert [line.data.strip() for line in found] == lines[-20:]
+    assert Chunk("stderr", b"\n\n").last(20) == []
 
 
 def test_every_line_comes_before_the_end_however_late_it_is_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from asktell.cli.logs import Shown
 from asktell.worker.evaluation import Tail
-from asktell.worker.events import Line
+from asktell.worker.events import Chunk, Line
 from asktell.worker.logs import LogFile, Logs
 from asktell.worker.workplace import Output, Workplace
 from tests.unit.test_worker_evaluation import command, function, told
@@ -101,6 +101,15 @@ def test_a_later_attempt_has_the_whole_limit_again(here: Path) -> None:
     assert len(text) <= 2_200
 
 
+def test_many_lines_at_once_leave_a_small_log_small(here: Path) -> None:
+    log = LogFile(here / "a.log", limit=1000)
+    for number in range(10):
+        log.write(b"%d line\n" % number * 5_000)
+        assert (here / "a.log").stat().st_size <= 1000 + 67
+    log.close()
+    assert (here / "a.log").read_bytes().endswith(b"9 line\n")
+
+
 def test_one_line_longer_than_the_limit_is_bounded_too(here: Path) -> None:
     log = LogFile(here / "a.log", limit=1000)
     for _ in range(10):
@@ -140,6 +149,14 @@ def test_among_several_slots_each_line_has_its_trial_before_it(capfdbinary) -> N
         output.show(Line("stdout", data))
     Output(0, "prefixed").show(Line("stderr", b"importing\n"))
     assert tuple(capfdbinary.readouterr()) == (b"7| " + ODD + b"7| no end\n", b"importing\n")
+
+
+def test_lines_that_come_together_have_their_trial_before_each(capfdbinary) -> None:
+    chunk = Chunk("stdout", b"one\n10 %\r20 %\rtwo\nthree")
+    Output(7, "prefixed").show(chunk)
+    Output(7, "plain").show(chunk)
+    Output(7, "prefixed").show(Chunk("stdout", b"30 %\r"))
+    assert capfdbinary.readouterr().out == b"7| one\n7| two\n7| three\n" + chunk.data
 
 
 def test_a_quiet_worker_passes_nothing_on(capfdbinary) -> None:
@@ -226,3 +243,7 @@ def test_the_last_lines_of_a_quiet_stream_outlast_a_talkative_one() -> None:
     for stream, data in (("stderr", b"oops\n"), *(("stdout", b"%d\n" % number) for number in range(50))):
         tail.pass_on(Line(stream, data))
     assert str(tail).splitlines() == ["oops", *map(str, range(31, 50))]
+    together = Tail(Output(passage="none"))
+    together.pass_on(Chunk("stderr", b"oops\n"))
+    together.pass_on(Chunk("stdout", b"".join(b"%d\n" % number for number in range(50))))
+    assert str(together) == str(tail)

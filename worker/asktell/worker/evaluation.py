@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import Protocol
 from asktell.client import AskTellError, Trial
 from asktell.worker.checkpoints import Checkpoint, Checkpoints, Unwritable
 from asktell.worker.copying import BrokenOff
-from asktell.worker.events import Event, Exited, Line, Stream
+from asktell.worker.events import Chunk, Exited, Line, Piece, Stream
 from asktell.worker.interruption import Interruption
 from asktell.worker.keeping import Keeping
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped
@@ -72,18 +71,20 @@ class Tail:
     output: Output = PLAIN
     lines: list[tuple[Stream, str]] = field(default_factory=list)
 
-    def pass_on(self, line: Line) -> None:
-        """Show a line, and remember it."""
-        if line.data.strip():
-            self.lines.append((line.stream, line.text.rstrip()))
-            self._shorten()
-        self.output.show(line)
+    def pass_on(self, said: Line | Chunk) -> None:
+        """Show a line or several, and remember them."""
+        for line in said.last(TAIL_LINES) if isinstance(said, Chunk) else [said]:
+            if line.data.strip():
+                self.lines.append((line.stream, line.text.rstrip()))
+                self._shorten()
+        self.output.show(said)
 
     def _shorten(self) -> None:
         if len(self.lines) > TAIL_LINES:
-            said = Counter(stream for stream, _ in self.lines)
+            errors = sum(stream == "stderr" for stream, _ in self.lines)
             # One of the two has more than half.
-            self.lines.remove(next(each for each in self.lines if said[each[0]] > TAIL_LINES // 2))
+            longer = "stderr" if errors > TAIL_LINES // 2 else "stdout"
+            self.lines.remove(next(each for each in self.lines if each[0] == longer))
 
     def __str__(self) -> str:
         return "\n".join(text for _, text in self.lines)
@@ -109,19 +110,19 @@ class Evaluation(ABC):
         """Follow the process until the trial's outcome is known; `output` is for what it writes."""
         self.tail.output = output
         while True:
-            event = self.process.next_event(POLL)
+            piece = self.process.next_piece(POLL)
             self._watch()
-            if event is not None and (outcome := self.take(event)) is not None:
+            if piece is not None and (outcome := self.take(piece)) is not None:
                 return self._kept(outcome)
 
-    def take(self, event: Event) -> Outcome | None:
-        """Take in an event; return the outcome if it is known now."""
-        match event:
-            case Line():
-                self.tail.output.keep(event)
-                self.on_line(event)
+    def take(self, piece: Piece) -> Outcome | None:
+        """Take in what the process says; return the outcome if it is known now."""
+        match piece:
+            case Chunk():
+                self.tail.output.keep(piece)
+                self.on_output(piece)
             case Exited():
-                return self.on_exit(self._scheduled(event))
+                return self.on_exit(self._scheduled(piece))
         return None
 
     def _scheduled(self, event: Exited) -> Exited:
@@ -172,8 +173,8 @@ class Evaluation(ABC):
         """Begin to end, for `cause`."""
 
     @abstractmethod
-    def on_line(self, line: Line) -> None:
-        """Take a line of output."""
+    def on_output(self, chunk: Chunk) -> None:
+        """Take output."""
 
     @abstractmethod
     def on_exit(self, exited: Exited) -> Outcome:

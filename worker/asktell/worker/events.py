@@ -27,7 +27,8 @@ POLL = 0.05
 
 Stream = Literal["stdout", "stderr"]
 
-_LINE_END = re.compile(rb"(?<=\n)|(?<=\r)(?!\n)")
+_FIRST_OBJECT = re.compile(rb"\s*\{")
+_LATER_OBJECT = re.compile(rb"[\r\n]\s*\{")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,41 @@ class Line:
     def text(self) -> str:
         """The line as text; what is not UTF-8 in it is replaced."""
         return self.data.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Lines of one stream that came together, each with its end but perhaps the last one: hundreds of megabytes are not taken line by line."""
+
+    stream: Stream
+    data: bytes
+
+    @property
+    def lines(self) -> list[Line]:
+        """The lines one by one."""
+        return [Line(self.stream, line) for line in self.data.splitlines(keepends=True)]
+
+    @property
+    def count(self) -> int:
+        """How many lines there are."""
+        ends = self.data.count(b"\n") + self.data.count(b"\r") - self.data.count(b"\r\n")
+        return ends + (not self.data.endswith((b"\n", b"\r")))
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether a line begins as a JSON object does."""
+        # The first question alone is fast, and mostly enough.
+        return b"{" in self.data and bool(_FIRST_OBJECT.match(self.data) or _LATER_OBJECT.search(self.data))
+
+    def last(self, count: int) -> list[Line]:
+        """The last lines that are not blank."""
+        size = 1 << 12
+        while True:
+            found = [line for line in self.data[-size:].splitlines(keepends=True) if line.strip()]
+            # The first one may have lost its beginning.
+            if len(found) > count or size >= len(self.data):
+                return [Line(self.stream, line) for line in found[-count:]]
+            size *= 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +116,8 @@ class Exited:
 
 
 Event = Line | Message | Exited
-Batch = tuple[Event, ...]
+Piece = Event | Chunk
+Batch = tuple[Piece, ...]
 
 
 class Events:
@@ -88,7 +125,7 @@ class Events:
 
     def __init__(self) -> None:
         self._batches: Queue[Batch] = Queue(MAX_BATCHES)
-        self._heard: deque[Event] = deque()
+        self._heard: deque[Piece] = deque()
         self._deaf = threading.Event()
 
     def put(self, batch: Batch) -> None:
@@ -98,6 +135,15 @@ class Events:
 
     def next(self, timeout: float) -> Event | None:
         """Return the next event, or None after `timeout` seconds without one. For one thread."""
+        piece = self.next_piece(timeout)
+        if not isinstance(piece, Chunk):
+            return piece
+        first, *others = piece.lines
+        self._heard.extendleft(reversed(others))
+        return first
+
+    def next_piece(self, timeout: float) -> Piece | None:
+        """As `next`, with lines that came together in one chunk."""
         with suppress(Empty):
             while not self._heard:
                 self._heard.extend(self._batches.get(timeout=timeout))
@@ -146,14 +192,14 @@ def lines(pipe: IO[bytes], stream: Stream) -> Iterator[Batch]:
     """What a pipe says, as soon as lines are complete; a carriage return ends one too, so that progress bars move."""
     rest = b""
     with pipe:
-        while chunk := os.read(pipe.fileno(), CHUNK):
-            first, *others = _LINE_END.split(chunk)
-            *whole, rest = rest + first, *others
+        while read := os.read(pipe.fileno(), CHUNK):
+            end = max(read.rfind(b"\n"), read.rfind(b"\r")) + 1
+            whole, rest = (rest + read[:end], read[end:]) if end else (b"", rest + read)
             if len(rest) > MAX_LINE:
-                whole, rest = [*whole, rest], b""
+                whole, rest = whole + rest, b""
             yield _batch(whole, stream)
-        yield _batch([rest] if rest else [], stream)
+        yield _batch(rest, stream)
 
 
-def _batch(found: list[bytes], stream: Stream) -> Batch:
-    return tuple(Line(stream, line) for line in found)
+def _batch(data: bytes, stream: Stream) -> Batch:
+    return (Chunk(stream, data),) if data else ()

@@ -43,10 +43,15 @@ class LogFile:
         strange = self._unended not in ("", source)
         self._unended = "" if data.endswith((b"\n", b"\r")) else source
         try:
-            self._write(b"\n" + data if strange else data)
+            for piece in self._pieces(b"\n" + data if strange else data):
+                self._write(piece)
         except OSError as error:
             logger.warning("the log %s is not written on: %s", self._path, error)
             self.close()
+
+    def _pieces(self, data: bytes) -> list[bytes]:
+        """What is small to the limit as a whole, else line by line: so no piece makes the file much larger than it may be."""
+        return [data] if len(data) <= self._limit // 8 else data.splitlines(keepends=True)
 
     def begin(self, title: str) -> None:
         """Add a line that says what follows, on a line of its own whatever is there; what follows has the whole limit."""

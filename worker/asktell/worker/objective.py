@@ -14,7 +14,7 @@ from typing import Any
 from asktell.client import Trial
 from asktell.worker.checkpoints import NO_CHECKPOINTS, Checkpoint, Checkpoints
 from asktell.worker.evaluation import POLL, SCHEDULER_SECONDS, Evaluation, Limits, Unusable, in_its_place
-from asktell.worker.events import Batch, Event, Exited, Line, Message
+from asktell.worker.events import Batch, Chunk, Event, Exited, Line, Message, Piece
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
 from asktell.worker.process import Process
@@ -88,13 +88,13 @@ class ObjectiveEvaluation(Evaluation):
         if self._patience is not None and (self.interruption.wished or time.monotonic() > self._patience):
             self.process.end()
 
-    def on_line(self, line: Line) -> None:
+    def on_output(self, chunk: Chunk) -> None:
         """Pass on what the function prints."""
-        self.tail.pass_on(line)
+        self.tail.pass_on(chunk)
 
-    def take(self, event: Event) -> Outcome | None:
-        """Take in an event, messages of the function among them."""
-        return self._hear(event) if isinstance(event, Message) else super().take(event)
+    def take(self, piece: Piece) -> Outcome | None:
+        """Take in what the process says, messages of the function among them."""
+        return self._hear(piece) if isinstance(piece, Message) else super().take(piece)
 
     def _hear(self, message: Message) -> Outcome | None:
         content = json.loads(message.text)

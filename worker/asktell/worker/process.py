@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from asktell.worker.events import Batch, Event, Events, Exited, Reader, lines
+from asktell.worker.events import Batch, Event, Events, Exited, Piece, Reader, lines
 
 GUARD = Path(__file__).with_name("guard.py")
 
@@ -73,6 +73,10 @@ class Process:
     def next_event(self, timeout: float) -> Event | None:
         """Return the next event, or None after `timeout` seconds without one."""
         return self._events.next(timeout)
+
+    def next_piece(self, timeout: float) -> Piece | None:
+        """As `next_event`, with lines that came together in one chunk."""
+        return self._events.next_piece(timeout)
 
     def end(self) -> None:
         """Ask the process group to end, and see to it after the grace. Returns at once; `Exited` follows. Repeated, it does nothing more."""

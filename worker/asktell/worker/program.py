@@ -15,7 +15,7 @@ from asktell.client import Trial
 from asktell.worker.checkpoints import NO_CHECKPOINTS, Checkpoint, Checkpoints
 from asktell.worker.command import CHECKPOINT_DIR, METRICS_FILE, TRIAL_NUMBER, Parameters, Template, variables
 from asktell.worker.evaluation import Evaluation, Limits, Unusable, in_its_place
-from asktell.worker.events import Exited, Line
+from asktell.worker.events import Chunk, Exited, Line
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Outcome, Released, Stopped, Succeeded
 from asktell.worker.output import Measurement, Transcript
@@ -66,11 +66,18 @@ class ProgramEvaluation(Evaluation):
             self._read_file()
             self.process.end()
 
-    def on_line(self, line: Line) -> None:
-        """Report a measurement, or a checkpoint; pass on all else."""
-        if line.stream == "stderr":
-            self.tail.pass_on(line)
-            return
+    def on_output(self, chunk: Chunk) -> None:
+        """Report measurements and checkpoints; pass on all else."""
+        if chunk.stream == "stderr":
+            self.tail.pass_on(chunk)
+        elif chunk.has_objects:
+            for line in chunk.lines:
+                self._on_line(line)
+        else:
+            self._line += chunk.count
+            self.tail.pass_on(chunk)
+
+    def _on_line(self, line: Line) -> None:
         self._line += 1
         transcript, measurement = self._transcript.read(line.text, number=self._line)
         if measurement is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from asktell.client import Trial
-from asktell.worker.events import Line
+from asktell.worker.events import Chunk, Line
 from asktell.worker.logs import LogFile, Logs
 
 Passage = Literal["plain", "prefixed", "none"]
@@ -28,29 +28,35 @@ class Output:
     passage: Passage = "plain"
     log: LogFile | None = None
 
-    def keep(self, line: Line) -> None:
-        """Write a line into the log."""
+    def keep(self, line: Line | Chunk) -> None:
+        """Write what came into the log."""
         if self.log is not None:
             self.log.write(line.data, source=line.stream)
 
-    def show(self, line: Line) -> None:
-        """Pass a line on to the stream of this process that it came from.
+    def show(self, line: Line | Chunk) -> None:
+        """Pass what came on to the stream of this process that it came from.
 
         Among the lines of several trials it has the trial's number before it; progress bars, whose lines end with a carriage return, would
         overwrite each other and are left to the log.
         """
         if self.passage == "plain":
             _show(line, line.data)
-        elif self.passage == "prefixed" and not line.data.endswith(b"\r"):
-            prefix = f"{self.number}| ".encode() if self.number else b""
-            _show(line, prefix + line.data + (b"" if line.data.endswith(b"\n") else b"\n"))
+        elif self.passage == "prefixed":
+            lines = line.lines if isinstance(line, Chunk) else [line]
+            _show(line, b"".join(self._prefixed(each.data) for each in lines if not each.data.endswith(b"\r")))
+
+    def _prefixed(self, data: bytes) -> bytes:
+        prefix = f"{self.number}| ".encode() if self.number else b""
+        return prefix + data + (b"" if data.endswith(b"\n") else b"\n")
 
 
 PLAIN = Output()
 """Passed on as it is, and kept nowhere."""
 
 
-def _show(line: Line, data: bytes) -> None:
+def _show(line: Line | Chunk, data: bytes) -> None:
+    if not data:
+        return
     stream = sys.stdout if line.stream == "stdout" else sys.stderr
     try:
         with _terminal:
