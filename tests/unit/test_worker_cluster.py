@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from asktell.worker import cli
 from asktell.worker.cli import Manner, Place, app, work
 from asktell.worker.cluster.fleet import Fleet, Misplaced, Standing
 from asktell.worker.cluster.on_ray import RayEngine
 from asktell.worker.cluster.on_slurm import script
-from asktell.worker.cluster.options import HERE, Cluster, command_line
+from asktell.worker.cluster.options import HERE, Cluster, command_line, is_of_this_machine
 from asktell.worker.cluster.placed import Placed
 from tests.ports import free_port
 
@@ -70,6 +71,47 @@ def test_a_relative_root_of_checkpoints_is_refused(capsys: pytest.CaptureFixture
     place = Place(study="s", target=f"127.0.0.1:{free_port()}")
     assert work("f:g", place=place, manner=Manner(checkpoints="states"), cluster=Cluster(on="slurm", dry_run=True)) == 2
     assert "--checkpoints states is relative" in capsys.readouterr().err
+
+
+def test_max_trials_is_refused_on_a_cluster_where_each_worker_would_count_for_itself(capsys) -> None:
+    place = Place(study="s", target=f"127.0.0.1:{free_port()}")
+    assert work("f:g", place=place, manner=Manner(max_trials=9), cluster=Cluster(on="slurm", dry_run=True)) == 2
+    said = capsys.readouterr().err
+    assert "--max-trials counts the trials of one worker" in said
+    assert "asktell study update s --max-trials N" in said
+
+
+HERE_ONLY = (
+    "localhost localhost:50051 127.0.0.1:1 127.1.2.3 [::1]:1 ::1 [::]:1 0.0.0.0:1 unix:/tmp/a unix-abstract:a"
+    " dns:localhost:1 dns:///localhost:1 ipv4:127.0.0.1:1 ipv6:[::1]:1"
+)
+EVERYWHERE = (
+    "server:50051 localhost2:1 localhost.example:1 my-localhost:1 10.0.0.1:1 1.127.0.1:1 dns:///server:1 unixbox:1"
+    " dns://127.0.0.1/server:1 [2001:db8::1]:1 [fe80::1]:1 ipv4:10.0.0.1:1"
+)
+
+
+def test_addresses_that_mean_another_service_on_each_machine_are_known() -> None:
+    assert [target for target in HERE_ONLY.split() if not is_of_this_machine(target)] == []
+    assert [target for target in EVERYWHERE.split() if is_of_this_machine(target)] == []
+
+
+@pytest.mark.parametrize(
+    ("cluster", "target", "warned"),
+    [
+        (Cluster(on="slurm"), "localhost", True),
+        (Cluster(on="ray"), "localhost", True),
+        (Cluster(on="ray", address="local"), "localhost", False),
+        (Cluster(on="slurm"), "dns:///service.invalid", False),
+    ],
+)
+def test_a_lead_warns_of_a_service_that_workers_elsewhere_cannot_reach(
+    cluster: Cluster, target: str, warned: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "RETRY_SECONDS", 0.0)
+    # It goes on, to find that nobody is there.
+    assert work("f:g", place=Place(study="s", target=f"{target}:{free_port()}"), cluster=cluster) == 1
+    assert ("workers on other machines do not reach the service" in caplog.text) is warned
 
 
 @pytest.mark.parametrize("cluster", [HERE, Cluster(on="ray", workers=2, working_dir="."), Cluster(address="host:1")])

@@ -305,6 +305,32 @@ def test_what_a_command_leaves_running_ends_with_it(here: Path) -> None:
     assert gone(int((here / "pid").read_text()))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "metrics_file", "said"),
+    [
+        (("true",), "out/{trial.number}.json", "the metrics file {here}/out/1.json was not written"),
+        (
+            ("sh", "-c", "echo nothing > {metrics_file}"),
+            "a.txt",
+            "the metrics file {here}/a.txt has no JSON object of numbers",
+        ),
+        (("mkdir", "-p", "out"), "out", "the metrics file {here}/out is not a file"),
+        (("sh", "-c", ": {metrics_file}"), None, "was not written"),
+    ],
+)
+def test_a_metrics_file_that_a_command_did_not_write_is_named(arguments, metrics_file, said: str) -> None:
+    study = command(FakeStudy(), *arguments, metrics_file=metrics_file)
+    what, (message, _) = told(study)
+    assert what == "failed"
+    assert "no value for loss: no line of metrics was seen; the metrics file " in message
+    assert message.endswith(said.format(here=Path.cwd()))
+
+
+def test_a_command_that_was_told_of_no_metrics_file_is_not_asked_for_one() -> None:
+    _, (message, _) = told(command(FakeStudy(), "true"))
+    assert message.endswith("no line of metrics was seen")
+
+
 def test_a_metrics_file_that_is_no_file_is_left_alone() -> None:
     study = FakeStudy(budget=2)
     command(

@@ -21,7 +21,7 @@ from asktell.cli.dials import Unreadable
 from asktell.client import AskTellError, Client, Study
 from asktell.worker.checkpoints import Unwritable, kept_at
 from asktell.worker.cluster.fleet import Fleet, Misplaced
-from asktell.worker.cluster.options import HERE, Cluster, command_line, option_name
+from asktell.worker.cluster.options import HERE, Cluster, command_line, is_of_this_machine, option_name
 from asktell.worker.command import CHECKPOINT_DIR, TRIAL_NUMBER, Template, TemplateError
 from asktell.worker.course import Notices, Summary
 from asktell.worker.devices import Devices, NoSuchGpu, find
@@ -352,6 +352,12 @@ def _work_elsewhere(command: Command, cluster: Cluster) -> int:
     command = replace(command, sharing=replace(command.sharing, slots=command.sharing.slots or 1))
     try:
         fleet = _fleet(command, cluster)
+        if cluster.may_be_elsewhere and is_of_this_machine(command.place.target):
+            logging.getLogger("asktell.worker").warning(
+                "workers on other machines do not reach the service at %s, which each takes for its own machine: give --target the name"
+                " or the address of this one",
+                command.place.target,
+            )
         with command.client() as client:
             crew = command.crew(client, Interruption())
             # What each worker would refuse is refused here, once.
@@ -367,6 +373,11 @@ def _fleet(command: Command, cluster: Cluster) -> Fleet:
     manner, sharing = command.manner, command.sharing
     if manner.worker_id is not None:
         raise Misused("--worker-id is for one worker: on a cluster each is named by its host and process")
+    if manner.max_trials is not None:
+        raise Misused(
+            "--max-trials counts the trials of one worker, and anew after each of its starts: on a cluster bound the study, by"
+            f" asktell study update {command.place.study} --max-trials N"
+        )
     root = manner.checkpoints
     if root is not None and "://" not in root and not Path(root).is_absolute():
         raise Misused(
@@ -383,7 +394,7 @@ def _fleet(command: Command, cluster: Cluster) -> Fleet:
         cpus=(sharing.cpus_per_trial or 1) * slots,
         gpus=cluster.gpus_per_trial * slots,
         grace=manner.grace,
-        whole=manner.max_trials is None and manner.on_error == "continue",
+        whole=manner.on_error == "continue",
     )
 
 

@@ -28,6 +28,21 @@ MAX_EXCERPT = 200
 """Characters of a program's name in a message."""
 
 
+@dataclass(frozen=True, slots=True)
+class MetricsFile:
+    """Where a command may leave its metrics; `expected` if its command line or the worker's names the file."""
+
+    path: Path
+    expected: bool = False
+
+    @property
+    def nature(self) -> str:
+        """Why it has no metrics."""
+        if self.path.is_file():
+            return "has no JSON object of numbers"
+        return "is not a file" if self.path.exists() else "was not written"
+
+
 class ProgramEvaluation(Evaluation):
     """A command at work on a trial: it prints measurements, and its metrics at the end, or leaves these in a file."""
 
@@ -40,13 +55,14 @@ class ProgramEvaluation(Evaluation):
         limits: Limits,
         interruption: Interruption,
         objectives: tuple[str, ...],
-        metrics_file: Path,
+        metrics_file: MetricsFile,
         infeasible: Collection[int] = (),
     ) -> None:
         super().__init__(trial, process, checkpoint=checkpoint, limits=limits, interruption=interruption)
         self._infeasible = infeasible
         self._transcript = Transcript(objectives)
         self._metrics_file = metrics_file
+        self._file_counts = False
         self._line = 0
         self._signal_at: float | None = None
         self._signalled = False
@@ -109,20 +125,28 @@ class ProgramEvaluation(Evaluation):
             return Succeeded(self._transcript.metrics)
         if exited.code in self._infeasible:
             return Infeasible(self.ending(exited))
-        return self.broken(exited, also=self._transcript.shortcoming if exited.code == 0 else "")
+        return self.broken(exited, also=self._lack() if exited.code == 0 else "")
+
+    def _lack(self) -> str:
+        """What there is instead of a result: the file too, where a command was told to write it."""
+        parts = [self._transcript.shortcoming]
+        if self._metrics_file.expected and not self._file_counts:
+            parts.append(f"the metrics file {self._metrics_file.path} {self._metrics_file.nature}")
+        return "; ".join(parts)
 
     def _read_file(self) -> None:
         """Metrics in the file replace those of the output."""
         # Neither a directory nor a pipe, which would be waited for.
-        if not self._metrics_file.is_file():
+        if not self._metrics_file.path.is_file():
             return
-        text = self._metrics_file.read_text("utf-8", "replace")
+        text = self._metrics_file.path.read_text("utf-8", "replace")
         found = Transcript(self._transcript.objectives)
         for number, line in enumerate(_json_lines(text), 1):
             found, _ = found.read(line, number=number)
         if found.metrics or found.complaint:
+            self._file_counts = True
             complaint = (
-                f"{self._metrics_file.name}, {found.complaint}" if found.complaint else self._transcript.complaint
+                f"{self._metrics_file.path.name}, {found.complaint}" if found.complaint else self._transcript.complaint
             )
             result = {**(self._transcript.result or {}), **found.metrics}
             self._transcript = Transcript(self._transcript.objectives, result or None, self._transcript.last, complaint)
@@ -215,7 +239,9 @@ class Program:
                 limits=self.limits,
                 interruption=self.interruption,
                 objectives=self.objectives,
-                metrics_file=files.metrics,
+                metrics_file=MetricsFile(
+                    files.metrics, expected=self.metrics_file is not None or self.template.mentions(METRICS_FILE)
+                ),
                 infeasible=self.infeasible,
             )
             try:

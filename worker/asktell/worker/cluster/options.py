@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -64,6 +65,11 @@ class Cluster:
         return next((name for name in given if name not in known | {"on", "address"}), "")
 
     @property
+    def may_be_elsewhere(self) -> bool:
+        """Whether workers may come to other machines than this one."""
+        return self.on is not None and not (self.on == "ray" and self.address == "local")
+
+    @property
     def slurm_options(self) -> dict[str, str]:
         """Options of sbatch, by their long names."""
         named = {"partition": self.partition, "time": self.time}
@@ -93,6 +99,16 @@ _OF_ENGINE: dict[str | None, frozenset[str]] = {
 }
 
 HERE = Cluster()
+
+_LOOPBACK = re.compile(
+    r"(unix(-abstract)?:|((dns|ipv[46]):(//[^/]*/)?)?(127\.|(localhost|0\.0\.0\.0|\[?::1?\]?)(:|$)))"
+)
+"""Targets as gRPC takes them, with or without a scheme."""
+
+
+def is_of_this_machine(target: str) -> bool:
+    """Whether a target means another service on each machine: localhost, an address of the loopback, a Unix socket."""
+    return _LOOPBACK.match(target) is not None
 
 
 def command_line(objective: Sequence[str], *options: DataclassInstance) -> Arguments:
