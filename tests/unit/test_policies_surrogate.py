@@ -33,6 +33,7 @@ from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.labels import Noise
 from asktell.server.policies.likelihood import Likelihood, fit, unpack
 from asktell.server.policies.posterior import Posterior
+from asktell.server.policies.stack import Stack
 
 
 @pytest.fixture(autouse=True)
@@ -277,6 +278,36 @@ def test_log_ei_and_its_gradient_are_botorchs(problem, incumbent):
     assert_equal(values, theirs)
     assert_equal(ours(problem.other_features), theirs)
     assert_equal(problem.numbers(gradients), slopes[:, ~problem.encoder.nominal])
+
+
+@given(problems(most=30), st.integers(0, 2**32), st.sampled_from([1, 3]))
+def test_a_stack_says_of_each_posterior_what_that_says_itself(problem, seed, sets):
+    random = np.random.default_rng(seed)
+    singles = [
+        one.posterior.given(one.features, one.labels[:, None] + random.normal(size=(len(one.labels), sets)))
+        for one in (problem, another_metric(problem, seed=seed))
+    ]
+    assert Stack.fits(singles)
+    incumbents = random.normal(size=(2, 1, sets))
+    values, gradients = ExpectedImprovement(Stack(singles), incumbents).with_gradient(problem.other_features)
+    scores = ExpectedImprovement(Stack(singles), incumbents)(problem.other_features)
+    for place, single in enumerate(singles):
+        alone = ExpectedImprovement(single, incumbents[place, 0])
+        value, gradient = alone.with_gradient(problem.other_features)
+        np.testing.assert_allclose(values[place], value, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(gradients[place], gradient, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(scores[place], alone(problem.other_features), rtol=1e-9, atol=1e-9)
+
+
+@given(problems(), st.integers(0, 2**32))
+def test_a_stack_keeps_what_it_says_of_rows_that_cannot_change_and_of_no_others(problem, seed):
+    stack = Stack([problem.posterior, another_metric(problem, seed=seed).posterior])
+    rows = problem.other_features.copy()
+    before, _ = stack.moments(rows)
+    rows[:] = problem.features[:1]
+    assert not np.array_equal(stack.moments(rows)[0], before)
+    rows.flags.writeable = False
+    assert stack.moments(rows)[0] is stack.moments(rows)[0]
 
 
 @given(problems(), st.floats(-2.0, 2.0))

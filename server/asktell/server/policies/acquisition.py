@@ -70,13 +70,30 @@ def log_improvement(units: Array) -> tuple[Array, Array]:
     """The logarithm of `phi(z) + z Phi(z)` for any `z`, without underflow (Ament et al. 2023, eq. 9), and its derivative."""
     log_density = -0.5 * units * units - _HALF_LOG_TWO_PI
     log_below = log_ndtr(units)
+    near = units > -1.0
+    if near.all():
+        value = _near(units, log_density, log_below)
+    elif near.any():
+        value = np.where(near, _near(np.maximum(units, -1.0), log_density, log_below), _far(units, log_density))
+    else:
+        value = _far(units, log_density)
+    return value, np.exp(log_below - value)
+
+
+def _near(units: Array, log_density: Array, log_below: Array) -> Array:
+    value: Array = np.log(np.exp(log_density) + units * np.exp(log_below))
+    return value
+
+
+def _far(units: Array, log_density: Array) -> Array:
     # 1 - |z| sqrt(pi/2) erfcx(|z| / sqrt(2)), which tends to 1 / z^2.
     below = np.minimum(units, -1.0)
-    rest = np.where(below < _FAR, below**-2.0, 1.0 + below * _ROOT_HALF_PI * erfcx(below * -_ROOT_HALF))
-    far = log_density + np.log(rest)
-    above = np.maximum(units, -1.0)
-    value = np.where(units > -1.0, np.log(np.exp(log_density) + above * np.exp(log_below)), far)
-    return value, np.exp(log_below - value)
+    rest = 1.0 + below * _ROOT_HALF_PI * erfcx(below * -_ROOT_HALF)
+    beyond = below < _FAR
+    if beyond.any():
+        rest = np.where(beyond, below**-2.0, rest)
+    far: Array = log_density + np.log(rest)
+    return far
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +103,8 @@ class ExpectedImprovement:
     Given the variance of a measurement's `noise`, it is not the label itself that improves but its posterior mean once it was measured there
     (Picheny et al. 2013, section 3.3, at the noise of one measurement): what noise would hide is worth nothing, and measuring again is
     worth what is still to be learned.
+
+    Of a stack of posteriors, with incumbents `p x 1 x s`, it is one for each: values `p x m`, gradients `p x m x D`.
     """
 
     posterior: Surrogate
@@ -95,24 +114,25 @@ class ExpectedImprovement:
     def __call__(self, rows: Matrix) -> Vector:
         mean, deviation = self.posterior.moments(rows)
         visible, _ = self._visible(deviation)
-        values, _ = log_improvement((self.incumbents - mean) / visible[:, None])
+        values, _ = log_improvement((self.incumbents - mean) / visible[..., None])
         return log_mean(values) + np.log(visible)
 
     def with_gradient(self, rows: Matrix) -> tuple[Vector, Matrix]:
         belief = self.posterior.believe(rows)
         visible, steepness = self._visible(belief.deviation)
-        units = (self.incumbents - belief.mean) / visible[:, None]
+        units = (self.incumbents - belief.mean) / visible[..., None]
         values, slopes = log_improvement(units)
         total = log_mean(values)
-        shares = np.exp(values - total[:, None]) / values.shape[1]
-        by_mean = -shares * slopes / visible[:, None]
-        by_visible = (1.0 - (shares * slopes * units).sum(axis=1)) / visible
+        shares = np.exp(values - total[..., None]) / values.shape[-1]
+        weighted = shares * slopes
+        by_mean = -weighted / visible[..., None]
+        by_visible = (1.0 - np.add.reduce(weighted * units, axis=-1)) / visible
         return total + np.log(visible), belief.gradient(by_mean, by_visible * steepness)
 
-    def _visible(self, deviation: Vector) -> tuple[Vector, Vector]:
+    def _visible(self, deviation: Vector) -> tuple[Vector, Vector | float]:
         """The standard deviations (`m`) that the means will have moved by after a measurement, and their slopes by the labels' own."""
         if not self.noise:
-            return deviation, np.ones_like(deviation)
+            return deviation, 1.0
         total = np.sqrt(deviation**2 + self.noise)
         share = deviation / total
         return deviation * share, share * (2.0 - share * share)
@@ -152,10 +172,29 @@ class Average:
 
     def with_gradient(self, rows: Matrix) -> tuple[Vector, Matrix]:
         values, gradients = zip(*(part.with_gradient(rows) for part in self.parts), strict=True)
-        stacked = np.stack(values, axis=1) + self.log_weights
-        total = log_mean(stacked)
-        shares = np.exp(stacked - total[:, None]) / len(self.parts)
-        return total, np.einsum("mp,pmd->md", shares, np.stack(gradients))
+        return _blended(np.stack(values, axis=1) + self.log_weights, np.stack(gradients))
+
+
+@dataclass(frozen=True, slots=True)
+class StackAverage:
+    """The same of the improvements over a stack of posteriors."""
+
+    parts: ExpectedImprovement
+    log_weights: Vector
+
+    def __call__(self, rows: Matrix) -> Vector:
+        return log_mean(np.ascontiguousarray(self.parts(rows).T) + self.log_weights)
+
+    def with_gradient(self, rows: Matrix) -> tuple[Vector, Matrix]:
+        values, gradients = self.parts.with_gradient(rows)
+        return _blended(np.ascontiguousarray(values.T) + self.log_weights, gradients)
+
+
+def _blended(values: Matrix, gradients: Matrix) -> tuple[Vector, Matrix]:
+    """The logarithm of the mean of exponentials (`m x p`), and its gradient from theirs (`p x m x D`)."""
+    total = log_mean(values)
+    shares = np.exp(values - total[:, None]) / values.shape[1]
+    return total, np.einsum("mp,pmd->md", shares, gradients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +214,10 @@ class Product:
         return value + self.power * other, gradient + self.power * other_gradient
 
 
-def log_mean(values: Matrix) -> Vector:
-    """Log of the mean of the exponentials over each row (`m x s`)."""
-    if values.shape[1] == 1:
-        return values[:, 0]
-    highest = values.max(axis=1)
-    means: Vector = highest + np.log(np.exp(values - highest[:, None]).mean(axis=1))
+def log_mean(values: Array) -> Array:
+    """Log of the mean of the exponentials over the last axis (`... x s`)."""
+    if values.shape[-1] == 1:
+        return values[..., 0]
+    highest = values.max(axis=-1)
+    means: Array = highest + np.log(np.exp(values - highest[..., None]).mean(axis=-1))
     return means

@@ -106,8 +106,20 @@ class Encoder:
 
     def features(self, settled: Matrix) -> Matrix:
         """Settled rows (`n x d`) as the surrogate sees them (`n x D`), of the encoder's `layout`. Only for the encoder of a whole space."""
-        values = settled[:, self.layout.owners]
+        values: Matrix = settled[:, self.layout.owners]
+        if self._numbers:
+            return values
         return np.where(self.layout.numeric, values, np.where(values == self.codes, SQRT_HALF, 0.0))
+
+    @cached_property
+    def _numbers(self) -> bool:
+        """Whether no feature is a name."""
+        return bool(self.layout.numeric.all())
+
+    @cached_property
+    def _unit(self) -> bool:
+        """Whether all codes from 0 to 1 stand for a value that is active."""
+        return bool(self.continuous.all()) and not self._conditions
 
     def settled(self, features: Matrix) -> Matrix:
         """The settled rows (`n x d`) that have these features (`n x D`)."""
@@ -145,6 +157,8 @@ class Encoder:
 
     def snap(self, latent: Matrix) -> Matrix:
         """Latent rows rounded to values."""
+        if self._unit:
+            return np.minimum(np.maximum(latent, 0.0), 1.0)
         return self._each(latent, [codes.snap for codes in self.columns])
 
     @staticmethod
@@ -162,6 +176,8 @@ class Encoder:
     def settle(self, latent: Matrix) -> Matrix:
         """Rows rounded to values, with constants for what is inactive."""
         snapped = self.snap(latent)
+        if self._unit:
+            return snapped
         return np.where(self.activity(snapped), snapped, self._absent)
 
     def near(self, row: Matrix, others: Matrix) -> Mask:

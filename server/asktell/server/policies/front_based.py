@@ -16,7 +16,7 @@ from asktell.server.policies.hints import Fits
 from asktell.server.policies.kernel import Matrix
 from asktell.server.policies.learning import Lesson
 from asktell.server.policies.recipe import Recipe
-from asktell.server.policies.search import Optima, Search, raw_points
+from asktell.server.policies.search import Ground, Optima, Search, raw_points
 
 _LEADERS = 20
 
@@ -66,7 +66,8 @@ class FrontChooser(ModelChooser[Front]):
             seed=self._request.seed,
             number=number,
         )
-        return Search(self._encoder, self._whole, imagined.acquisition(self._deadline), self._deadline).run(raw)
+        ground = Ground.of(raw, self._encoder, self._whole)
+        return Search(self._encoder, self._whole, imagined.acquisition(self._deadline), self._deadline).run(ground)
 
     def _expect(self, known: Front, settled: Matrix) -> dict[str, Prediction]:
         return known.predictions(self._whole.features(settled))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ Mask = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 
 SQRT_HALF = math.sqrt(0.5)
+_CELLS = 8_192
+"""Correlations computed at a time: intermediate results stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,17 @@ class Hyperparameters:
 
 
 def matern(squared: Matrix) -> Matrix:
-    """Matérn-5/2 correlations of squared distances."""
-    root = np.sqrt(5.0 * squared)
-    return (1.0 + root + root * root / 3.0) * np.exp(-root)
+    """Matérn-5/2 correlations of squared distances, which they take the place of (`... x n x m`)."""
+    for some in _blocks(squared):
+        # (1 + r + r^2 / 3) exp(-r), in few passes over memory.
+        root = np.sqrt(5.0 * some)
+        rest = root * root
+        rest /= 3.0
+        np.add(root, 1.0, out=some)
+        np.add(some, rest, out=some)
+        np.negative(root, out=root)
+        np.multiply(some, np.exp(root, out=root), out=some)
+    return squared
 
 
 def matern_with_slope(squared: Matrix) -> tuple[Matrix, Matrix]:
@@ -57,10 +68,28 @@ def matern_with_slope(squared: Matrix) -> tuple[Matrix, Matrix]:
 
 def squared_distances(left: Matrix, right: Matrix) -> Matrix:
     """Squared Euclidean distances between rows (`n x D`, `m x D`): `n x m`."""
-    squared = -2.0 * left @ right.T
-    squared += (left * left).sum(axis=1)[:, None]
-    squared += (right * right).sum(axis=1)
+    return distances(left, squares(left), right, squares(right))
+
+
+def squares(rows: Matrix) -> Vector:
+    """Squared norms of rows (`... x n x D`)."""
+    norms: Vector = np.add.reduce(rows * rows, axis=-1)
+    return norms
+
+
+def distances(left: Matrix, left_squares: Vector, right: Matrix, right_squares: Vector) -> Matrix:
+    """Squared distances (`... x n x m`) between rows (`... x n x D`, `... x m x D`) whose squared norms are known."""
+    squared = (-2.0 * left) @ right.swapaxes(-1, -2)
+    squared += left_squares[..., None]
+    squared += right_squares[..., None, :]
     return np.maximum(squared, 0.0, out=squared)
+
+
+def _blocks(matrix: Matrix) -> Iterator[Matrix]:
+    """Parts of a matrix (`... x n x m`) that fit into a processor's cache, as views."""
+    rows = matrix.reshape(-1) if matrix.flags.c_contiguous else matrix
+    size = max(1, _CELLS // max(rows[:1].size, 1))
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +129,27 @@ class Kernel:
     """The covariance of feature rows under given hyper-parameters."""
 
     def __init__(self, layout: Layout, hyper: Hyperparameters) -> None:
-        self._trend = None if hyper.trend is None else Trend.of(layout, hyper.trend)
-        self._inverse = 1.0 / hyper.lengthscales[layout.owners]
+        self.trend = None if hyper.trend is None else Trend.of(layout, hyper.trend)
+        self.inverse = 1.0 / hyper.lengthscales[layout.owners]
 
     def place(self, rows: Matrix) -> Placed:
         """Rows made ready for covariances."""
-        trend = None if self._trend is None else np.hstack(self._trend.features(rows))
-        return Placed(rows, rows * self._inverse, trend)
+        scaled = rows * self.inverse
+        return Placed(rows, scaled, squares(scaled), self.trended(rows))
+
+    def trended(self, rows: Matrix) -> Matrix | None:
+        """The trend's features of rows, the linear ones first (`n x 2D`); None if there is no trend."""
+        return None if self.trend is None else np.hstack(self.trend.features(rows))
 
     @staticmethod
     def covariance(left: Placed, right: Placed) -> Matrix:
         """Covariances (`n x m`)."""
-        return _add_trend(matern(squared_distances(left.scaled, right.scaled)), left, right)
+        return _add_trend(matern(_distances(left, right)), left, right)
 
     @staticmethod
     def covariance_with_slope(left: Placed, right: Placed) -> tuple[Matrix, Matrix]:
         """Covariances, and the slopes that `gradient` needs (`n x m` each)."""
-        correlation, slope = matern_with_slope(squared_distances(left.scaled, right.scaled))
+        correlation, slope = matern_with_slope(_distances(left, right))
         return _add_trend(correlation, left, right), slope
 
     @staticmethod
@@ -131,21 +164,28 @@ class Kernel:
         Weights are `n x m`, those of the rows' own variances `n`.
         """
         pull = weights * slope
-        result = (pull @ right.scaled - left.scaled * pull.sum(axis=1)[:, None]) * self._inverse
-        if left.trend is not None and right.trend is not None and self._trend is not None:
+        result = (pull @ right.scaled - left.scaled * pull.sum(axis=1)[:, None]) * self.inverse
+        if left.trend is not None and right.trend is not None and self.trend is not None:
             steep = weights @ right.trend + 2.0 * self_weights[:, None] * left.trend
             columns = left.rows.shape[1]
-            result += self._trend.gradient(left.rows, steep[:, :columns], steep[:, columns:])
+            result += self.trend.gradient(left.rows, steep[:, :columns], steep[:, columns:])
         return result
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Feature rows (`n x D`), the same in units of the lengthscales, and their weighted trend features (`n x 2D`), if there is a trend."""
+    """Feature rows (`n x D`), the same in units of the lengthscales, the squares of their norms (`n`), and their weighted trend features
+    (`n x 2D`), if there is a trend.
+    """
 
     rows: Matrix
     scaled: Matrix
+    squares: Vector
     trend: Matrix | None
+
+
+def _distances(left: Placed, right: Placed) -> Matrix:
+    return distances(left.scaled, left.squares, right.scaled, right.squares)
 
 
 def _add_trend(covariance: Matrix, left: Placed, right: Placed) -> Matrix:

@@ -203,7 +203,9 @@ def make_labels(
     noise = Noise(np.zeros(len(labels)))
     if warp:
         errors = [seen.metrics[objectives[0].metric].standard_error for seen in _those(observations, useful)]
-        noise = Noise.of(errors, warp.slopes(good) * scale).padded(useful)
+        # What a label is worth takes longer than all the rest, and matters to told errors alone.
+        worth = warp.slopes(good) * scale if any(errors) else np.ones(len(errors))
+        noise = Noise.of(errors, worth).padded(useful)
     return Labels((labels - centre) / scale, noise, useful, centre, scale, warp, objectives[0])
 
 

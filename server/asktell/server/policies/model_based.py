@@ -14,7 +14,7 @@ from asktell.server.policies.kernel import Matrix
 from asktell.server.policies.learning import Lesson
 from asktell.server.policies.models import Learned
 from asktell.server.policies.recipe import Recipe
-from asktell.server.policies.search import Optima, Search
+from asktell.server.policies.search import Ground, Optima, Search
 
 
 class AnalyticChooser(ModelChooser[Learned]):
@@ -23,6 +23,7 @@ class AnalyticChooser(ModelChooser[Learned]):
     def __init__(self, request: SuggestRequest, deadline: Deadline, recipe: Recipe) -> None:
         super().__init__(request, deadline, recipe)
         self._fits = Fits(request.hint)
+        self._ground: tuple[int, Ground] | None = None
 
     def hint(self) -> bytes:
         """The fits that were used, for the next request."""
@@ -45,6 +46,12 @@ class AnalyticChooser(ModelChooser[Learned]):
         return known.acquisition()(self._whole.features(settled))
 
     def _search(self, number: int, known: Learned, imagined: Learned, *, ambition: float = 0.0) -> Optima:
+        if self._ground is None or self._ground[0] != number:
+            self._ground = number, self._ground_of(number, known)
+        acquisition = imagined.acquisition(ambition=ambition)
+        return Search(self._encoder, self._whole, acquisition, self._deadline).run(self._ground[1])
+
+    def _ground_of(self, number: int, known: Learned) -> Ground:
         model = known.models[0]
         raw = self._raw(
             number,
@@ -52,8 +59,7 @@ class AnalyticChooser(ModelChooser[Learned]):
             means=known.ranks(),
             lengthscales=model.posterior.hyper.lengthscales,
         )
-        acquisition = imagined.acquisition(ambition=ambition)
-        return Search(self._encoder, self._whole, acquisition, self._deadline).run(raw)
+        return Ground.of(raw, self._encoder, self._whole)
 
     def _worth_again(self, imagined: Learned, settled: Matrix) -> Vector:
         rows = self._whole.features(settled)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from asktell.server.domain.trial import Prediction
-from asktell.server.policies.acquisition import Acquisition, Average, ExpectedImprovement, Feasibility, Product
+from asktell.server.policies.acquisition import (
+    Acquisition,
+    Average,
+    ExpectedImprovement,
+    Feasibility,
+    Product,
+    StackAverage,
+)
 from asktell.server.policies.aim import Aim
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.draws import fantasy_normals
@@ -17,6 +25,7 @@ from asktell.server.policies.failures import CAUTION
 from asktell.server.policies.kernel import Mask, Matrix
 from asktell.server.policies.labels import Labels
 from asktell.server.policies.posterior import Posterior
+from asktell.server.policies.stack import Stack
 from asktell.server.policies.transfer import Transferred
 
 _LEAST_WEIGHT = 1e-9
@@ -129,7 +138,7 @@ class Limit:
         return self.excesses.prediction(float(mean[0, 0]), float(deviation[0]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Learned:
     """The models of the objective, the first of which makes the predictions, those of outcome constraints, and the probability that a
     trial works, if that is learned.
@@ -147,20 +156,32 @@ class Learned:
 
         For measuring `again` a configuration (`1 x D`) the incumbent is the best of the others, and only what noise lets through counts.
         """
-        parts = [
-            ExpectedImprovement(
-                model.posterior,
-                (model.incumbents if again is None else model.rivals(again)) - ambition,
-                0.0 if again is None else model.noise,
-            )
-            for model in self.models
-        ]
-        value: Acquisition = parts[0] if len(parts) == 1 else Average(parts, self.log_weights)
+        value = self._improvement(ambition) if again is None else self._improvement_again(again)
         for limit in self.limits:
             value = Product(value, limit.feasibility, power=_CARE if ambition else 1.0)
         if self.feasibility is None:
             return value
         return Product(value, self.feasibility, power=CAUTION if ambition else 1.0)
+
+    def _improvement(self, ambition: float) -> Acquisition:
+        if self._stack is not None:
+            incumbents = np.stack([model.incumbents for model in self.models])[:, None]
+            return StackAverage(ExpectedImprovement(self._stack, incumbents - ambition), self.log_weights)
+        return self._average([ExpectedImprovement(each.posterior, each.incumbents - ambition) for each in self.models])
+
+    def _improvement_again(self, row: Matrix) -> Acquisition:
+        return self._average(
+            [ExpectedImprovement(each.posterior, each.rivals(row), each.noise) for each in self.models]
+        )
+
+    def _average(self, parts: Sequence[Acquisition]) -> Acquisition:
+        return parts[0] if len(parts) == 1 else Average(parts, self.log_weights)
+
+    @cached_property
+    def _stack(self) -> Stack | None:
+        """The models' posteriors together; None where one after another is as fast."""
+        posteriors = [model.posterior for model in self.models if isinstance(model.posterior, Posterior)]
+        return Stack(posteriors) if len(posteriors) == len(self.models) and Stack.fits(posteriors) else None
 
     def ranks(self) -> Vector:
         """How unpromising the first model's inputs are to start a search around (`n`).

@@ -13,7 +13,7 @@ from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Hyperparameters, Kernel, Layout, Matrix, Placed
 
 _JITTERS = (0.0, 1e-9, 1e-7, 1e-5, 1e-3, 1e-1)
-_LEAST_VARIANCE = 1e-12
+LEAST_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Posterior:
 
     def _deviation(self, placed: Placed, solved: Matrix) -> Vector:
         variance = self.kernel.variances(placed) - (solved * solved).sum(axis=1)
-        return np.sqrt(np.maximum(variance, _LEAST_VARIANCE))
+        return np.sqrt(np.maximum(variance, LEAST_VARIANCE))
 
 
 def _cholesky(covariance: Matrix, noise: float | Vector) -> Matrix:

@@ -46,6 +46,27 @@ class Optima:
         return cls(rows[order], values[order], early)
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where searches of one trial start from: latent rows (`m x d`) rounded to values, the same settled, and their features (`m x D`).
+
+    Nothing of it changes, so that what is believed of it may be kept from one search to the next.
+    """
+
+    latent: Matrix
+    settled: Matrix
+    features: Matrix
+
+    @classmethod
+    def of(cls, raw: Matrix, encoder: Encoder, whole: Encoder) -> Ground:
+        """The ground of raw latent rows; encoders as `Search` takes them."""
+        latent = encoder.snap(raw)
+        settled = encoder.settle(latent)
+        features = whole.features(settled)
+        features.flags.writeable = False
+        return cls(latent, settled, features)
+
+
 class Search:
     """Maximises an acquisition: raw points, ascents from the best, sweeps over discrete parameters, ascents over the continuous rest.
 
@@ -60,14 +81,14 @@ class Search:
         self._smooth = self._movable & encoder.continuous
         self._discrete = np.flatnonzero(several & ~encoder.continuous)
 
-    def run(self, raw: Matrix) -> Optima:
-        """The optima found from raw latent rows, which constraints allow, as the optima are; the raw rows follow after them."""
+    def run(self, ground: Ground) -> Optima:
+        """The optima found from where constraints allow one to start, as they allow the optima; the starts follow after them."""
+        raw = ground.latent
         if not len(raw):
             return Optima(raw, np.empty(0), early=False)
-        raw = self._encoder.snap(raw)
-        values = self.score(raw)
+        values = self._valued(ground.features)
         order = np.argsort(-values, kind="stable")
-        rows, early = raw[order[distinct(self._encoder.settle(raw[order[:200]]))]], False
+        rows, early = raw[order[distinct(ground.settled[order[:200]])]], False
         try:
             rows = self._improve(rows)
         except OutOfTimeError:
@@ -77,11 +98,16 @@ class Search:
 
     def score(self, latent: Matrix) -> Vector:
         """The acquisition (`m`) at latent rows, part by part if they are many; minus infinity where time did not suffice."""
-        size = max(1, _CELLS // len(self._whole.layout.owners))
-        values = np.full(len(latent), -np.inf)
-        for start in range(0, len(latent), size):
+        return self._valued(self._whole.features(self._encoder.settle(latent)))
+
+    def _valued(self, features: Matrix) -> Vector:
+        size = max(1, _CELLS // features.shape[1])
+        if len(features) <= size:
+            return self._acquisition(features)
+        values = np.full(len(features), -np.inf)
+        for start in range(0, len(features), size):
             some = slice(start, start + size)
-            values[some] = self._acquisition(self._whole.features(self._encoder.settle(latent[some])))
+            values[some] = self._acquisition(features[some])
             if self._deadline.passed:
                 break
         return values
@@ -127,13 +153,16 @@ class Search:
         layout = self._whole.layout
         numbers = np.flatnonzero(layout.numeric)
         parameters = layout.owners[numbers]
+        all_numbers, all_free = len(numbers) == len(free[0]) == len(layout.numeric), bool(free.all())
 
         def function(points: Matrix, which: Indices) -> tuple[Vector, Matrix]:
             self._check_time()
             values, slopes = self._acquisition.with_gradient(self._whole.features(points))
-            gradients = np.zeros_like(points)
-            gradients[:, parameters] = slopes[:, numbers]
-            return values, gradients * free[which]
+            gradients = slopes
+            if not all_numbers:
+                gradients = np.zeros_like(points)
+                gradients[:, parameters] = slopes[:, numbers]
+            return values, gradients if all_free else gradients * free[which]
 
         def within(before: Matrix, after: Matrix, which: Indices) -> Matrix:
             self._check_time()
@@ -151,11 +180,11 @@ class Search:
 def distinct(settled: Matrix) -> list[int]:
     """The first rows that are apart from one another, as many as a search starts from."""
     chosen: list[int] = []
-    for place, row in enumerate(settled):
-        if not chosen or np.abs(settled[chosen] - row).max(axis=1).min() > _APART:
-            chosen.append(place)
-        if len(chosen) == STARTS:
-            break
+    apart = np.ones(len(settled), dtype=np.bool_)
+    while apart.any() and len(chosen) < STARTS:
+        place = int(apart.argmax())
+        chosen.append(place)
+        apart &= np.abs(settled - settled[place]).max(axis=1) > _APART
     return chosen
 
 
