@@ -13,9 +13,10 @@ from asktell.server.domain.errors import OutOfTime, Overloaded
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.domain.ranking import Losses, Standing
 from asktell.server.policies import gp, questions, registry, safety, torch_device
+from asktell.server.policies.inside import Compute
 from asktell.server.policies.pool import Late, Pool
 from asktell.server.policies.volumes import hypervolumes
-from asktell.server.policies.worker import Compute, Worker, WorkerDied
+from asktell.server.policies.worker import Worker, WorkerDied
 
 THREADS = 4
 MAX_QUESTIONS = 16

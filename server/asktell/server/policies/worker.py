@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -16,17 +12,13 @@ from typing import Any, TypeVar
 from loky import ProcessPoolExecutor
 from loky.process_executor import ShutdownExecutorError
 
-from asktell.server.domain.metric import Goal, MetricValue, Objective
-from asktell.server.domain.policy import Decision, Observation, SuggestRequest
-from asktell.server.domain.space import Float, SearchSpace
-from asktell.server.domain.trial import TrialState
-from asktell.server.policies import torch_device
+from asktell.server.domain.policy import SuggestRequest
+from asktell.server.policies import inside, torch_device
+from asktell.server.policies.inside import Compute
 
 T = TypeVar("T")
-Compute = Callable[[SuggestRequest], Decision]
 
 _ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-_PARENT_CHECK = 1.0
 
 
 class WorkerDied(Exception):
@@ -107,7 +99,7 @@ class Worker:
         executor = self._executor = await asyncio.to_thread(_open, self._torch_device)
         try:
             async with asyncio.timeout(self._start_limit):
-                await self._result(await asyncio.to_thread(executor.submit, rehearse, self._compute))
+                await self._result(await asyncio.to_thread(executor.submit, inside.rehearse, self._compute))
         except TimeoutError:
             self._abandon()
             raise WorkerDied(f"it did not start within {self._start_limit:g} s") from None
@@ -119,7 +111,7 @@ class Worker:
         executor = self._executor
         if executor is None:
             raise WorkerDied("it was stopped")
-        await self._result(await asyncio.to_thread(executor.submit, _import, module))
+        await self._result(await asyncio.to_thread(executor.submit, inside.load, module))
 
     def _abandon(self) -> None:
         starting = self._starting
@@ -138,45 +130,11 @@ class Worker:
         return task.cancelled() or task.exception() is not None
 
 
-def rehearse(compute: Compute) -> Decision:
-    """A first small decision, which imports what `gp` needs: torch waits for the first study that names it."""
-    values = {0.0: 1.0, 0.4: 0.2, 1.0: 0.7, 0.7: 0.3, 0.2: 0.5}
-    return compute(
-        SuggestRequest(
-            space=SearchSpace((Float(name="x", low=0.0, high=1.0),)),
-            objectives=(Objective("y", Goal.MINIMIZE),),
-            policy="gp",
-            seed=0,
-            count=1,
-            next_number=len(values) + 1,
-            observations=tuple(
-                Observation(number, TrialState.SUCCEEDED, {"x": x}, {"y": MetricValue(y)})
-                for number, (x, y) in enumerate(values.items(), 1)
-            ),
-        )
-    )
-
-
-def _import(module: str) -> None:
-    importlib.import_module(module)
-
-
 def _open(device: str) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max_workers=1, initializer=_prepare, initargs=(os.getpid(), device), env=_ENVIRONMENT)
+    return ProcessPoolExecutor(
+        max_workers=1, initializer=inside.prepare, initargs=(os.getpid(), device), env=_ENVIRONMENT
+    )
 
 
 def _kill(executor: ProcessPoolExecutor) -> None:
     executor.shutdown(wait=True, kill_workers=True)
-
-
-def _prepare(parent: int, device: str) -> None:
-    """In the process: leave Ctrl-C to the server, do not outlive it, and compute where its settings say."""
-    torch_device.use(device)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(parent,), daemon=True, name="follow-parent").start()
-
-
-def _follow(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECK)
-    os._exit(1)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from scipy.special import stdtr
-
 from asktell.server.domain.curve import Curve
 from asktell.server.domain.stopping import Folds, StopRequest
 
@@ -43,6 +41,9 @@ def chance(differences: Sequence[float], *, folds: int) -> float:
         return 0.0 if mean > 0 else 1.0
     variance = math.fsum((difference - mean) ** 2 for difference in differences) / (count - 1)
     scale = math.sqrt(variance * (1 / count + 1 / (folds - 1)))
+    # As in `extrapolation.py`: SciPy takes a tenth of the server's memory.
+    from scipy.special import stdtr  # noqa: PLC0415
+
     return float(stdtr(count - 1, -mean / scale)) if scale > 0 else 0.0
 
 
