@@ -154,6 +154,20 @@ def test_a_trial_that_goes_on_from_its_parent_has_its_own_learning_rate(tmp_path
     assert float(again.optimizer.learning_rate) == pytest.approx(0.01)
 
 
+def test_epochs_after_the_parent_are_counted_from_where_it_stood_in_each_attempt(tmp_path: Path) -> None:
+    def trained(trial: WorkersTrial, *, cut_after: int = 9) -> list[int]:
+        asktell = AskTellCallback(trial, "loss")
+        return fit(asktell, network(0.1), epochs=min(asktell.after_parent(2), cut_after))
+
+    parent = WorkersTrial(1, tmp_path / "1")
+    assert trained(parent) == [1, 2]
+    child = parent.child(2, tmp_path / "2")
+    assert trained(child, cut_after=3) == [3]
+    assert trained(child) == [4]
+    assert trained(child) == []
+    assert trained(child.child(3, tmp_path / "3")) == [5, 6]
+
+
 def test_a_learning_rate_by_schedule_stays_a_schedule(tmp_path: Path) -> None:
     trial = WorkersTrial(1, tmp_path)
     fit(AskTellCallback(trial, "loss"), network(keras.optimizers.schedules.ExponentialDecay(0.1, 4, 0.5)), epochs=2)

@@ -197,6 +197,28 @@ def test_a_trial_that_goes_on_from_its_parent_has_its_own_schedule(tmp_path: Pat
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 / 8)
 
 
+def test_epochs_after_the_parent_are_counted_from_where_it_stood_in_each_attempt(tmp_path: Path) -> None:
+    def trained(trial: WorkersTrial, *, cut_after: int = 9) -> list[int]:
+        asktell, net = AskTellCallback(trial, {"loss": "val_loss"}), Net()
+        fit(asktell, net, epochs=min(asktell.after_parent(2), cut_after))
+        return net.begun
+
+    parent = WorkersTrial(1, tmp_path / "1")
+    assert trained(parent) == [1, 2]
+    child = parent.child(2, tmp_path / "2")
+    assert trained(child, cut_after=3) == [3]
+    assert trained(child) == [4]
+    assert trained(child) == []
+    assert trained(child.child(3, tmp_path / "3")) == [5, 6]
+
+
+def test_where_a_parent_stood_is_not_read_by_running_code(tmp_path: Path) -> None:
+    asktell = AskTellCallback(WorkersTrial(1, tmp_path), "val_loss")
+    torch.save({"callbacks": {}, "epoch": 1, "code": Net}, tmp_path / "lightning.ckpt")
+    with pytest.raises(at.FailedPrecondition, match="has more than tensors and plain values"):
+        asktell.after_parent(2)
+
+
 def test_a_training_that_is_through_has_no_epochs_left_but_its_metrics(client: at.Client, tmp_path: Path) -> None:
     trial = new_study(client).ask()[0]
     fit(AskTellCallback(trial, {"loss": "val_loss"}, checkpoints=tmp_path), Net([0.5, 0.25]), epochs=2)

@@ -187,3 +187,17 @@ def test_a_trial_that_goes_on_from_its_parent_has_its_own_schedule(tmp_path: Pat
     assert [group["weight_decay"] for group in trained.optimizer.param_groups] == [0.2, 0.0]
     kept = json.loads((child.checkpoint_dir / "checkpoint-16" / "trainer_state.json").read_text())
     assert kept["stateful_callbacks"]["AskTellCallback"]["attributes"] == {"trial": 2}
+
+
+def test_epochs_after_the_parent_are_counted_from_where_it_stood_in_each_attempt(tmp_path: Path) -> None:
+    def trained(trial: WorkersTrial, *, cut_after: float = 9.0) -> list[int]:
+        asktell, before = AskTellCallback(trial, "loss"), len(trial.steps)
+        train(asktell, tmp_path, epochs=min(asktell.after_parent(2), cut_after))
+        return trial.steps[before:]
+
+    parent = WorkersTrial(1, tmp_path / "1")
+    assert trained(parent) == [1, 2]
+    child = parent.child(2, tmp_path / "2")
+    assert trained(child, cut_after=3) == [3]
+    assert trained(child) == [4]
+    assert trained(child.child(3, tmp_path / "3")) == [5, 6]

@@ -25,12 +25,13 @@ except ModuleNotFoundError as error:
         reason="MISSING_EXTRA",
     ) from error
 
-_NAME: Final = re.compile(r"keras-trial-(\d+)-epoch-(\d+)\.weights\.h5")
+_NAME: Final = re.compile(r"keras-trial-(\d+)-after-(\d+)-epoch-(\d+)\.weights\.h5")
 
 
 class _Saved(NamedTuple):
     epoch: int
     trial: int
+    began_after: int
     path: Path
 
 
@@ -53,12 +54,20 @@ class AskTellCallback(keras.callbacks.Callback):
         self._training = Training(trial, checkpoints=checkpoints)
         self._selection = Selection(metrics)
         self._saved = self._latest()
+        self._began_after = self._beginning(self._saved)
         self._trained = self._reported = False
 
     @property
     def initial_epoch(self) -> int:
         """How many epochs the checkpoint has behind it, for `fit`; 0 to start afresh."""
         return 0 if self._saved is None else self._saved.epoch
+
+    def after_parent(self, epochs: int) -> int:
+        """The number of the last epoch, for `fit(epochs=...)`, if the trial trains so many more than its parent's checkpoint has behind it.
+
+        For population based training, where each trial trains so many epochs more; the same in each attempt of the trial.
+        """
+        return self._began_after + epochs
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Load the checkpoint. FailedPrecondition for a model that is not built yet."""
@@ -116,7 +125,8 @@ class AskTellCallback(keras.callbacks.Callback):
         if directory is None:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        path = directory / f"keras-trial-{self._training.number}-epoch-{epoch}.weights.h5"
+        whose = f"trial-{self._training.number}-after-{self._began_after}"
+        path = directory / f"keras-{whose}-epoch-{epoch}.weights.h5"
         part = directory / "part.weights.h5"
         self.model.save_weights(part, overwrite=True)
         part.replace(path)
@@ -125,6 +135,11 @@ class AskTellCallback(keras.callbacks.Callback):
                 saved.path.unlink(missing_ok=True)
         self._training.saved()
 
+    def _beginning(self, saved: _Saved | None) -> int:
+        if saved is None:
+            return 0
+        return saved.began_after if saved.trial == self._training.number else saved.epoch
+
     def _latest(self) -> _Saved | None:
         found = [saved for place in self._training.places() for saved in sorted(_found(place), reverse=True)]
         return found[0] if found else None
@@ -132,7 +147,7 @@ class AskTellCallback(keras.callbacks.Callback):
 
 def _found(place: Path) -> list[_Saved]:
     matches = [(path, _NAME.fullmatch(path.name)) for path in place.iterdir()]
-    return [_Saved(int(match[2]), int(match[1]), path) for path, match in matches if match]
+    return [_Saved(int(match[3]), int(match[1]), int(match[2]), path) for path, match in matches if match]
 
 
 def _learning_rate(optimizer: Any) -> float | None:

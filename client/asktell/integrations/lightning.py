@@ -7,9 +7,11 @@ trainer.fit(model, ckpt_path=asktell.ckpt_path)
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from asktell.client import FailedPrecondition
 from asktell.integrations.missing import missing_extra
 from asktell.integrations.training import MetricNames, ReportingTrial, Selection, Training
 
@@ -18,6 +20,8 @@ try:
     from lightning.pytorch.callbacks import ModelCheckpoint
 except ModuleNotFoundError as error:
     raise missing_extra("Lightning", "lightning", error) from error
+
+import torch
 
 from asktell.integrations import ranks
 from asktell.integrations.fresh import Fresh
@@ -54,6 +58,7 @@ class AskTellCallback(Callback):
         self._by = by
         self._fresh: Fresh | None = None
         self._loaded_number: int | None = None
+        self._began_after = 0
         self._saver = _saver(self._training.directory)
         self.metrics: dict[str, float] = {}
         """What was reported last, also before the training was resumed."""
@@ -69,9 +74,24 @@ class AskTellCallback(Callback):
         files = [place / f"{NAME}.ckpt" for place in self._training.places()]
         return next((file for file in files if file.is_file()), None)
 
+    def after_parent(self, epochs: int) -> int:
+        """What to give the trainer as `max_epochs` if the trial trains so many more than its parent's checkpoint has behind it.
+
+        For population based training, where each trial trains so many epochs more; the same in each attempt of the trial. To be called
+        before the training. FailedPrecondition for a checkpoint with objects that Lightning reads with `weights_only=False` alone.
+        """
+        path = self.ckpt_path
+        if path is not None:
+            saved = _plain(path)
+            own = saved["callbacks"].get(self.state_key, {})
+            # What is saved at an epoch's end counts it as under way.
+            began_after = own["began_after"] if own.get("trial") == self._training.number else saved["epoch"] + 1
+            self._began_after = began_after
+        return self._began_after + epochs
+
     def state_dict(self) -> dict[str, Any]:
         """What Lightning puts into a checkpoint: whose it is, and the last metrics."""
-        return {"trial": self._training.number, "metrics": self.metrics}
+        return {"trial": self._training.number, "began_after": self._began_after, "metrics": self.metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Learn whose checkpoint is loaded, and the last metrics."""
@@ -115,6 +135,17 @@ class AskTellCallback(Callback):
         stop = trainer.is_global_zero and self._training.report(self.metrics, step=step)
         if trainer.strategy.broadcast(stop):
             trainer.should_stop = True
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    """A checkpoint, whose tensors are not read from the disk and which runs no code."""
+    try:
+        return dict(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
+    except pickle.UnpicklingError as error:
+        raise FailedPrecondition(
+            f"{path} has more than tensors and plain values: where the parent stood cannot be read from it ({error})",
+            reason="OTHER_CHECKPOINT",
+        ) from error
 
 
 def _saver(directory: Path | None) -> ModelCheckpoint | None:

@@ -57,6 +57,7 @@ class AskTellCallback(TrainerCallback, ExportableState):
         self._selection = Selection(metrics)
         self._by = by
         self._is_training = False
+        self._began_after: float | None = None
         self._evaluated: dict[str, float] = {}
 
     def output_dir(self, otherwise: str | Path) -> str:
@@ -69,9 +70,24 @@ class AskTellCallback(TrainerCallback, ExportableState):
         found = next((path for place in self._training.places() for path in _checkpoints(place)), None)
         return None if found is None else str(found)
 
+    def after_parent(self, epochs: float) -> float:
+        """What to give as `num_train_epochs` if the trial trains so many more than its parent's checkpoint has behind it.
+
+        For population based training, where each trial trains so many epochs more; the same in each attempt of the trial. To be called
+        before the training.
+        """
+        path, self._began_after = self.checkpoint, 0.0
+        if path is not None:
+            saved = json.loads((Path(path) / STATE).read_text("utf-8"))
+            own = _attributes(saved["stateful_callbacks"].get(type(self).__name__))
+            ours = own.get("trial") == self._training.number
+            self._began_after = own.get("began_after", 0.0) if ours else round(saved["epoch"], 6)
+        return self._began_after + epochs
+
     def state(self) -> dict[str, Any]:
         """What the trainer puts into a checkpoint: whose it is."""
-        return {"args": {}, "attributes": {"trial": self._training.number}}
+        counted = {} if self._began_after is None else {"began_after": self._began_after}
+        return {"args": {}, "attributes": {"trial": self._training.number, **counted}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -79,7 +95,7 @@ class AskTellCallback(TrainerCallback, ExportableState):
         """Put the trial's own learning rate and weight decay back after a parent's checkpoint."""
         ranks.require_shared(self._training.number)
         self._is_training = True
-        theirs = _trial_of(state.stateful_callbacks.get(type(self).__name__))
+        theirs = _attributes(state.stateful_callbacks.get(type(self).__name__)).get("trial")
         if theirs not in {None, self._training.number}:
             _settle(args, kwargs["optimizer"], kwargs["lr_scheduler"])
 
@@ -149,9 +165,10 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _trial_of(kept: Any) -> int | None:
+def _attributes(kept: Any) -> Mapping[str, Any]:
+    """What the callback kept in a checkpoint; empty where it has none."""
     state = kept[-1] if isinstance(kept, list) and kept else kept
-    return state["attributes"]["trial"] if state else None
+    return state["attributes"] if state else {}
 
 
 def _settle(args: TrainingArguments, optimizer: Any, scheduler: Any) -> None:
