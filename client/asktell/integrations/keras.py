@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
         reason="MISSING_EXTRA",
     ) from error
 
-_NAME: Final = re.compile(r"keras-trial-(\d+)-after-(\d+)-epoch-(\d+)\.weights\.h5")
+_NAME: Final = re.compile(r"keras-trial-(\d+)(?:-after-(\d+))?-epoch-(\d+)\.weights\.h5")
 
 
 class _Saved(NamedTuple):
@@ -125,7 +125,7 @@ class AskTellCallback(keras.callbacks.Callback):
         if directory is None:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        whose = f"trial-{self._training.number}-after-{self._began_after}"
+        whose = f"trial-{self._training.number}" + (f"-after-{self._began_after}" if self._began_after else "")
         path = directory / f"keras-{whose}-epoch-{epoch}.weights.h5"
         part = directory / "part.weights.h5"
         self.model.save_weights(part, overwrite=True)
@@ -147,7 +147,7 @@ class AskTellCallback(keras.callbacks.Callback):
 
 def _found(place: Path) -> list[_Saved]:
     matches = [(path, _NAME.fullmatch(path.name)) for path in place.iterdir()]
-    return [_Saved(int(match[3]), int(match[1]), int(match[2]), path) for path, match in matches if match]
+    return [_Saved(int(match[3]), int(match[1]), int(match[2] or 0), path) for path, match in matches if match]
 
 
 def _learning_rate(optimizer: Any) -> float | None:
