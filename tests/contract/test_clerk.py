@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from asktell.server.application import studies, trials
-from asktell.server.application.clerk import Change, Clerk
+from asktell.server.application.change import Change
+from asktell.server.application.clerk import Clerk
 from asktell.server.application.leases import Directive, Release, Renew, Renewal, Renewals, Report, release, report
 from asktell.server.application.ports import Request
 from asktell.server.application.tell import Failed, Result, Stopped, Succeeded, Tell, tell

@@ -10,7 +10,8 @@ from itertools import accumulate, takewhile
 
 import structlog
 
-from asktell.server.application.clerk import Change, Clerk, Draft
+from asktell.server.application.change import Change, Draft
+from asktell.server.application.clerk import Clerk
 from asktell.server.application.failpoints import reach
 from asktell.server.application.ports import Store, Transaction
 from asktell.server.application.studies import locked_study, missing_study

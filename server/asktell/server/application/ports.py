@@ -168,6 +168,13 @@ class Transaction(Protocol):
         UPDATE ... RETURNING; None if there is no such study.
         """
 
+    def lock_idle_studies(
+        self, changes: Mapping[StudyName, int], *, request: Request | None = None
+    ) -> dict[StudyName, Locked]:
+        """As `lock_study`, for so many changes in each of the studies; those that another transaction holds, or that are not there, are left
+        out. It waits for nobody.
+        """
+
     def update_study(self, study: Study) -> None:
         """Store the mutable parts: state, budget, labels, next_number, own_sequence."""
 
@@ -186,11 +193,19 @@ class Transaction(Protocol):
     def update_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
         """Store trials that exist, all mutable columns; measurements are not touched."""
 
+    def update_trials_of(self, trials: Mapping[int, Collection[Trial]]) -> None:
+        """As `update_trials`, for trials of several studies, by the studies' ids."""
+
     def claim_trials(self, study_id: int, trials: Sequence[tuple[Trial, int]]) -> None:
         """Store trials that exist, each with the sequence number that it had when it was read. `domain.errors.Conflict` if one has changed."""
 
     def find_trials(self, study_id: int, numbers: Collection[int]) -> dict[int, Trial]:
         """Trials by number, without measurements, locked (FOR UPDATE) in a writing transaction; missing ones are left out."""
+
+    def find_idle_trials(self, numbers: Mapping[int, Collection[int]]) -> dict[int, dict[int, Trial]]:
+        """As `find_trials`, for trials of several studies, by the studies' ids; those that another transaction holds are left out, too. It
+        waits for nobody.
+        """
 
     def changed_trials(self, study_id: int, *, after: int, upto: int, limit: int) -> list[Trial]:
         """The first `limit` trials whose latest change is above `after` and at most `upto`, without measurements, in the order of changes."""
@@ -277,6 +292,12 @@ class Transaction(Protocol):
 
     def find_replies(self, study_id: int, requests: Collection[Request]) -> dict[tuple[str, str], Replay]:
         """What the requests got, by their keys; those that were not answered before are left out."""
+
+    def find_replies_of(self, requests: Mapping[int, Collection[Request]]) -> dict[int, dict[tuple[str, str], Replay]]:
+        """As `find_replies`, for requests to several studies, by the studies' ids."""
+
+    def save_replies_of(self, replies: Mapping[int, Sequence[tuple[Request, bytes]]], *, now: datetime) -> None:
+        """As `save_replies`, for replies of several studies, by the studies' ids."""
 
     def save_replies(self, study_id: int, replies: Sequence[tuple[Request, bytes]], *, now: datetime) -> None:
         """Keep the packed replies for 24 hours. One that is there already raises `domain.errors.Conflict`."""

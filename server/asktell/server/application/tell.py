@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from asktell.server.application.clerk import Change, Draft
+from asktell.server.application.change import Change, Draft
 from asktell.server.application.failpoints import reach
 from asktell.server.application.ports import Request
 from asktell.server.domain.errors import InvalidArgument

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from asktell.server.application.clerk import Change, Draft, missing_trial
+from asktell.server.application.change import Change, Draft, missing_trial
 from asktell.server.application.curves import chart
 from asktell.server.application.history import History
 from asktell.server.application.ports import Engine, Locked, Request, Transaction

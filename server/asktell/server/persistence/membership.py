@@ -1,17 +1,25 @@
-"""`IN` with as many values as one likes in one parameter, so that the statement's text, which databases and SQLAlchemy keep, stays the same."""
+"""As many values or rows as one likes in one parameter, so that the statement's text, which databases and SQLAlchemy keep, stays the same."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, BindParameter, Column, Dialect, Text, bindparam
+from sqlalchemy import BigInteger, BindParameter, Column, Dialect, Subquery, Text, bindparam, column, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
+
+DIALECTS = ("postgresql", "sqlite")
+
+_ITEMS = {
+    "postgresql": ("json_array_elements(CAST(:{name} AS json)) AS item(value)", "item.value ->> {place}"),
+    "sqlite": ("json_each(:{name}) AS item", "json_extract(item.value, '$[{place}]')"),
+}
+_KINDS = {"bigint": BigInteger, "text": Text}
 
 
 class Values(TypeDecorator[Sequence[Any]]):
@@ -54,3 +62,18 @@ def _postgresql_among(element: among, compiler: SQLCompiler, **options: Any) -> 
 def _sqlite_among(element: among, compiler: SQLCompiler, **options: Any) -> str:
     column, values = (compiler.process(clause, **options) for clause in element.clauses)
     return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 - both are ours
+
+
+def given(dialect: str, name: str, kinds: Mapping[str, str]) -> Subquery:
+    """The rows in the parameter of this name, JSON that `rows_parameter` makes, as a table with columns of the kinds "bigint" and "text"."""
+    source, item = _ITEMS[dialect]
+    fields = ", ".join(
+        f"CAST({item.format(place=place)} AS {kind}) AS {of}" for place, (of, kind) in enumerate(kinds.items())
+    )
+    rows = text(f"SELECT {fields} FROM {source.format(name=name)}").bindparams(bindparam(name, type_=Text))  # noqa: S608 - all ours
+    return rows.columns(*(column(of, _KINDS[kind]) for of, kind in kinds.items())).subquery(name)
+
+
+def rows_parameter(rows: Iterable[Sequence[int | str]]) -> str:
+    """Rows for a table that `given` makes."""
+    return json.dumps(list(rows))

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from asktell.server.application.ports import Charted, CurvePoint, NewStudy, Replay, Request, StoredMetric
+from asktell.server.application.ports import Charted, CurvePoint, Locked, NewStudy, Replay, Request, StoredMetric
 from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.study import Study, StudyName, StudyState, TrialCounts
 from asktell.server.domain.trial import Lease, Trial, TrialState
@@ -76,6 +76,14 @@ def study(row: Row[Any]) -> Study:
         create_time=row.create_time,
         update_time=row.update_time,
     )
+
+
+def locked(row: Row[Any], *, changes: int, new_trials: int = 0) -> Locked:
+    """The locked study in a row of `studies` with `now`, `fingerprint` and `response`, in which so much was reserved."""
+    of_row = study(row)
+    # PostgreSQL took the statement's snapshot before it waited for the lock: a reply that the lock's last holder saved is not in it.
+    first_sequence, first_number = of_row.sequence - changes + 1, of_row.next_number - new_trials
+    return Locked(of_row, first_sequence, first_number, row.now, replay(row))
 
 
 def new_trial_values(study_id: int, trial: Trial) -> Values:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Delete,
     Executable,
+    FromClause,
     ScalarSelect,
     Select,
     and_,
@@ -25,10 +26,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from asktell.server.persistence.clock import database_now, database_now_plus
 from asktell.server.persistence.column_types import Duration
-from asktell.server.persistence.membership import among
+from asktell.server.persistence.membership import DIALECTS, among, given
 from asktell.server.persistence.tables import ACTIVE, measurements, policy_hints, requests, studies, trials
 
 _NAMED = and_(studies.c.project == bindparam("of_project"), studies.c.name == bindparam("of_name"))
@@ -86,10 +88,43 @@ LOCK_AND_CHANGE_STUDY = _LOCKED.values(
     update_time=database_now(),
 )
 
+_CHANGING = {
+    dialect: given(dialect, "changing", {"project": "text", "name": "text", "changes": "bigint"})
+    for dialect in DIALECTS
+}
+
+
+def _lock_idle_studies(changing: FromClause) -> ReturningUpdate[Any]:
+    """Rows that others hold are passed over, so that no study waits for another; whoever must wait for one does it elsewhere."""
+    idle = (
+        select(studies.c.id, changing.c.changes)
+        .join_from(changing, studies, and_(studies.c.project == changing.c.project, studies.c.name == changing.c.name))
+        .with_for_update(of=studies, skip_locked=True)
+        .cte("idle")
+    )
+    return (
+        update(studies)
+        .where(studies.c.id == idle.c.id)
+        .values(change_seq=studies.c.change_seq + idle.c.changes, update_time=database_now())
+        .returning(*_STUDY_NOW_AND_REPLY)
+    )
+
+
+LOCK_IDLE_STUDIES = {dialect: _lock_idle_studies(changing) for dialect, changing in _CHANGING.items()}
+
 FIND_REPLIES = select(requests.c.method, requests.c.request_id, requests.c.fingerprint, requests.c.response).where(
     requests.c.study_id == bindparam("of_study"),
     tuple_(requests.c.method, requests.c.request_id).in_(bindparam("of_requests", expanding=True)),
 )
+
+FIND_REPLIES_OF = {
+    dialect: select(requests).where(
+        tuple_(requests.c.study_id, requests.c.method, requests.c.request_id).in_(
+            select(given(dialect, "sought", {"study_id": "bigint", "method": "text", "request_id": "text"}))
+        )
+    )
+    for dialect in DIALECTS
+}
 
 UPDATE_STUDY = update(studies).where(studies.c.id == bindparam("of_study"))
 
@@ -125,6 +160,17 @@ FIND_TRIALS = _by_whether_writing(
     .where(trials.c.study_id == bindparam("of_study"), among(trials.c.number, "of_numbers"))
     .order_by(trials.c.number)
 )
+
+FIND_IDLE_TRIALS = {
+    dialect: select(trials)
+    .where(
+        tuple_(trials.c.study_id, trials.c.number).in_(
+            select(given(dialect, "sought", {"study_id": "bigint", "number": "bigint"}))
+        )
+    )
+    .with_for_update(of=trials, skip_locked=True)
+    for dialect in DIALECTS
+}
 
 CHANGED_TRIALS = (
     select(trials)

@@ -27,6 +27,7 @@ from asktell.server.domain.study import Study, StudyName, TrialCounts
 from asktell.server.domain.trial import Lease, Trial, TrialState
 from asktell.server.persistence import rows, statements
 from asktell.server.persistence.failures import taken
+from asktell.server.persistence.membership import rows_parameter
 
 
 class SqlTransaction:
@@ -80,10 +81,17 @@ class SqlTransaction:
             return None
         if changes:
             self.changed.add(row.id)
-        study = rows.study(row)
-        # PostgreSQL took the statement's snapshot before it waited for the lock: a reply that the lock's last holder
-        # saved is not in it.
-        return Locked(study, study.sequence - changes + 1, study.next_number - new_trials, row.now, rows.replay(row))
+        return rows.locked(row, changes=changes, new_trials=new_trials)
+
+    def lock_idle_studies(
+        self, changes: Mapping[StudyName, int], *, request: Request | None = None
+    ) -> dict[StudyName, Locked]:
+        changing = rows_parameter((name.project, name.study, count) for name, count in changes.items())
+        parameters = {"changing": changing, **_requested(request)}
+        found = self._execute(statements.LOCK_IDLE_STUDIES[self._dialect], parameters).all()
+        self.changed.update(row.id for row in found)
+        named = {StudyName(row.project, row.name): row for row in found}
+        return {name: rows.locked(row, changes=changes[name]) for name, row in named.items()}
 
     def update_study(self, study: Study) -> None:
         self._execute(statements.UPDATE_STUDY, {"of_study": study.id, **rows.study_changes(study)})
@@ -114,8 +122,12 @@ class SqlTransaction:
             raise
 
     def update_trials(self, study_id: int, trials: Sequence[Trial]) -> None:
-        if trials:
-            self._execute(statements.UPDATE_TRIALS, [rows.trial_changes(study_id, trial) for trial in trials])
+        self.update_trials_of({study_id: trials})
+
+    def update_trials_of(self, trials: Mapping[int, Collection[Trial]]) -> None:
+        values = [rows.trial_changes(study_id, trial) for study_id, of_one in trials.items() for trial in of_one]
+        if values:
+            self._execute(statements.UPDATE_TRIALS, values)
 
     def claim_trials(self, study_id: int, trials: Sequence[tuple[Trial, int]]) -> None:
         if not trials:
@@ -130,6 +142,15 @@ class SqlTransaction:
             return {}
         parameters = {"of_study": study_id, "of_numbers": list(numbers)}
         return rows.trials_by_number(self._execute(statements.FIND_TRIALS[self._writing], parameters))
+
+    def find_idle_trials(self, numbers: Mapping[int, Collection[int]]) -> dict[int, dict[int, Trial]]:
+        sought = [(study_id, number) for study_id, of_one in numbers.items() for number in of_one]
+        if not sought:
+            return {}
+        found: dict[int, dict[int, Trial]] = {}
+        for row in self._execute(statements.FIND_IDLE_TRIALS[self._dialect], {"sought": rows_parameter(sought)}):
+            found.setdefault(row.study_id, {})[row.number] = rows.trial(row)
+        return found
 
     def changed_trials(self, study_id: int, *, after: int, upto: int, limit: int) -> list[Trial]:
         parameters = {"of_study": study_id, "after": after, "upto": upto, "limit": limit}
@@ -250,15 +271,32 @@ class SqlTransaction:
         found = self._execute(statements.FIND_REPLIES, parameters)
         return {(row.method, row.request_id): Replay(row.fingerprint, bytes(row.response)) for row in found}
 
+    def find_replies_of(self, requests: Mapping[int, Collection[Request]]) -> dict[int, dict[tuple[str, str], Replay]]:
+        sought = [(study_id, *request.key) for study_id, of_one in requests.items() for request in of_one]
+        if not sought:
+            return {}
+        found: dict[int, dict[tuple[str, str], Replay]] = {}
+        for row in self._execute(statements.FIND_REPLIES_OF[self._dialect], {"sought": rows_parameter(sought)}):
+            kept = Replay(row.fingerprint, bytes(row.response))
+            found.setdefault(row.study_id, {})[row.method, row.request_id] = kept
+        return found
+
     def save_replies(self, study_id: int, replies: Sequence[tuple[Request, bytes]], *, now: datetime) -> None:
-        if not replies:
+        self.save_replies_of({study_id: replies}, now=now)
+
+    def save_replies_of(self, replies: Mapping[int, Sequence[tuple[Request, bytes]]], *, now: datetime) -> None:
+        values = [
+            rows.reply_values(study_id, request, response, now)
+            for study_id, of_one in replies.items()
+            for request, response in of_one
+        ]
+        if not values:
             return
-        values = [rows.reply_values(study_id, request, response, now) for request, response in replies]
         try:
             self._execute(statements.SAVE_REPLY, values)
         except IntegrityError as error:
             if taken(error):
-                ids = ", ".join(repr(request.id) for request, _ in replies[:10])
+                ids = ", ".join(repr(each["request_id"]) for each in values[:10])
                 raise Conflict(f"one of the requests {ids} was answered already") from error
             raise
 
