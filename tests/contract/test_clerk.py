@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -216,6 +217,149 @@ async def test_on_postgresql_studies_do_not_wait_for_each_other(postgres_address
     told_there.set()
     assert await slow is True
     await store.close()
+
+
+async def several(store, count, *, active=1):
+    """Studies with active trials, and these by the studies' names."""
+    names = [StudyName("p", f"s{number}") for number in range(count)]
+    return {name: await create(store, name, active=active) for name in names}
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_what_waits_of_several_studies_is_one_transaction_of_a_constant_number_of_statements(store, named):
+    handed = await several(store, 12, active=2)
+    clerk = Clerk(store)
+    calls = [
+        told(trial, request=Request("Tell", f"r{trial.number}", "f") if named else None, name=name)
+        for name, trials in handed.items()
+        for trial in trials
+    ]
+    with counted() as cost:
+        replies = await asyncio.gather(*map(clerk.make, calls))
+    assert cost.commits == 1
+    assert cost.statements == (5 if named else 3)
+    for place, name in enumerate(handed):
+        kept = await stored(store, name)
+        assert [trial.state for trial in kept] == [TrialState.SUCCEEDED] * 2
+        assert [trial.sequence for trial in kept] == [int(reply) for reply in replies[2 * place : 2 * place + 2]]
+    if named:
+        assert await asyncio.gather(*map(Clerk(store).make, calls)) == replies
+
+
+async def sequences(store, names):
+    """The sequence number that each study has come to."""
+    return [(await store.read(lambda tx, name=name: tx.find_study(name))).study.sequence for name in names]
+
+
+async def test_a_study_whose_calls_are_refused_takes_no_other_along_and_its_sequence_stays(store):
+    handed = await several(store, 5)
+    names, clerk = list(handed), Clerk(store)
+    before = await sequences(store, names)
+    calls = [told(handed[name][0], name=name) for name in names]
+    calls[1] = told(handed[names[1]][0], name=names[1], token="n-1")
+    calls[2] = Change(study=names[2], numbers=[99], amend=lambda draft: draft.trial(99))
+    calls[3] = told(handed[names[3]][0], name=OTHER)
+    outcomes = await asyncio.gather(*map(clerk.make, calls), return_exceptions=True)
+    assert [type(each) for each in outcomes] == [bytes, FailedPrecondition, NotFound, NotFound, bytes]
+    after = await sequences(store, names)
+    assert [late - early for early, late in zip(before, after, strict=True)] == [1, 0, 0, 0, 1]
+
+
+async def test_a_change_that_breaks_the_transaction_takes_no_other_study_along(store):
+    handed = await several(store, 4)
+    names, clerk = list(handed), Clerk(store)
+
+    def spoil(draft):
+        # What no validation lets pass: a trial that neither database takes.
+        draft.change(replace(draft.trial(1), worker_id=None))
+
+    calls = [told(handed[name][0], name=name) for name in names]
+    calls[1] = Change(study=names[1], numbers=[1], amend=spoil)
+    outcomes = await asyncio.gather(*map(clerk.make, calls), return_exceptions=True)
+    assert [isinstance(each, bytes) for each in outcomes] == [True, False, True, True]
+    states = [(await stored(store, name))[0].state for name in names]
+    assert states == [TrialState.SUCCEEDED, TrialState.ACTIVE, TrialState.SUCCEEDED, TrialState.SUCCEEDED]
+
+
+async def test_a_call_that_touches_many_trials_does_not_hold_other_studies_up(store):
+    handed = await several(store, 2, active=200)
+    (large, many), (small, few) = handed.items()
+    results = [Result(number=t.number, lease_token=t.lease.token, outcome=Stopped({}, "")) for t in many]
+    clerk = Clerk(store)
+    with counted() as cost:
+        await asyncio.gather(
+            clerk.make(tell(Tell(study=large, results=results), pack=lambda told: b"")),
+            clerk.make(told(few[0], name=small)),
+        )
+    assert cost.statements == 4 + 3, "two transactions"
+
+
+async def test_calls_of_a_study_are_answered_in_their_order_beside_others(store):
+    handed = await several(store, 3, active=8)
+    clerk, order = Clerk(store), []
+
+    async def call(name, trial):
+        await clerk.make(told(trial, name=name))
+        order.append((name, trial.number))
+
+    await asyncio.gather(*(call(name, trial) for name, trials in handed.items() for trial in trials))
+    for name in handed:
+        assert [number for of, number in order if of == name] == list(range(1, 9))
+        kept = await stored(store, name)
+        assert [trial.sequence for trial in kept] == sorted(trial.sequence for trial in kept)
+
+
+@pytest.mark.parametrize("what", ["study", "trial"])
+async def test_on_postgresql_a_study_that_another_transaction_holds_holds_no_other_up(postgres_address, what):
+    store, holder = open_store(postgres_address), open_store(postgres_address)
+    handed = await several(store, 6)
+    names, clerk = list(handed), Clerk(store)
+    held, ended = threading.Event(), threading.Event()
+    study = (await store.read(lambda tx: tx.find_study(names[2]))).study
+
+    def hold(tx):
+        if what == "study":
+            tx.lock_study(names[2], changes=1)
+        else:
+            tx.find_trials(study.id, [1])
+        held.set()
+        # Less than a statement waits for a lock.
+        ended.wait(1.5)
+
+    holding = asyncio.create_task(holder.write(hold))
+    assert await asyncio.to_thread(held.wait, 60)
+    calls = {name: asyncio.create_task(clerk.make(told(handed[name][0], name=name))) for name in names}
+    late = calls.pop(names[2])
+    await asyncio.gather(*calls.values())
+    assert not holding.done()
+    assert not late.done()
+    ended.set()
+    await holding
+    assert isinstance(await late, bytes)
+    assert [(await stored(store, name))[0].state for name in names] == [TrialState.SUCCEEDED] * 6
+    await holder.close()
+    await store.close()
+
+
+async def test_on_postgresql_replicas_that_change_the_same_studies_lose_nothing(postgres_address):
+    stores = [open_store(postgres_address) for _ in range(3)]
+    handed = await several(stores[0], 8, active=12)
+    clerks = [Clerk(store) for store in stores]
+    replies = await asyncio.gather(
+        *(
+            clerks[trial.number % 3].make(told(trial, name=name, request=Request("Tell", f"r{trial.number}", "f")))
+            for name, trials in handed.items()
+            for trial in trials
+        )
+    )
+    for place, name in enumerate(handed):
+        kept = await stored(stores[0], name)
+        assert all(trial.state is TrialState.SUCCEEDED for trial in kept)
+        told_of = {int(reply) for reply in replies[12 * place : 12 * place + 12]}
+        assert told_of == {trial.sequence for trial in kept}
+        assert len(told_of) == 12
+    for store in stores:
+        await store.close()
 
 
 async def test_an_unknown_study_is_not_found_and_a_closed_store_unavailable_for_all_who_wait(store):

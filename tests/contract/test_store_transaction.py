@@ -585,6 +585,9 @@ METHODS = {
     "insert_study": lambda tx, study, trials: tx.insert_study(new_study()),
     "find_study": lambda tx, study, trials: tx.find_study(NAME, request=Request("ask", "r", "f")),
     "lock_study": lambda tx, study, trials: tx.lock_study(NAME, changes=len(trials)),
+    "lock_idle_studies": lambda tx, study, trials: tx.lock_idle_studies(
+        {NAME: len(trials), ELSEWHERE: 1}, request=Request("ask", "r", "f")
+    ),
     "update_study": lambda tx, study, trials: tx.update_study(tx.find_study(NAME).study),
     "delete_study": lambda tx, study, trials: tx.delete_study(ELSEWHERE),
     "list_studies": lambda tx, study, trials: tx.list_studies("digits", after="", limit=10),
@@ -593,9 +596,17 @@ METHODS = {
         study, [replace(t, number=t.number + 1000) for t in trials]
     ),
     "update_trials": lambda tx, study, trials: tx.update_trials(study, trials),
+    "update_trials_of": lambda tx, study, trials: tx.update_trials_of({study: trials, study + 1: []}),
     "claim_trials": lambda tx, study, trials: tx.claim_trials(study, [(t, t.sequence) for t in trials]),
     "find_study_ids": lambda tx, study, trials: tx.find_study_ids([NAME, ELSEWHERE]),
     "find_trials": lambda tx, study, trials: tx.find_trials(study, [t.number for t in trials]),
+    "find_idle_trials": lambda tx, study, trials: tx.find_idle_trials(
+        {study: [t.number for t in trials], study + 1: [1]}
+    ),
+    "find_replies_of": lambda tx, study, trials: tx.find_replies_of({study: _requests(trials), study + 1: []}),
+    "save_replies_of": lambda tx, study, trials: tx.save_replies_of(
+        {study: [(request, b"") for request in _requests(trials)]}, now=THEN
+    ),
     "changed_trials": lambda tx, study, trials: tx.changed_trials(study, after=0, upto=ALL, limit=ALL),
     "list_trials": lambda tx, study, trials: tx.list_trials(study, after=0, limit=99, states=(), worker_id=""),
     "expired_trials": lambda tx, study, trials: tx.expired_trials(study),

@@ -8,6 +8,8 @@ for another that somebody holds: a transaction of several passes those over, whi
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -29,8 +31,12 @@ LARGEST_BATCH_TRIALS = 2_000
 """A batch may be larger by what one change touches, which is at most 1,000 trials."""
 SHARED_TRIALS = 128
 """A batch that touches more trials has a transaction of its own: others shall not wait for it."""
-TRANSACTIONS = 2
-"""So many transactions of several studies go on at once: while one waits for the disk, the other is prepared."""
+PATIENCE = 0.05
+"""Seconds for which what is ready waits for the transaction under way; then another begins beside it. The fewer there are, the more share
+each, and the less the server pays for transactions.
+"""
+TRANSACTIONS = 4
+"""So many transactions of several studies go on at once at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,12 @@ class Clerk:
         # The studies that have something waiting or under way, and those of them of which nothing is under way.
         self._lines: dict[StudyName, deque[_Entry]] = {}
         self._ready: deque[StudyName] = deque()
+        # Of those who make what is ready, by numbers: how many there are, the latest, and when that began its transaction.
+        self._numbers = itertools.count()
         self._sharing = 0
+        self._latest: int | None = None
+        self._begun = 0.0
+        self._relief: asyncio.TimerHandle | None = None
         self._stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -117,17 +128,39 @@ class Clerk:
 
     def _make_ready(self, study: StudyName) -> None:
         self._ready.append(study)
-        if self._sharing < TRANSACTIONS:
-            self._sharing += 1
-            self._keep(self._work())
+        if self._latest is None:
+            self._begin()
+        elif self._relief is None:
+            self._await_relief(PATIENCE)
 
-    async def _work(self) -> None:
+    def _begin(self) -> None:
+        """Make what is ready; whoever did so before stops after the transaction that holds it up."""
+        self._latest = number = next(self._numbers)
+        self._sharing += 1
+        self._keep(self._work(number))
+
+    def _await_relief(self, seconds: float) -> None:
+        self._relief = asyncio.get_running_loop().call_later(seconds, self._relieve)
+
+    def _relieve(self) -> None:
+        self._relief = None
+        if not self._ready:
+            return
+        left = self._begun + PATIENCE - time.monotonic()
+        if left <= 0 and self._sharing < TRANSACTIONS:
+            self._begin()
+        self._await_relief(left if left > 0 else PATIENCE)
+
+    async def _work(self, number: int) -> None:
         """Make, in one transaction after another, what is ready."""
         try:
-            while self._ready:
+            while self._ready and self._latest == number:
+                self._begun = time.monotonic()
                 await self._make_together(self._next_turns())
         finally:
             self._sharing -= 1
+            if self._latest == number:
+                self._latest = None
 
     def _next_turns(self) -> list[_Turn]:
         """The turns that share the next transaction; those that come by and share none are begun."""
@@ -150,6 +183,7 @@ class Clerk:
         try:
             apart = await self._share(turns)
         except asyncio.CancelledError:
+            # Only the end of the event loop cancels this.
             self._stopped = True
             raise
         finally:

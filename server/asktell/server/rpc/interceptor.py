@@ -26,29 +26,36 @@ Read = Callable[[bytes], Any]
 class Boundary(grpc.aio.ServerInterceptor):
     """Maps errors and logs one line a call: `rpc` at debug level, `rpc_refused` at info, `rpc_broken` at error."""
 
+    def __init__(self) -> None:
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the methods of asktell; other services pass. Replies may be packed already; those of our streams are."""
-        handler = await continuation(handler_call_details)
+        """Wrap the methods of asktell, each once; other services pass."""
         path = handler_call_details.method
+        if path in self._wrapped:
+            return self._wrapped[path]
+        handler = await continuation(handler_call_details)
         if handler is None or not path.startswith("/asktell."):
             return handler
-        method, read = path.rpartition("/")[2], handler.request_deserializer
-        # Their types are those of threads.
-        unary, stream = cast("Handler | None", handler.unary_unary), cast("Stream | None", handler.unary_stream)
-        upload = cast("Handler | None", handler.stream_unary)
-        if stream is not None:
-            return grpc.unary_stream_rpc_method_handler(_guarded_stream(method, stream, read))
-        if upload is not None:
-            return grpc.stream_unary_rpc_method_handler(
-                _guarded_upload(method, upload, read), response_serializer=_packed
-            )
-        if unary is not None:
-            return grpc.unary_unary_rpc_method_handler(_guarded(method, unary, read), response_serializer=_packed)
-        return handler
+        return self._wrapped.setdefault(path, _wrap(path.rpartition("/")[2], handler))
+
+
+def _wrap(method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    """Replies may be packed already; those of our streams are."""
+    # Their types are those of threads.
+    unary, stream = cast("Handler | None", handler.unary_unary), cast("Stream | None", handler.unary_stream)
+    upload, read = cast("Handler | None", handler.stream_unary), handler.request_deserializer
+    if stream is not None:
+        return grpc.unary_stream_rpc_method_handler(_guarded_stream(method, stream, read))
+    if upload is not None:
+        return grpc.stream_unary_rpc_method_handler(_guarded_upload(method, upload, read), response_serializer=_packed)
+    if unary is not None:
+        return grpc.unary_unary_rpc_method_handler(_guarded(method, unary, read), response_serializer=_packed)
+    return handler
 
 
 def _guarded(method: str, handle: Handler, read: Read | None) -> Handler:
