@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from asktell.client import Client, FailedPrecondition, Float, Minimize, Study, aio
+from asktell.client import Client, FailedPrecondition, Float, Minimize, Study, Trial, TrialState, aio
 from tests.integration.test_node_client import NODE, node
-from tests.processes import ASKTELL, Process, Processes, Server
+from tests.processes import ASKTELL, PATIENCE, Process, Processes, Server, until
 
 __all__ = ["node"]
 
@@ -155,3 +157,55 @@ async def test_a_trial_that_ended_or_is_anothers_is_none_to_tell(server: Server,
         trial.tell(loss=1)
         with pytest.raises(FailedPrecondition, match=r"trial \d is succeeded, not active"):
             await client.current_trial()
+
+
+@pytest.fixture
+def upload(server: Server, study: Study, monkeypatch, tmp_path: Path) -> Path:
+    """What a worker with an object store tells a training of the study's trial: the file that asks for an upload."""
+    (trial,) = study.ask()
+    request = tmp_path / "upload"
+    names = {"STUDY": study.id, "TRIAL": str(trial.number), "LEASE_TOKEN": trial.lease.token}
+    place = {"TARGET": server.target, "PROJECT": "languages", "CHECKPOINT_UPLOAD": str(request)}
+    for name, value in (names | place).items():
+        monkeypatch.setenv(f"ASKTELL_{name}", value)
+    return request
+
+
+def uploaded(study: Study, request: Path) -> TrialState:
+    """How the trial stands when its training has asked for an upload, which is then over."""
+    until(request.exists)
+    state = study.get_trial(1).state
+    request.unlink()
+    return state
+
+
+@pytest.mark.parametrize("how", ["tell", "stop", "fail", "release", "leave"])
+def test_a_training_that_tells_waits_until_its_state_is_uploaded(study: Study, upload: Path, how: str) -> None:
+    ends: dict[str, Callable[[Trial], None]] = {
+        "tell": lambda trial: trial.tell(loss=1),
+        "stop": lambda trial: trial.stop({"loss": 1}),
+        "fail": lambda trial: trial.fail("broken", retry=True),
+        "release": lambda trial: trial.release(),
+        "leave": lambda trial: trial.conclude(1),
+    }
+    with Client.from_environment() as client, ThreadPoolExecutor() as pool:
+        over = pool.submit(ends[how], client.current_trial())
+        assert uploaded(study, upload) is TrialState.ACTIVE
+        over.result(PATIENCE)
+    assert study.get_trial(1).state is not TrialState.ACTIVE
+
+
+async def test_a_training_of_asyncio_waits_as_well(study: Study, upload: Path) -> None:
+    async with aio.Client.from_environment() as client:
+        trial = await client.current_trial()
+        over = asyncio.create_task(trial.tell(loss=1))
+        assert await asyncio.to_thread(uploaded, study, upload) is TrialState.ACTIVE
+        await over
+    assert study.get_trial(1).state is TrialState.SUCCEEDED
+
+
+def test_a_training_whose_worker_is_gone_does_not_wait_for_it(study: Study, upload: Path, tmp_path: Path) -> None:
+    tmp_path.rename(tmp_path.with_name("elsewhere"))
+    with Client.from_environment() as client:
+        client.current_trial().tell(loss=1)
+    tmp_path.with_name("elsewhere").rename(tmp_path)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from asktell.worker import stores
+from asktell.client import Unavailable
+from asktell.worker import keeping, stores
 from asktell.worker.checkpoints import StoreCheckpoints, Unwritable, kept_at
 from asktell.worker.copying import BrokenOff
 from asktell.worker.resuming import Unresumable
@@ -201,3 +202,41 @@ def test_a_command_goes_on_from_the_store(kept) -> None:
     (second,) = command(study, SAVING, kept).trials
     assert second.said == ("succeeded", {"loss": 3.0})
     assert json.loads(contents(second.last_checkpoint)["state.json"]) == {"epoch": 6}
+
+
+HANDING_OVER = """
+import os, pathlib, time
+request = pathlib.Path(os.environ["ASKTELL_CHECKPOINT_UPLOAD"])
+for state in ("1", "2, longer"):
+    (pathlib.Path(os.environ["ASKTELL_CHECKPOINT_DIR"]) / "state").write_text(state)
+    request.touch()
+    while request.exists():
+        time.sleep(0.01)
+print('{"loss": 1}')
+"""
+
+
+def test_a_command_that_tells_its_result_itself_has_its_state_uploaded_before(kept, monkeypatch) -> None:
+    # The worker would look at it by itself an hour later.
+    monkeypatch.setattr(stores, "LOOK_SECONDS", 3600.0)
+    (only,) = command(FakeStudy(), HANDING_OVER, kept).trials
+    first, second = only.checkpoints
+    assert (first[-7:], second[-7:]) == ("/000001", "/000002")
+    assert contents(second) == {"state": "2, longer"}
+
+
+def test_a_command_whose_state_cannot_be_uploaded_is_not_held_up(kept, monkeypatch, caplog) -> None:
+    def breaks(store: Store, directory: Path) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(stores, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(Store, "upload", breaks)
+    (only,) = command(FakeStudy(), HANDING_OVER, kept).trials
+    assert (only.said, only.checkpoints) == (("succeeded", {"loss": 1.0}), [])
+    assert "no route to host" in caplog.text
+
+
+def test_a_state_that_the_service_has_not_heard_of_is_not_handed_over_yet(kept, monkeypatch) -> None:
+    monkeypatch.setattr(keeping, "AWAY_SECONDS", 0.2)
+    (only,) = command(FakeStudy(deaf=[Unavailable("down"), Unavailable("down")]), HANDING_OVER, kept).trials
+    assert contents(only.checkpoints[-1]) == {"state": "2, longer"}

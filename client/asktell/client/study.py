@@ -188,7 +188,7 @@ class Study(StudyView):
 
     def held_trial(self, which: Current) -> Trial:
         """A trial with a lease that another process of this worker asked for. FailedPrecondition if nobody holds it."""
-        return self._trial(which.held(self._connection.run(calls.get_trial(self.name, which.number))))
+        return self._trial(which.held(self._connection.run(calls.get_trial(self.name, which.number)))).of_worker(which)
 
     @property
     def best_trial(self) -> Trial | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Self
 from asktell.client import calls, outcomes
 from asktell.client.calls import Call
 from asktell.client.connection import Connection
+from asktell.client.current import uploading
 from asktell.client.errors import AskTellError, FailedPrecondition
 from asktell.client.leases import LeaseKeeper
 from asktell.client.outcomes import Told
@@ -109,6 +111,7 @@ class Trial(TrialProtocol):
 
     def release(self, *, checkpoint_uri: str = "") -> None:
         """Give the trial back unfinished: it is queued for the next worker, and no attempt is spent."""
+        self._hand_over()
         self._end(self._connection.run(self._releasing(checkpoint_uri)))
 
     def cancel(self) -> None:
@@ -150,7 +153,13 @@ class Trial(TrialProtocol):
         if (call := self._conclusion(result)) is not None:
             self._deliver(call)
 
+    def _hand_over(self) -> None:
+        """Have the worker upload the state before the trial ends, where that is needed."""
+        for pause in () if self.lost else uploading(self._upload):
+            time.sleep(pause)
+
     def _tell(self, call: Call[TrialRecord]) -> None:
+        self._hand_over()
         try:
             self._end(self._connection.run(call))
         except FailedPrecondition as refusal:
@@ -158,6 +167,7 @@ class Trial(TrialProtocol):
             raise
 
     def _deliver(self, call: Call[TrialRecord]) -> None:
+        self._hand_over()
         try:
             self._end(self._connection.run(call))
         except FailedPrecondition as refusal:

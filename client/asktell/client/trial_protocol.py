@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Self
 
 from asktell.client import calls, outcomes
 from asktell.client.calls import Call
 from asktell.client.claim import Claim
+from asktell.client.current import Current
 from asktell.client.errors import AskTellError, FailedPrecondition
 from asktell.client.outcomes import Outcome, Told
 from asktell.client.values import Directive, Metrics, MetricValue, OnError, Report, TrialRecord, Verdict
@@ -45,6 +47,12 @@ class TrialProtocol(TrialView):
         self._keeper = keeper
         self._on_error = on_error
         self._made_up: dict[str, Call[TrialRecord]] = {}
+        self._upload: Path | None = None
+
+    def of_worker(self, which: Current) -> Self:
+        """This trial, whose state the worker of this process keeps: it is uploaded before the trial ends."""
+        self._upload = which.upload
+        return self
 
     def _telling(
         self, told: Told | None, named: Metrics, *, metadata: Mapping[str, str] | None, checkpoint_uri: str

@@ -44,6 +44,13 @@ class Checkpoint(Protocol):
     def standing_uri(self) -> str:
         """The directory as other workers read it; empty where they read snapshots of it, or nothing."""
 
+    @property
+    def upload_request(self) -> Path | None:
+        """The file by which the training asks that its state be handed over before it goes on; None where all it writes is there at once."""
+
+    def hand_over(self) -> bool:
+        """See to it that `uri` is that of the present state. To be repeated: True once it was tried."""
+
     def uri(self) -> str:
         """Where the newest complete state lies that another worker can read; empty if nowhere."""
 
@@ -76,6 +83,11 @@ class NoCheckpoint:
 
     directory: Path | None = None
     standing_uri: str = ""
+    upload_request: Path | None = None
+
+    def hand_over(self) -> bool:
+        """There is nothing to hand over."""
+        return True
 
     def uri(self) -> str:
         """Nowhere."""
@@ -109,6 +121,11 @@ class DirectoryCheckpoint:
     """A directory that other workers see too, or will when they are started here."""
 
     directory: Path
+    upload_request: Path | None = None
+
+    def hand_over(self) -> bool:
+        """It is there already."""
+        return True
 
     @property
     def standing_uri(self) -> str:
@@ -182,6 +199,15 @@ class StoreCheckpoint:
     def standing_uri(self) -> str:
         """None: each snapshot has its own."""
         return ""
+
+    @property
+    def upload_request(self) -> Path:
+        """Beside the state."""
+        return self.scratch / "upload"
+
+    def hand_over(self) -> bool:
+        """Take a snapshot now."""
+        return self.snapshots.hurry()
 
     def uri(self) -> str:
         """The last complete snapshot; before the first, nowhere new."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from asktell.client import AskTellError, InvalidArgument, Trial
 from asktell.worker.checkpoints import Checkpoint
@@ -26,7 +27,8 @@ class Keeping:
         self._checkpoint = checkpoint
         self._named = ""
         self._known = ""
-        self._next_look = 0.0
+        self._next_look = self._next_word = 0.0
+        self._handed_over = False
         self._pause = FIRST_LOOK_SECONDS
 
     def name(self, uri: str) -> None:
@@ -36,6 +38,9 @@ class Keeping:
 
     def tend(self) -> None:
         """See to it that the service knows the newest state. To be called often; it looks now and then."""
+        request = self._checkpoint.upload_request
+        if request is not None and request.exists():
+            self._hand_over(request)
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + self._pause
@@ -43,6 +48,18 @@ class Keeping:
         uri = self._named or self._checkpoint.uri()
         if uri and uri != self._known:
             self._say(uri)
+
+    def _hand_over(self, request: Path) -> None:
+        """Answer the training's request, by removing its file, when the service knows where the present state lies."""
+        self._handed_over = self._handed_over or self._checkpoint.hand_over()
+        if not self._handed_over or time.monotonic() < self._next_word:
+            return
+        uri = self._named or self._checkpoint.uri()
+        if uri and uri != self._known:
+            self._say(uri)
+        if not uri or uri == self._known:
+            request.unlink(missing_ok=True)
+            self._handed_over = False
 
     def last(self, *, broken_off: Callable[[], bool]) -> str:
         """The URI to end the trial with; empty if there is none."""
@@ -56,7 +73,7 @@ class Keeping:
             self._named, self._known = "", uri
         except AskTellError as error:
             logger.warning("trial %d: the checkpoint %s was not reported: %s", self._trial.number, uri, error)
-            self._next_look = time.monotonic() + AWAY_SECONDS
+            self._next_look = self._next_word = time.monotonic() + AWAY_SECONDS
         else:
             self._known = uri
             if not self._trial.lost:

@@ -166,6 +166,7 @@ class Files:
     parameters: Path
     checkpoint: Path | None
     checkpoint_uri: str
+    upload_request: Path | None
 
     @property
     def fields(self) -> Parameters:
@@ -181,6 +182,7 @@ class Files:
             "ASKTELL_PARAMETERS_FILE": str(self.parameters),
             "ASKTELL_CHECKPOINT_DIR": str(self.checkpoint or ""),
             "ASKTELL_CHECKPOINT_DIR_URI": self.checkpoint_uri,
+            "ASKTELL_CHECKPOINT_UPLOAD": str(self.upload_request or ""),
         }
 
 
@@ -224,6 +226,7 @@ class Program:
                 parameters=Path(folder) / "parameters.json",
                 checkpoint=checkpoint.directory,
                 checkpoint_uri=checkpoint.standing_uri,
+                upload_request=checkpoint.upload_request,
             )
             files.parameters.write_text(json.dumps(dict(trial.parameters)), "utf-8")
             arguments = self.template.fill({**trial.parameters, TRIAL_NUMBER: trial.number, **files.fields})

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from asktell.worker.copying import Listing, copy_at_rest, listing
 
@@ -109,31 +109,57 @@ class Snapshots(threading.Thread):
         self._staging = staging
         self._uploaded: Listing = listing(directory)
         self._count = 0
-        self._ending = threading.Event()
+        self._wake = threading.Event()
+        self._ending = False
         self._abandoned = False
+        self._hurry: Literal["", "asked", "done"] = ""
         self._mine: list[Store] = []
 
     def run(self) -> None:
         """Look, and upload, until the end; then once more."""
         seen, since = self._uploaded, time.monotonic()
-        while not self._ending.wait(LOOK_SECONDS):
+        while not self._rested(LOOK_SECONDS):
+            # Before the look: what was there when it was asked for is seen.
+            asked = self._hurry == "asked"
             found = listing(self._directory)
-            if found == self._uploaded:
+            if asked:
+                if found != self._uploaded:
+                    self._try()
+                self._hurry = "done"
+            elif found == self._uploaded:
                 since = time.monotonic()
             elif (found == seen or time.monotonic() - since > RESTLESS_SECONDS) and not self._try():
-                self._ending.wait(RETRY_SECONDS)
+                self._rested(RETRY_SECONDS)
             seen = found
         if not self._abandoned and listing(self._directory) != self._uploaded:
             self._try()
 
+    def _rested(self, seconds: float) -> bool:
+        """Sleep, but not beyond a wish; whether it was to end."""
+        if not self._ending:
+            self._wake.wait(seconds)
+            self._wake.clear()
+        return self._ending
+
+    def hurry(self) -> bool:
+        """Wish for a snapshot now, unless the newest has all there is. To be repeated: True, once, when it was tried."""
+        if self._hurry == "done":
+            self._hurry = ""
+            return True
+        if not self._hurry:
+            self._hurry = "asked"
+            self._wake.set()
+        return False
+
     def end(self) -> None:
         """Ask for the last snapshot: the directory does not change any more."""
-        self._ending.set()
+        self._ending = True
+        self._wake.set()
 
     def abandon(self) -> None:
         """Take no more snapshots: the directory is about to vanish, and what is left of it meanwhile would be half a state."""
         self._abandoned = True
-        self._ending.set()
+        self.end()
         if self.is_alive():
             self.join(LOOK_SECONDS)
 

@@ -195,7 +195,9 @@ class Study(StudyView):
 
     async def held_trial(self, which: Current) -> Trial:
         """A trial with a lease that another process of this worker asked for. FailedPrecondition if nobody holds it."""
-        return self._trial(which.held(await self._connection.run(calls.get_trial(self.name, which.number))))
+        return self._trial(which.held(await self._connection.run(calls.get_trial(self.name, which.number)))).of_worker(
+            which
+        )
 
     async def best_trial(self) -> Trial | None:
         """The best feasible trial, as the service ranks them; None while there is none. FailedPrecondition with several objectives."""

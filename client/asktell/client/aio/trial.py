@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -11,6 +12,7 @@ from asktell.client import calls, outcomes
 from asktell.client.aio.connection import Connection
 from asktell.client.aio.leases import LeaseKeeper
 from asktell.client.calls import Call
+from asktell.client.current import uploading
 from asktell.client.errors import AskTellError, FailedPrecondition
 from asktell.client.outcomes import Told
 from asktell.client.trial_protocol import TrialProtocol
@@ -103,6 +105,7 @@ class Trial(TrialProtocol):
 
     async def release(self, *, checkpoint_uri: str = "") -> None:
         """Give the trial back unfinished: it is queued for the next worker, and no attempt is spent."""
+        await self._hand_over()
         self._end(await self._connection.run(self._releasing(checkpoint_uri)))
 
     async def cancel(self) -> None:
@@ -140,7 +143,13 @@ class Trial(TrialProtocol):
         if (call := self._conclusion(result)) is not None:
             await self._deliver(call)
 
+    async def _hand_over(self) -> None:
+        """Have the worker upload the state before the trial ends, where that is needed."""
+        for pause in () if self.lost else uploading(self._upload):
+            await asyncio.sleep(pause)
+
     async def _tell(self, call: Call[TrialRecord]) -> None:
+        await self._hand_over()
         try:
             self._end(await self._connection.run(call))
         except FailedPrecondition as refusal:
@@ -148,6 +157,7 @@ class Trial(TrialProtocol):
             raise
 
     async def _deliver(self, call: Call[TrialRecord]) -> None:
+        await self._hand_over()
         try:
             self._end(await self._connection.run(call))
         except FailedPrecondition as refusal:
