@@ -61,11 +61,11 @@ class ProcessPoolEngine:
 
     async def suggest(self, request: SuggestRequest) -> Decision:
         """The policy's decision. Never raises for what is in the request: random candidates stand in, and their origin says why."""
-        outlook = await self._in_thread(registry.outlook, request)
-        if outlook is not registry.Outlook.MODEL:
-            if outlook is registry.Outlook.MODEL_LATER and not self._warmed:
-                self._keep(self.warm_up())
-            return await self._in_thread(registry.suggest, request)
+        outlook, decision = await self._in_thread(_at_once, request)
+        if outlook is registry.Outlook.MODEL_LATER and not self._warmed:
+            self._keep(self.warm_up())
+        if decision is not None:
+            return decision
         # An asker that goes away leaves the computation to its end, because its process cannot be interrupted.
         return await asyncio.shield(self._keep(self._modelled(request)))
 
@@ -147,6 +147,12 @@ class ProcessPoolEngine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _at_once(request: SuggestRequest) -> tuple[registry.Outlook, Decision | None]:
+    """What the request takes, and the decision if that is no model."""
+    outlook = registry.outlook(request)
+    return outlook, None if outlook is registry.Outlook.MODEL else registry.suggest(request)
 
 
 def _stand_in(request: SuggestRequest, reason: str) -> Decision:

@@ -75,7 +75,12 @@ class Worker:
         executor = self._executor
         if executor is None:
             raise WorkerDied("it was stopped")
-        result: T = await self._result(await asyncio.to_thread(executor.submit, compute, request))
+        try:
+            # The process is there, so that handing over takes microseconds; a thread in between would take more.
+            future = executor.submit(compute, request)
+        except (BrokenProcessPool, ShutdownExecutorError) as error:
+            raise WorkerDied(str(error).partition("\n")[0]) from error
+        result: T = await self._result(future)
         return result
 
     def kill(self) -> None:
