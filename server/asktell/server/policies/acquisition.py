@@ -218,6 +218,7 @@ def log_mean(values: Array) -> Array:
     """Log of the mean of the exponentials over the last axis (`... x s`)."""
     if values.shape[-1] == 1:
         return values[..., 0]
-    highest = values.max(axis=-1)
-    means: Array = highest + np.log(np.exp(values - highest[..., None]).mean(axis=-1))
+    highest = np.maximum.reduce(values, axis=-1)
+    total = np.add.reduce(np.exp(values - highest[..., None]), axis=-1)
+    means: Array = highest + np.log(total / values.shape[-1])
     return means

@@ -43,6 +43,10 @@ class Column(ABC):
     def encode(self, value: ParameterValue) -> float:
         """The code of a value that the parameter allows."""
 
+    def encode_all(self, values: Sequence[ParameterValue]) -> Vector:
+        """The codes of values (`n`)."""
+        return np.array([self.encode(value) for value in values], dtype=np.float64)
+
     @abstractmethod
     def decode(self, code: float) -> ParameterValue:
         """The value nearest to a code."""
@@ -123,6 +127,14 @@ class Continuum(Column):
 
     def encode(self, value: ParameterValue) -> float:
         return self.scale.shrink(_number(value))
+
+    def encode_all(self, values: Sequence[ParameterValue]) -> Vector:
+        scale = self.scale
+        if scale.log or scale.low == scale.high:
+            # To the bit as `encode` has them, which NumPy's logarithm is not.
+            return super(Continuum, self).encode_all(values)
+        numbers = np.array([_number(value) for value in values], dtype=np.float64)
+        return _within((numbers - scale.low) / (scale.high - scale.low), 0.0, 1.0)
 
     def decode(self, code: float) -> float:
         return self.scale.stretch(code) + 0.0

@@ -133,14 +133,13 @@ class Encoder:
 
     def encode(self, configurations: Sequence[Parameters]) -> Matrix:
         """The settled rows of configurations."""
-        rows = [
-            [
-                codes.encode(parameters[spec.name]) if spec.name in parameters else codes.inactive
-                for spec, codes in zip(self.space, self.columns, strict=True)
-            ]
-            for parameters in configurations
-        ]
-        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.columns))
+        rows = np.empty((len(configurations), len(self.columns)))
+        for index, (spec, codes) in enumerate(zip(self.space, self.columns, strict=True)):
+            there = np.array([spec.name in parameters for parameters in configurations], dtype=np.bool_)
+            values = [parameters[spec.name] for parameters in configurations if spec.name in parameters]
+            rows[:, index] = codes.inactive
+            rows[there, index] = codes.encode_all(values)
+        return rows
 
     def decode(self, row: Matrix) -> dict[str, ParameterValue]:
         """The active parameters of a latent or settled row (`d`)."""

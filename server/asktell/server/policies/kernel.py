@@ -139,7 +139,7 @@ class Kernel:
 
     def trended(self, rows: Matrix) -> Matrix | None:
         """The trend's features of rows, the linear ones first (`n x 2D`); None if there is no trend."""
-        return None if self.trend is None else np.hstack(self.trend.features(rows))
+        return None if self.trend is None else np.concatenate(self.trend.features(rows), axis=1)
 
     @staticmethod
     def covariance(left: Placed, right: Placed) -> Matrix:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from statistics import median
 
 import numpy as np
 
@@ -246,7 +247,7 @@ def _fence(losses: Vector, shape: Shape, least: float) -> tuple[float, float]:
     if shape is Shape.FENCE:
         lower, upper = np.quantile(losses, [0.25, 0.75])
         return max(float(upper + 3.0 * (upper - lower)), least), float(upper - lower)
-    middle = max(float(np.median(losses)), least)
+    middle = max(median(losses.tolist()), least)
     gains = middle - losses[losses <= middle]
     # Their squares may underflow, where a divergence made the magnitude.
     return middle, float(gains.max() * np.sqrt(np.mean((gains / (gains.max() or 1.0)) ** 2)))
@@ -258,7 +259,7 @@ def _warped(
     losses = np.array([objective.loss(seen.metrics[objective.metric].value) for seen in _those(observations, useful)])
     spared = losses[feasible[useful]]
     # Halved, because the median may add two numbers whose sum is infinite.
-    return Warp.fitted(losses, shape, least=2.0 * float(np.median(spared / 2.0)) if len(spared) else -math.inf)
+    return Warp.fitted(losses, shape, least=2.0 * median((spared / 2.0).tolist()) if len(spared) else -math.inf)
 
 
 def _those(observations: Sequence[Observation], which: Mask) -> list[Observation]:
