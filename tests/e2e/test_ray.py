@@ -8,13 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asktell.client import Client, Float, Minimize, Study, TrialState
+from asktell.client import Client, Study, TrialState
 from tests import ray_cluster
+from tests.e2e.clusters import HELD, assert_complete, create, held
 from tests.processes import ASKTELL, Process, Processes, Server, until
 
 LEASE = "2"
-HELD = 3
-"""The trial whose first attempt never ends."""
 OBJECTIVE = """
 import os, pathlib, threading, time
 
@@ -32,13 +31,6 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("server")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"))
-
-
-@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, str]]:
     """The process that has started the cluster, and the cluster's address."""
     with Processes(tmp_path_factory.mktemp("cluster")) as processes:
@@ -52,13 +44,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process,
 @pytest.fixture
 def study(server: Server, request: pytest.FixtureRequest) -> Iterator[Study]:
     with Client(server.target) as client:
-        yield client.create_study(
-            request.node.name,
-            parameters=[Float("x", 0, 1)],
-            objectives=[Minimize("loss")],
-            policy="random",
-            max_trials=20,
-        )
+        yield create(client, request.node.name)
 
 
 @pytest.fixture
@@ -74,14 +60,6 @@ def lead(
         return processes.start(command, environment=ray_cluster.ENVIRONMENT, cwd=tmp_path)
 
     return start
-
-
-def held(directory: Path, lead: Process) -> psutil.Process:
-    """The process of the held attempt, once it runs."""
-    found = directory / "held"
-    until(lambda: found.exists() or lead.popen.poll() is not None)
-    assert found.exists(), lead.errors()
-    return psutil.Process(int(found.read_text()))
 
 
 def raylet(process: psutil.Process) -> int:
@@ -101,7 +79,7 @@ def test_an_objective_that_the_workers_cannot_import_is_said_once(lead) -> None:
 @pytest.mark.slow
 def test_a_lead_that_is_told_to_end_has_the_trials_given_back(lead, study: Study, tmp_path: Path) -> None:
     process = lead("--workers", "3", "objective:held")
-    training = held(tmp_path, process)
+    training = held(tmp_path, process, said=process.errors)
     process.terminate()
     assert process.wait() == 0, process.errors()
     assert not training.is_running()
@@ -113,7 +91,7 @@ def test_a_lead_that_is_told_to_end_has_the_trials_given_back(lead, study: Study
 @pytest.mark.slow
 def test_a_killed_leads_workers_give_their_trials_back(lead, study: Study, tmp_path: Path) -> None:
     process = lead("--workers", "1", "objective:held")
-    training = held(tmp_path, process)
+    training = held(tmp_path, process, said=process.errors)
     process.kill()
     until(lambda: study.get_trial(HELD).state is TrialState.QUEUED)
     until(lambda: not training.is_running())
@@ -123,12 +101,11 @@ def test_a_lost_machines_trial_is_offered_once_more_and_the_study_reaches_its_bu
     lead, cluster: tuple[Process, str], study: Study, tmp_path: Path
 ) -> None:
     process = lead("--workers", "2", "objective:held")
-    training = held(tmp_path, process)
+    training = held(tmp_path, process, said=process.errors)
     cluster[0].say(f"kill {raylet(training)}")
     assert cluster[0].line() == "killed"
     assert process.wait() == 0, process.errors()
-    trials = study.list_trials()
-    assert [trial.number for trial in trials if trial.state is TrialState.SUCCEEDED] == list(range(1, 21))
-    assert {trial.number: trial.attempt for trial in trials if trial.attempt > 1} == {HELD: 2}
+    assert_complete(study)
+    assert {trial.number: trial.attempt for trial in study.list_trials() if trial.attempt > 1} == {HELD: 2}
     assert " was lost, another starts" in process.errors()
     until(lambda: not training.is_running())

@@ -1,6 +1,6 @@
 """Whatever ends a training before its time, another worker goes on from its state, once, and nothing is left behind.
 
-Real workers and trainings against a real server; trainings take seconds, leases one and a half.
+Real workers and trainings against a real server; leases take two and a half seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from asktell.client import Client, Study, Trial, TrialState
 from tests.e2e.severed import SeverableLine
 from tests.e2e.trainings import COMMAND, FUNCTION, Epoch, Field, gone, kill
-from tests.processes import Processes, Server, until
+from tests.processes import Process, Processes, Server, until
 
 pytestmark = pytest.mark.parametrize("objective", [COMMAND, FUNCTION], ids=["command", "function"])
 
@@ -21,17 +21,10 @@ SEEN = 8
 """Epochs that were begun when the fault happens."""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("server")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"))
-
-
 @pytest.fixture
 def field(server: Server, processes: Processes, tmp_path: Path) -> Iterator[Field]:
     with Client(server.target) as client:
-        yield Field(server, processes, tmp_path, client)
+        yield Field(server, processes, tmp_path, client, slow_from=SEEN)
 
 
 def ended(study: Study) -> Trial:
@@ -55,6 +48,23 @@ def check_resumed(field: Field, trial: Trial, *, attempts: int = 2) -> None:
     )
 
 
+def check_another_resumes(field: Field, study: Study, objective: Sequence[str]) -> None:
+    """Another worker takes the trial to its end, and leaves nothing behind."""
+    field.hurry()
+    second = field.work(study, objective)
+    trial = ended(study)
+    assert second.wait() == 0, second.errors()
+    check_resumed(field, trial)
+    assert field.alive() == []
+
+
+def check_both_end(field: Field, study: Study, *workers: Process) -> None:
+    """One of the workers takes the trial to its end, and both go on to theirs."""
+    field.hurry()
+    check_resumed(field, ended(study))
+    assert [worker.wait() for worker in workers] == [0, 0], "".join(worker.errors() for worker in workers)
+
+
 def under_way(field: Field, study: Study) -> int:
     """The process that trains, once it has come so far that a fault would cost something, and the service knows where its state lies."""
     field.training(1)
@@ -71,12 +81,8 @@ def test_a_training_that_is_killed_is_gone_on_with(field: Field, objective) -> N
     first = field.work(study, objective, "--max-trials", "1")
     kill(under_way(field, study))
     first.wait()
-    second = field.work(study, objective)
-    trial = ended(study)
-    assert second.wait() == 0, second.errors()
-    check_resumed(field, trial)
+    check_another_resumes(field, study, objective)
     assert repeated(field.log()) <= 1
-    assert field.alive() == []
 
 
 def test_the_training_of_a_worker_that_is_killed_ends_and_is_gone_on_with(field: Field, objective) -> None:
@@ -87,12 +93,8 @@ def test_the_training_of_a_worker_that_is_killed_ends_and_is_gone_on_with(field:
     first.kill()
     until(lambda: not field.alive())
     assert gone(training)
-    second = field.work(study, objective)
-    trial = ended(study)
-    assert second.wait() == 0, second.errors()
-    check_resumed(field, trial)
+    check_another_resumes(field, study, objective)
     assert repeated(field.log()) <= 1
-    assert field.alive() == []
 
 
 def test_a_worker_that_is_told_to_end_saves_gives_back_and_ends_with_0(field: Field, objective) -> None:
@@ -105,19 +107,13 @@ def test_a_worker_that_is_told_to_end_saves_gives_back_and_ends_with_0(field: Fi
     given_back = study.get_trial(1)
     assert (given_back.state, given_back.attempt) == (TrialState.QUEUED, 1)
     assert given_back.checkpoint_uri.endswith("/1/attempt-1")
-    second = field.work(study, objective)
-    trial = ended(study)
-    assert second.wait() == 0, second.errors()
-    check_resumed(field, trial)
+    check_another_resumes(field, study, objective)
     assert repeated(field.log()) <= 1
-    assert field.alive() == []
 
 
 def test_a_worker_that_is_cut_off_loses_its_trial_once_and_ends_the_training_when_it_hears_so(
     field: Field, objective
 ) -> None:
-    field.pause = 0.1
-    field.__post_init__()
     study = field.study()
     with SeverableLine(field.server.port) as line:
         first = field.work(study, objective, target=line.target)
@@ -128,16 +124,12 @@ def test_a_worker_that_is_cut_off_loses_its_trial_once_and_ends_the_training_whe
         assert not gone(zombie)
         line.heal()
         until(lambda: gone(zombie))
-        trial = ended(study)
-        check_resumed(field, trial)
-        assert [worker.wait() for worker in (first, second)] == [0, 0], first.errors() + second.errors()
+        check_both_end(field, study, first, second)
     assert "lost" in first.errors()
     assert field.alive() == []
 
 
 def test_a_worker_that_is_cut_off_ends_the_training_where_that_is_wanted(field: Field, objective) -> None:
-    field.pause = 0.2
-    field.__post_init__()
     study = field.study()
     with SeverableLine(field.server.port) as line:
         first = field.work(study, objective, "--silence", "2", target=line.target)
@@ -146,16 +138,10 @@ def test_a_worker_that_is_cut_off_ends_the_training_where_that_is_wanted(field: 
         until(lambda: gone(zombie))
         until(lambda: "no word from the service for 2 s" in first.errors())
         first.kill()
-    second = field.work(study, objective)
-    trial = ended(study)
-    assert second.wait() == 0, second.errors()
-    check_resumed(field, trial)
-    assert field.alive() == []
+    check_another_resumes(field, study, objective)
 
 
 def test_a_worker_that_was_frozen_past_its_lease_ends_its_training_and_spoils_nothing(field: Field, objective) -> None:
-    field.pause = 0.1
-    field.__post_init__()
     study = field.study()
     first = field.work(study, objective)
     zombie = under_way(field, study)
@@ -165,7 +151,5 @@ def test_a_worker_that_was_frozen_past_its_lease_ends_its_training_and_spoils_no
     assert not gone(zombie)
     first.resume()
     until(lambda: gone(zombie))
-    trial = ended(study)
-    check_resumed(field, trial)
-    assert [worker.wait() for worker in (first, second)] == [0, 0], first.errors() + second.errors()
+    check_both_end(field, study, first, second)
     assert field.alive() == []

@@ -10,14 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from asktell.client import Client, Float, Minimize, Study, Trial, TrialState
+from asktell.client import Client, Study, TrialState
+from tests.e2e.clusters import HELD, assert_complete, create, held
 from tests.processes import ASKTELL, Process, Processes, Server, until
 from tests.slurm import Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 
-HELD = 3
-"""The trial whose first attempt hangs after two epochs of five."""
 OBJECTIVE = """
 import json, os, pathlib, threading, time
 
@@ -38,13 +37,7 @@ def train(parameters, trial):
         trial.report(loss=parameters["x"] / epoch, step=epoch)
     return parameters["x"]
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("server")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"))
+"""The held trial hangs after two epochs of five."""
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +52,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 @pytest.fixture
 def study(server: Server, request: pytest.FixtureRequest) -> Iterator[Study]:
     with Client(server.target) as client:
-        yield client.create_study(
-            request.node.name,
-            parameters=[Float("x", 0, 1)],
-            objectives=[Minimize("loss")],
-            policy="random",
-            max_trials=20,
-        )
+        yield create(client, request.node.name)
 
 
 @pytest.fixture
@@ -81,12 +68,13 @@ def lead(server: Server, slurm: Slurm, study: Study, processes: Processes, tmp_p
     return start
 
 
-def held(directory: Path, lead: Process) -> psutil.Process:
+def training_of(lead: Process, directory: Path) -> psutil.Process:
     """The process of the held attempt, once it has come to its second epoch."""
-    found = directory / "held"
-    until(lambda: (found.exists() and found.read_text()) or lead.popen.poll() is not None)
-    assert found.exists(), lead.errors() + "".join(log.read_text() for log in directory.glob("asktell-*.log"))
-    return psutil.Process(int(found.read_text()))
+
+    def said() -> str:
+        return lead.errors() + "".join(log.read_text() for log in directory.glob("asktell-*.log"))
+
+    return held(directory, lead, said=said)
 
 
 def task_of(training: psutil.Process) -> str:
@@ -102,8 +90,7 @@ def job_of(lead: Process) -> str:
 
 def assert_resumed_once(study: Study, directory: Path) -> None:
     """The study has reached its budget; the held trial alone was handed out twice, and went on from its second epoch."""
-    trials: list[Trial] = study.list_trials()
-    assert [trial.number for trial in trials if trial.state is TrialState.SUCCEEDED] == list(range(1, 21))
+    assert_complete(study)
     begun = [line.split() for line in (directory / "epochs").read_text().splitlines()]
     again = [(int(number), int(epoch)) for number, _, epoch, *_ in begun if int(epoch) > 0]
     assert again == [(HELD, 2)]
@@ -114,7 +101,7 @@ def test_a_requeued_workers_trial_is_resumed_once_and_the_study_reaches_its_budg
     lead: Callable[..., Process], slurm: Slurm, study: Study, tmp_path: Path
 ) -> None:
     process = lead("--workers", "2", "--gpus-per-trial", "1")
-    training = held(tmp_path, process)
+    training = training_of(process, tmp_path)
     slurm.run("scontrol", "requeue", task_of(training))
     until(lambda: not training.is_running())
     (tmp_path / "go").touch()
@@ -128,7 +115,7 @@ def test_a_worker_that_comes_to_its_time_limit_gives_its_trial_back_and_queues_a
     lead: Callable[..., Process], slurm: Slurm, study: Study, tmp_path: Path
 ) -> None:
     process = lead("--workers", "1", "--time", "2")
-    training = held(tmp_path, process)
+    training = training_of(process, tmp_path)
     # Slurm signals 90 s before the limit of two minutes, or a little earlier.
     until(lambda: not training.is_running())
     until(lambda: study.get_trial(HELD).state is TrialState.QUEUED)
@@ -145,7 +132,7 @@ def test_a_lead_that_is_told_to_end_cancels_the_array_and_has_the_trials_given_b
     lead: Callable[..., Process], slurm: Slurm, study: Study, tmp_path: Path
 ) -> None:
     process = lead("--workers", "6")
-    training = held(tmp_path, process)
+    training = training_of(process, tmp_path)
     process.terminate()
     assert process.wait() == 0, process.errors()
     assert not training.is_running()

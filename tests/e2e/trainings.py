@@ -17,24 +17,29 @@ from tests.processes import ASKTELL, Process, Processes, Server, until
 SOURCE = """
 import json, os, pathlib, sys, time
 
-def train(x, number, place, epochs, pause):
+def work(epoch):
+    end = time.monotonic() + (1.0 if epoch >= SLOW_FROM else PAUSE)
+    while time.monotonic() < end and not os.path.exists("hurry"):
+        time.sleep(0.02)
+
+def train(x, number, place):
     state = place / "state.json"
     first = json.loads(state.read_text())["epoch"] if state.exists() else 0
-    for epoch in range(first, epochs):
+    for epoch in range(first, EPOCHS):
         with open("epochs.log", "a") as log:
             print(number, epoch, os.getpid(), file=log)
-        time.sleep(pause)
+        work(epoch)
         partial = place / "state.json.partial"
         partial.write_text(json.dumps({"epoch": epoch + 1}))
         partial.replace(state)
     return {"loss": x * x, "first": first}
 
 def objective(parameters, trial):
-    return train(parameters["x"], trial.number, trial.checkpoint_dir, EPOCHS, PAUSE)
+    return train(parameters["x"], trial.number, trial.checkpoint_dir)
 
 if __name__ == "__main__":
     place = pathlib.Path(os.environ["ASKTELL_CHECKPOINT_DIR"])
-    print(json.dumps(train(float(sys.argv[1]), int(os.environ["ASKTELL_TRIAL"]), place, EPOCHS, PAUSE)))
+    print(json.dumps(train(float(sys.argv[1]), int(os.environ["ASKTELL_TRIAL"]), place)))
 """
 COMMAND = ("--", "python3", "training.py", "{x}")
 FUNCTION = ("training:objective",)
@@ -59,13 +64,19 @@ class Field:
     client: Client
     epochs: int = 60
     pause: float = 0.05
+    slow_from: int = 1_000_000
+    """From this epoch on each takes a second, so that none ends by itself before the test has done to it what it has to."""
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
-        constants = f"EPOCHS, PAUSE = {self.epochs}, {self.pause}\n"
+        constants = f"EPOCHS, PAUSE, SLOW_FROM = {self.epochs}, {self.pause}, {self.slow_from}\n"
         (self.directory / "training.py").write_text(constants + SOURCE)
 
-    def study(self, *, trials: int = 1, lease: float = 1.5) -> Study:
+    def hurry(self) -> None:
+        """Let all trainings come to their ends at once."""
+        (self.directory / "hurry").touch()
+
+    def study(self, *, trials: int = 1, lease: float = 2.5) -> Study:
         """A study of so many trials."""
         return self.client.create_study(
             f"study-{self.mark}",
