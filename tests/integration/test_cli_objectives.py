@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -64,10 +62,8 @@ def test_a_picture_needs_no_front(client: Client, study: Callable[..., str], tmp
     assert (tmp_path / "front.png").read_bytes().startswith(PNG)
 
 
-def test_the_example_finds_a_front_of_many_trade_offs() -> None:
-    command = [sys.executable, "-m", "examples.objectives"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
-    *front, volume, history = done.stdout.splitlines()
+def test_the_example_finds_a_front_of_many_trade_offs(example) -> None:
+    *front, volume, history = example("objectives")
     assert len(front) >= 12
     latencies = [float(line.split()[0]) for line in front]
     accuracies = [float(line.split()[2]) for line in front]

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 
 
-def test_the_example_trains_further_what_did_well_from_its_checkpoints() -> None:
-    command = [sys.executable, "-m", "examples.fidelity"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
-    rungs, best, lineage, why = done.stdout.splitlines()
+def test_the_example_trains_further_what_did_well_from_its_checkpoints(example) -> None:
+    rungs, best, lineage, why = example("fidelity")
     found = re.fullmatch(r"trials at each rung: (\{.*\}); (\d+) epochs in all", rungs)
     assert found is not None
     counts, epochs = ast.literal_eval(found[1]), int(found[2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,22 +12,15 @@ import pytest
 from asktell import client as at
 from examples.frameworks.digits import PARAMETERS
 from tests.processes import ASKTELL
+from tests.trainings import one_thread  # noqa: F401 - a fixture.
 
 ROOT = Path(__file__).parents[2]
-# One thread is plenty for networks as small as these.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 FRAMEWORKS = ["plain_pytorch", "with_lightning", "with_keras", "with_transformers"]
 
 
-def run(*command: str) -> str:
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=False, capture_output=True, text=True, timeout=170)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_an_example_stops_what_falls_behind_and_finds_a_good_network(framework: str) -> None:
-    epochs, best = run(sys.executable, "-m", f"examples.frameworks.{framework}").splitlines()
+def test_an_example_stops_what_falls_behind_and_finds_a_good_network(example, framework: str) -> None:
+    epochs, best = example(f"frameworks.{framework}")
     trials, stopped, trained, whole = map(int, re.findall(r"\d+", epochs))
     assert (trials, whole) == (9, 81)
     assert 0 < stopped < 9
@@ -52,7 +44,10 @@ def test_a_worker_runs_it_and_the_state_lies_in_the_trials_directory(
         "digits", parameters=PARAMETERS, objectives=[at.Maximize("accuracy")], max_trials=1, policy="random", seed=0
     )
     where = ["--target", client.target, "--project", client.project, "--study", study.id]
-    run(ASKTELL, "work", *where, "--checkpoints", str(tmp_path), f"examples.frameworks.{framework}:train")
+    command = [ASKTELL, "work", *where, "--checkpoints", str(tmp_path), f"examples.frameworks.{framework}:train"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr[-3000:]
     trial = study.get_trial(1)
     assert trial.state is at.TrialState.SUCCEEDED
     assert [each.step for each in trial.measurements] == list(range(1, 10))
@@ -60,9 +55,9 @@ def test_a_worker_runs_it_and_the_state_lies_in_the_trials_directory(
     assert list(tmp_path.rglob(file))
 
 
-def test_the_range_test_names_a_range_and_draws_it(tmp_path: Path) -> None:
+def test_the_range_test_names_a_range_and_draws_it(example, tmp_path: Path) -> None:
     picture = tmp_path / "range.png"
-    found, parameter = run(sys.executable, "-m", "examples.frameworks.learning_rate_range", str(picture)).splitlines()
+    found, parameter = example("frameworks.learning_rate_range", str(picture))
     low, high, suggestion = map(float, re.findall(r"[\d.e-]*\d", found))
     assert 1e-4 < low < suggestion < high < 1
     assert parameter.startswith("Float(name='learning_rate'")

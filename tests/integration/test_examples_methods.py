@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
 
 
-def test_every_method_searches_in_its_way_and_auto_says_why() -> None:
-    command = [sys.executable, "-m", "examples.methods"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=True)
-    grid, sobol, evolution, cma, large, finite = done.stdout.splitlines()
+def test_every_method_searches_in_its_way_and_auto_says_why(example) -> None:
+    grid, sobol, evolution, cma, large, finite = example("methods")
     assert "the last by grid of 48" in grid
     assert "the last by sobol" in sobol
     assert "the last by crossover" in evolution

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
-
-
-def lines_of(module: str) -> list[str]:
-    command = [sys.executable, "-m", module]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
-    ).stdout.splitlines()
 
 
 def numbers(line: str) -> list[float]:
     return [float(number) for number in re.findall(r"-?\d+\.\d+", line)]
 
 
-def test_the_example_of_constraints_finds_the_best_within_the_bound() -> None:
-    best, expected, infeasible = lines_of("examples.constraints")
+def test_the_example_of_constraints_finds_the_best_within_the_bound(example) -> None:
+    best, expected, infeasible = example("constraints")
     accuracy, latency = numbers(best)
     assert accuracy > 0.895
     assert 40.0 < latency <= 50.0
@@ -30,8 +18,8 @@ def test_the_example_of_constraints_finds_the_best_within_the_bound() -> None:
     assert int(infeasible.split()[0]) <= 4
 
 
-def test_the_example_of_noise_measures_again_and_does_not_trust_luck() -> None:
-    repeats, luckiest, likeliest = lines_of("examples.noise")
+def test_the_example_of_noise_measures_again_and_does_not_trust_luck(example) -> None:
+    repeats, luckiest, likeliest = example("noise")
     assert 1 <= int(repeats.split()[0]) <= 10
     _, told, expected, error = numbers(luckiest)
     assert told < expected - 2.0 * error

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 
-
-def test_the_example_finds_a_falling_learning_rate_and_draws_it(tmp_path: Path) -> None:
+def test_the_example_finds_a_falling_learning_rate_and_draws_it(example, tmp_path: Path) -> None:
     picture = tmp_path / "schedule.png"
-    command = [sys.executable, "-m", "examples.population", str(picture)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=True)
-    *shown, members = done.stdout.splitlines()
+    *shown, members = example("population", str(picture))
     rates, losses = (
         [float(number) for line in shown for number in re.findall(rf"{name} (\d+\.\d+)", line)]
         for name in ("rate", "loss")

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
 
 
-def test_conditions_constraints_and_a_wider_range_lead_to_what_the_example_promises() -> None:
-    command = [sys.executable, "-m", "examples.spaces", "24"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=True)
-    conditional, constrained, first, widened = done.stdout.splitlines()
+def test_conditions_constraints_and_a_wider_range_lead_to_what_the_example_promises(example) -> None:
+    conditional, constrained, first, widened = example("spaces", "24")
     assert "optimizer=sgd, momentum=0." in conditional
     web, books, width, depth = (
         float(re.findall(rf"{name}=([\d.]+)", constrained)[0]) for name in ("web", "books", "width", "depth")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -177,14 +174,11 @@ async def test_asyncio_starts_from_earlier_studies_too(client):
         assert first.parameters == BEST
 
 
-def test_the_example_gains_by_the_earlier_week() -> None:
-    command = [sys.executable, "-m", "examples.warm_start"]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, check=True
-    )
-    cold, warm = map(float, re.findall(r"([0-9.]+) above", done.stdout))
+def test_the_example_gains_by_the_earlier_week(example) -> None:
+    *regrets, reason = example("warm_start")
+    cold, warm = map(float, re.findall(r"([0-9.]+) above", "".join(regrets)))
     assert warm < cold / 2
-    assert "starts from week-0" in done.stdout
+    assert "starts from week-0" in reason
 
 
 def test_a_source_with_a_fidelity_tells_what_configurations_came_to_at_their_highest(client):
