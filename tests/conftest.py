@@ -12,13 +12,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.postgres import Postgres
-from tests.processes import Processes, migrate
+from tests.processes import Processes, Server
 
 # As root, a PostgreSQL is controlled from a fork, in which gRPC's own fork handlers crash now and then while its threads are at work.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("asktell", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says more about the machine than about the code. The same code gets the same examples, so that a failure is the
+# code's and comes again; `make fuzz` looks for new ones.
+settings.register_profile("asktell", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("fuzz", settings.get_profile("asktell"), derandomize=False)
 settings.load_profile("asktell")
 
 
@@ -40,16 +42,25 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
 
 
 @pytest.fixture
-def migrated_url(postgres_url: str) -> str:
+def migrated_url(postgres: Postgres) -> Iterator[str]:
     """The address of a new PostgreSQL database with the schema."""
-    migrate(postgres_url)
-    return postgres_url
+    name = postgres.create_database(migrated=True)
+    yield postgres.url(name)
+    postgres.drop_database(name)
 
 
 @pytest.fixture
 def sqlite_file(tmp_path: Path) -> str:
     """Where a new SQLite database may be."""
     return str(tmp_path / "asktell.db")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on SQLite, shared by all tests that leave it alone: each makes a study of its own, or a project of its own."""
+    directory = tmp_path_factory.mktemp("server")
+    with Processes(directory) as processes:
+        yield processes.serve(str(directory / "asktell.db"))
 
 
 @pytest.fixture

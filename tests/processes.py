@@ -169,11 +169,6 @@ class Processes:
             process.end()
 
 
-def migrate(database: str) -> None:
-    """Bring a PostgreSQL database to the schema, as a deployment does."""
-    subprocess.run([ASKTELL, "migrate", "--database", database], check=True, capture_output=True, timeout=PATIENCE)
-
-
 def until(condition: Callable[[], T]) -> T:
     """Ask again until the answer is true, and return it; AssertionError if it never is."""
     end = time.monotonic() + PATIENCE

@@ -16,7 +16,7 @@ import pytest
 from asktell.v1 import trial_service_pb2 as trials
 from tests.chaos.replicas import NOT_SERVING, SERVING, await_health
 from tests.postgres import Postgres
-from tests.processes import Processes, migrate
+from tests.processes import Processes
 from tests.wire import Wire, refusal_of, renew_request, report_request, small_study, tell_request
 
 CALLERS = 12
@@ -73,8 +73,7 @@ def ends(wire: Wire, study: str, held: trials.Trial, *, deadline: float) -> list
 def test_a_database_that_is_down_is_unavailable_before_the_deadline_and_comes_back(
     processes: Processes, own_postgres: Postgres
 ) -> None:
-    database = own_postgres.url(own_postgres.create_database())
-    migrate(database)
+    database = own_postgres.url(own_postgres.create_database(migrated=True))
     server = processes.serve(database)
     await_health(server, SERVING)
     with Wire(server.target) as wire:
@@ -94,8 +93,7 @@ def test_a_database_that_is_down_is_unavailable_before_the_deadline_and_comes_ba
 
 
 def test_no_call_outlives_its_deadline_while_the_database_hangs(processes: Processes, own_postgres: Postgres) -> None:
-    database = own_postgres.url(own_postgres.create_database())
-    migrate(database)
+    database = own_postgres.url(own_postgres.create_database(migrated=True))
     server = processes.serve(database)
     await_health(server, SERVING)
     with Wire(server.target) as wire:
@@ -117,8 +115,7 @@ def test_no_call_outlives_its_deadline_while_the_database_hangs(processes: Proce
 @pytest.mark.chaos
 def test_an_outage_of_ten_seconds_is_bounded(processes: Processes, own_postgres: Postgres) -> None:
     """The pass marks of P12 in numbers; a machine that is busy otherwise may fail them."""
-    database = own_postgres.url(own_postgres.create_database())
-    migrate(database)
+    database = own_postgres.url(own_postgres.create_database(migrated=True))
     server = processes.serve(database)
     await_health(server, SERVING)
     deadline = 3.0

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from asktell.v1 import trial_service_pb2 as trials
 from tests.chaos.seed import say
 from tests.postgres import Postgres
-from tests.processes import Processes, Server, migrate, until
+from tests.processes import Processes, Server, until
 from tests.wire import Wire, refusal, refusal_of, report_request, seconds, small_study, tell_request
 
 ASK = ("ask.chosen", "ask.inserted", "ask.committed", "ask.replying")
@@ -60,8 +60,7 @@ class Ground:
 @pytest.fixture(scope="module")
 def on_postgresql(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     """A PostgreSQL database with a server; each test makes studies of its own."""
-    database = postgres.url(postgres.create_database())
-    migrate(database)
+    database = postgres.url(postgres.create_database(migrated=True))
     with Processes(tmp_path_factory.mktemp("postgresql")) as processes:
         yield Ground(processes, database, processes.serve(database))
 

@@ -20,7 +20,7 @@ from asktell.v1 import search_space_pb2 as space
 from asktell.v1 import study_service_pb2 as studies
 from asktell.v1 import trial_service_pb2 as trials
 from tests.postgres import Postgres
-from tests.processes import PATIENCE, Processes, migrate
+from tests.processes import PATIENCE, Processes
 from tests.wire import METHODS, Wire, real, report_request, small_study
 
 DIALS = [f"x{index}" for index in range(3)]
@@ -66,14 +66,12 @@ def essence(trial: trials.Trial) -> bytes:
 def test_three_replicas_in_turn_propose_bit_for_bit_what_one_proposes_alone(
     processes: Processes, postgres: Postgres, tmp_path: Path, at_once: int, rounds: int, speculate: str
 ) -> None:
-    template = postgres.create_database()
-    migrate(postgres.url(template))
     nowhere = tmp_path / "nowhere"
     nowhere.mkdir()
     places = dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"), str(nowhere))
 
     def course(replicas: int) -> list[bytes]:
-        database = postgres.url(postgres.create_database(template=template))
+        database = postgres.url(postgres.create_database(migrated=True))
         environment = {**places, "ASKTELL_SPECULATE": speculate}
         servers = [processes.serve(database, environment=environment, cwd=nowhere) for _ in range(replicas)]
         wires = [Wire(server.target) for server in servers]

@@ -22,7 +22,7 @@ from asktell.v1 import study_service_pb2 as studies
 from tests.chaos.disk import CannotMount, Disk, require_disks
 from tests.e2e.test_crash import WORKERS, Load
 from tests.postgres import Postgres
-from tests.processes import ASKTELL, Processes, Server, migrate, until
+from tests.processes import ASKTELL, Processes, Server, until
 from tests.wire import Wire, seconds, small_study
 
 BETWEEN = 60
@@ -138,8 +138,7 @@ def postgres_cuts(processes: Processes, *, count: int, settings: dict[str, str] 
     with Disk.new(mebibytes=320) as disk:
         postgres = Postgres(disk.path / "data", settings=settings)
         postgres.start()
-        name = postgres.create_database()
-        migrate(postgres.url(name))
+        name = postgres.create_database(migrated=True)
         server = processes.serve(postgres.url(name))
 
         def family() -> list[psutil.Process]:

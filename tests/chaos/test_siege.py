@@ -25,7 +25,7 @@ from tests.chaos.history import read
 from tests.chaos.seed import SEED, say
 from tests.chaos.worker import Crew
 from tests.postgres import Postgres
-from tests.processes import Process, Processes, migrate, until
+from tests.processes import Process, Processes, until
 from tests.wire import Wire, seconds, small_study
 
 LEASE = 3.0
@@ -277,8 +277,7 @@ def test_replicas_on_postgresql_lose_and_repeat_nothing(siege: Siege, processes:
     with own_postgres(fsync=siege.fsync) as postgres, ExitStack() as ended:
         # Servers end before their database.
         ended.callback(lambda: [process.end() for process in reversed(processes.started)])
-        database = postgres.url(postgres.create_database())
-        migrate(database)
+        database = postgres.url(postgres.create_database(migrated=True))
         battle = run(siege, processes, database, postgres, tmp_path)
         assert battle.slowest_recovery <= READY_WITHIN or siege is SMALL
 

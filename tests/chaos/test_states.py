@@ -22,7 +22,7 @@ from asktell.v1 import study_service_pb2 as studies
 from asktell.v1 import trial_service_pb2 as trials
 from tests.chaos.model import OPEN, WORKER, Outcome, Refused, State, Study
 from tests.postgres import Postgres
-from tests.processes import Processes, Server, migrate, until
+from tests.processes import Processes, Server, until
 from tests.wire import Wire, real, refusal_of, renew_request, report_request, seconds, small_study
 
 _numbers = itertools.count(1)
@@ -67,8 +67,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     database = str(directory / "asktell.db")
     if request.param == "postgresql":
         postgres: Postgres = request.getfixturevalue("postgres")
-        database = postgres.url(postgres.create_database())
-        migrate(database)
+        database = postgres.url(postgres.create_database(migrated=True))
     with Processes(directory) as processes:
         server = processes.serve(database, environment={"ASKTELL_LEASE_CHECK_INTERVAL": "0.02"})
         with Wire(server.target) as wire:

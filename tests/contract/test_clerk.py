@@ -200,8 +200,8 @@ async def test_a_caller_that_went_away_before_its_turn_changes_nothing(store):
     assert states == [TrialState.SUCCEEDED, TrialState.ACTIVE, TrialState.SUCCEEDED]
 
 
-async def test_on_postgresql_studies_do_not_wait_for_each_other(postgres_address):
-    store = open_store(postgres_address)
+async def test_on_postgresql_studies_do_not_wait_for_each_other(migrated_url):
+    store = open_store(migrated_url)
     await create(store, active=1)
     (there,) = await create(store, OTHER, active=1)
     clerk = Clerk(store)

@@ -169,19 +169,19 @@ def listening(address: str) -> int:
     return count
 
 
-async def test_a_replica_hears_of_what_another_one_changed(postgres_address):
-    async with replicas(postgres_address) as (first, second):
+async def test_a_replica_hears_of_what_another_one_changed(migrated_url):
+    async with replicas(migrated_url) as (first, second):
         heard = Heard(first)
         Heard(second)
-        until(lambda: listening(postgres_address) == 2)
+        until(lambda: listening(migrated_url) == 2)
         study_id = await create(second)
         heard.until(study_id)
 
 
-async def test_a_replica_hears_its_own_changes_once(postgres_address):
-    async with replicas(postgres_address) as (first, second):
+async def test_a_replica_hears_its_own_changes_once(migrated_url):
+    async with replicas(migrated_url) as (first, second):
         heard, elsewhere = Heard(first), Heard(second)
-        until(lambda: listening(postgres_address) == 2)
+        until(lambda: listening(migrated_url) == 2)
         study_id = await create(first)
         assert heard.calls.get_nowait() == {study_id}
         elsewhere.until(study_id)
@@ -189,26 +189,26 @@ async def test_a_replica_hears_its_own_changes_once(postgres_address):
         assert study_id not in heard.calls.get(timeout=PATIENCE)
 
 
-async def test_a_replica_listens_again_after_its_connection_was_lost(postgres_address, monkeypatch):
+async def test_a_replica_listens_again_after_its_connection_was_lost(migrated_url, monkeypatch):
     monkeypatch.setattr(notifications, "RECONNECT_PAUSE", 0.05)
-    async with replicas(postgres_address) as (first, second):
+    async with replicas(migrated_url) as (first, second):
         heard = Heard(first)
-        until(lambda: listening(postgres_address) == 1)
-        with psycopg.connect(postgres_address, autocommit=True) as connection:
+        until(lambda: listening(migrated_url) == 1)
+        with psycopg.connect(migrated_url, autocommit=True) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
             )
-        until(lambda: listening(postgres_address) == 1)
+        until(lambda: listening(migrated_url) == 1)
         Heard(second)
         heard.until(await create(second))
 
 
-async def test_writes_go_on_when_nobody_can_be_notified(postgres_address, monkeypatch):
+async def test_writes_go_on_when_nobody_can_be_notified(migrated_url, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError("no way out")
 
-    async with replicas(postgres_address) as (first, second):
+    async with replicas(migrated_url) as (first, second):
         Heard(first), Heard(second)
         monkeypatch.setattr(notifications, "payloads", fail)
         await create(second)

@@ -423,8 +423,8 @@ class TestPostgresql:
     """Connections end and transactions collide: what had not been committed is done again."""
 
     @pytest.fixture
-    def address(self, postgres_address: str) -> str:
-        return postgres_address
+    def address(self, migrated_url: str) -> str:
+        return migrated_url
 
     async def test_a_connection_lost_before_the_commit_costs_only_time(self, store, address, study_id):
         runs = []

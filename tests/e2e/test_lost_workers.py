@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,14 +21,6 @@ LEASE = 1.0
 LATEST = timedelta(seconds=2)
 _names = itertools.count(1)
 REFUSE = studies.StudySpec.LATE_TELLS_REFUSE
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests that leave it alone: each makes a study of its own."""
-    directory = tmp_path_factory.mktemp("server")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"))
 
 
 def start_worker(processes: Processes, server: Server, study: str, worker: str, *, value: float) -> Process:

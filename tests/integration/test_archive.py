@@ -23,8 +23,7 @@ from asktell.v1 import study_service_pb2 as studies
 from asktell.v1 import study_service_pb2_grpc
 from asktell.v1 import trial_service_pb2 as trials
 from tests.place import Place
-from tests.postgres import Postgres
-from tests.processes import Processes, migrate, until
+from tests.processes import until
 from tests.wire import (
     Wire,
     real,
@@ -40,22 +39,6 @@ from tests.wire import (
 IDS = itertools.count()
 ODD = [float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, 1e308, -1.7976931348623157e308, 0.1 + 0.2]
 ODD_TEXTS = ["", "ü\u200f\u200b\n\t\U0001f600", "'; DROP TABLE trials; --", '"\\', "\x7f\x01"]
-
-
-@pytest.fixture(scope="session")
-def elsewhere(
-    place: Place, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Place]:
-    """A server on a database of the other kind."""
-    directory = tmp_path_factory.mktemp("elsewhere")
-    if place.server.database.startswith("postgresql:"):
-        database = str(directory / "asktell.db")
-    else:
-        postgres: Postgres = request.getfixturevalue("postgres")
-        database = postgres.url(postgres.create_database())
-        migrate(database)
-    with Processes(directory) as processes, Place.at(processes.serve(database)) as served:
-        yield served
 
 
 def odd_space() -> list[space.ParameterSpec]:
@@ -96,7 +79,7 @@ def odd_study(wire: Wire) -> str:
 
 def _finish_oddly(wire: Wire, name: str) -> None:
     for index, value in enumerate(ODD):
-        trial = wire.one(name, f"worker ü {index}", lease_duration=seconds(600))
+        trial = wire.one(name, f"worker ü {index}", lease_duration=seconds(3600))
         for step in (0, 2**53, 7):
             wire.call("Report", _odd_report(trial, step, value))
         request = tell_request(trial, value)
@@ -110,7 +93,7 @@ def _finish_oddly(wire: Wire, name: str) -> None:
         {"stopped": trials.TrialResult.Stopped(message="enough")},
         {"failed": trials.TrialResult.Failed(message="again", retry=True)},
     ):
-        trial = wire.one(name, lease_duration=seconds(600))
+        trial = wire.one(name, lease_duration=seconds(3600))
         wire.call("Report", report_request(trial, 3, 0.5))
         result = trials.TrialResult(number=trial.number, lease_token=trial.lease.token, **outcome)
         wire.call("Tell", trials.TellRequest(parent=name, results=[result]))
@@ -124,8 +107,8 @@ def _odd_report(trial: trials.Trial, step: int, value: float) -> trials.ReportRe
 
 def _leave_unfinished(wire: Wire, name: str) -> None:
     """Released, active, enqueued and cancelled trials; the failed one is queued again, and is handed out first."""
-    held = wire.one(name, "holder", lease_duration=seconds(600))
-    released = wire.one(name, "releaser", lease_duration=seconds(600))
+    held = wire.one(name, "holder", lease_duration=seconds(3600))
+    released = wire.one(name, "releaser", lease_duration=seconds(3600))
     release = trials.ReleaseTrialRequest(
         name=released.name, lease_token=released.lease.token, checkpoint_uri="file:///tmp/x"
     )
@@ -199,7 +182,7 @@ def test_an_active_trial_goes_to_the_next_worker_with_its_attempts_and_the_old_l
     place: Place, elsewhere: Place, tmp_path: Path
 ) -> None:
     name = place.wire.create(f"active{next(IDS)}", small_study()).name
-    held = place.wire.one(name, lease_duration=seconds(600))
+    held = place.wire.one(name, lease_duration=seconds(3600))
     report = report_request(held, 1, 0.5)
     report.checkpoint_uri = "s3://b/1"
     place.wire.call("Report", report)
@@ -214,7 +197,7 @@ def test_an_active_trial_goes_to_the_next_worker_with_its_attempts_and_the_old_l
 
 def test_many_measurements_and_trials_go_through_in_order(place: Place, elsewhere: Place, tmp_path: Path) -> None:
     name = place.wire.create(f"many{next(IDS)}", small_study()).name
-    trial = place.wire.one(name, lease_duration=seconds(600))
+    trial = place.wire.one(name, lease_duration=seconds(3600))
     for start in range(0, 3500, 700):
         measured = [
             metric.Measurement(step=step, metrics={m: metric.MetricValue(value=step / 3) for m in ("loss", "acc")})
@@ -245,12 +228,12 @@ def test_an_export_is_one_moment_of_a_study_that_is_worked_on(place: Place, tmp_
 # Imports: all or none.
 
 
-@pytest.fixture(scope="session")
-def exported(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def exported(on_sqlite: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of an odd study."""
     path = tmp_path_factory.mktemp("exported") / "archive.jsonl"
-    with client_of(place) as client:
-        client.get_study(short(odd_study(place.wire))).export(path)
+    with client_of(on_sqlite) as client:
+        client.get_study(short(odd_study(on_sqlite.wire))).export(path)
     return path
 
 
@@ -307,7 +290,7 @@ def test_a_request_id_gets_the_first_reply_also_when_the_study_went_on(place: Pl
         return reply
 
     first = send(request_id="a")
-    place.wire.one(first.name, lease_duration=seconds(600))
+    place.wire.one(first.name, lease_duration=seconds(3600))
     before = place.dump()
     assert send(request_id="a") == first
     assert refusal(lambda: send(request_id="b")).code is grpc.StatusCode.ALREADY_EXISTS

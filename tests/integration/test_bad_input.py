@@ -21,7 +21,7 @@ from asktell.v1 import study_service_pb2 as studies
 from asktell.v1 import surrogate_service_pb2 as surrogates
 from asktell.v1 import trial_service_pb2 as trials
 from tests.place import Place
-from tests.wire import real, refusal, seconds, small_study, study_of, text, whole
+from tests.wire import Wire, real, refusal, seconds, small_study, study_of, text, whole
 
 NAN, INF = math.nan, math.inf
 MEGABYTE = "x" * 1_048_576
@@ -193,9 +193,22 @@ GOOD = {
 
 
 @pytest.fixture(scope="module")
-def scene(place: Place) -> Scene:
-    """Trials of every kind, the queued one last, so that nobody was handed it."""
-    wire = place.wire
+def scenes() -> dict[str, Scene]:
+    """One for each database."""
+    return {}
+
+
+@pytest.fixture
+def scene(place: Place, scenes: dict[str, Scene]) -> Scene:
+    """A study with trials of every kind, and another study."""
+    database = place.server.database
+    if database not in scenes:
+        scenes[database] = set_up(place.wire)
+    return scenes[database]
+
+
+def set_up(wire: Wire) -> Scene:
+    """The queued trial comes last, so that nobody is handed it."""
     study = wire.create("scene", study_message()).name
     other = wire.create("other", small_study(lease_duration=seconds(3600))).name
     mine, rival = (wire.one(study, worker) for worker in ("w", "rival"))

@@ -9,24 +9,17 @@ from pathlib import Path
 import pytest
 
 from asktell.client import Client, Float, InvalidArgument, Minimize, Study, Trial, TrialState
-from tests.processes import Processes, until
+from tests.processes import Processes, Server, until
 from tests.wire import Wire
 
 NUMBERS = itertools.count(1)
 FIRST, SECOND = "s3://bucket/1", "file:///checkpoints/2"
 
 
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    directory = tmp_path_factory.mktemp("server")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db")).target
-
-
 @pytest.fixture
-def study(target: str) -> Iterator[Study]:
+def study(server: Server) -> Iterator[Study]:
     name = f"study-{next(NUMBERS)}"
-    with Client(target) as client:
+    with Client(server.target) as client:
         yield client.create_study(
             name, parameters=[Float("x", 0, 1)], objectives=[Minimize("y")], policy="random", lease_duration=60.0
         )

@@ -14,14 +14,7 @@ from asktell.client import Client, Fidelity, Float, Int, Minimize, Study, Trial
 from asktell.worker.checkpoints import Unwritable
 from asktell.worker.shelf import shelf
 from asktell.worker.stores import Store
-from tests.processes import ASKTELL, Processes, Server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("cli")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"))
+from tests.processes import ASKTELL, Server
 
 
 @pytest.fixture

@@ -13,13 +13,6 @@ from asktell.client import Client, Float, Minimize, Study
 from tests.processes import ASKTELL, Process, Processes, Server, until
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("cli")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"))
-
-
 @pytest.fixture
 def study(server: Server, request: pytest.FixtureRequest) -> Iterator[Study]:
     with Client(server.target) as client:

@@ -18,13 +18,6 @@ esac
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("cli-work")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"))
-
-
 @pytest.fixture
 def work(server: Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator:
     """`asktell work` on a study of its own, with a program that succeeds at the trials of a shell pattern, until it has ended."""

@@ -21,7 +21,7 @@ import pytest
 
 from asktell.client import Client, Float, Minimize, Study
 from tests.postgres import Postgres
-from tests.processes import ASKTELL, PATIENCE, Processes, Server, migrate, until
+from tests.processes import ASKTELL, PATIENCE, Processes, Server, until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CONFIGURATION = DEPLOY / "envoy.yaml"
@@ -115,7 +115,7 @@ def deployment(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> 
     """Each test finds both servers well, and leaves them so."""
     directory = tmp_path_factory.mktemp("deployment")
     database = postgres.url(postgres.create_database())
-    migrate(database)
+    subprocess.run([ASKTELL, "migrate", "--database", database], check=True, capture_output=True, timeout=PATIENCE)
     with Processes(directory) as processes:
         servers = [processes.serve(database), processes.serve(database)]
         proxy = start_envoy(processes, on_loopback(CONFIGURATION.read_text(), servers), directory)

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 
 from asktell.v1 import trial_service_pb2 as trials
-from tests.processes import Processes, migrate
+from tests.processes import Processes
 from tests.wire import Wire, real, refusal, small_study, tell_request
 
 COPIES = 4
@@ -96,9 +96,8 @@ def test_a_repeated_call_happens_once_and_gets_equal_bytes_also_after_a_restart(
         assert (wire.all_trials(study), wire.study(study)) == (stored, counted)
 
 
-def test_copies_sent_at_once_through_two_servers_happen_once(processes: Processes, postgres_url: str) -> None:
-    migrate(postgres_url)
-    servers = [processes.serve(postgres_url) for _ in range(2)]
+def test_copies_sent_at_once_through_two_servers_happen_once(processes: Processes, migrated_url: str) -> None:
+    servers = [processes.serve(migrated_url) for _ in range(2)]
     with Wire(servers[0].target) as one, Wire(servers[1].target) as two:
         study = one.create("once", small_study()).name
         for turn in range(IDS):
@@ -124,9 +123,8 @@ def test_an_id_of_one_study_or_method_says_nothing_of_another(processes: Process
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1200)
-def test_a_thousand_ids_through_two_servers_happen_once_each(processes: Processes, postgres_url: str) -> None:
-    migrate(postgres_url)
-    servers = [processes.serve(postgres_url) for _ in range(2)]
+def test_a_thousand_ids_through_two_servers_happen_once_each(processes: Processes, migrated_url: str) -> None:
+    servers = [processes.serve(migrated_url) for _ in range(2)]
     with Wire(servers[0].target) as one, Wire(servers[1].target) as two:
         study = one.create("once", small_study()).name
         for turn in range(250):

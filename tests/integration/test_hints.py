@@ -26,7 +26,6 @@ from asktell.server.domain.space import Categorical, Float, SearchSpace
 from asktell.server.domain.study import Budget, StudyName, StudySpec
 from asktell.server.domain.trial import Trial, TrialState
 from asktell.server.persistence.address import database_url
-from asktell.server.persistence.migration import migrate
 from asktell.server.persistence.store import SqlStore, open_store
 from asktell.server.policies import random_search, registry
 from asktell.server.policies.engine import ProcessPoolEngine
@@ -148,10 +147,9 @@ def noted(record: Path) -> list[Noted]:
 
 
 @pytest.fixture
-def rows(postgres_url: str) -> Iterator[Connection]:
+def rows(migrated_url: str) -> Iterator[Connection]:
     """A connection past the stores to a migrated PostgreSQL database."""
-    migrate(postgres_url)
-    engine = create_engine(database_url(postgres_url), isolation_level="AUTOCOMMIT")
+    engine = create_engine(database_url(migrated_url), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         yield connection
     engine.dispose()
@@ -171,10 +169,10 @@ def change_hint(rows: Connection, name: StudyName, hint: bytes | None) -> None:
     rows.execute(text(f"{verb} {where}"), which)
 
 
-async def test_a_hint_passes_from_replica_to_replica_and_into_no_other_study(postgres_url, rows, tmp_path):
+async def test_a_hint_passes_from_replica_to_replica_and_into_no_other_study(migrated_url, rows, tmp_path):
     record = tmp_path / "record"
     compute = leaving(record)
-    async with replica(postgres_url, compute) as first, replica(postgres_url, compute) as second:
+    async with replica(migrated_url, compute) as first, replica(migrated_url, compute) as second:
         for name in (KEPT, LOST):
             await first.create(name, finished=ENOUGH)
         for asking in (first, second, first, first, second):
@@ -189,9 +187,9 @@ async def test_a_hint_passes_from_replica_to_replica_and_into_no_other_study(pos
     assert hints(rows) == {"kept": f"of {asked[-1]}".encode(), "lost": f"of {ENOUGH + 1}".encode()}
 
 
-async def test_a_lost_hint_is_missed_by_nobody_and_written_anew(postgres_url, rows, tmp_path):
+async def test_a_lost_hint_is_missed_by_nobody_and_written_anew(migrated_url, rows, tmp_path):
     record = tmp_path / "record"
-    async with replica(postgres_url, leaving(record)) as home:
+    async with replica(migrated_url, leaving(record)) as home:
         await home.create(LOST, finished=ENOUGH)
         for _ in range(2):
             await home.ask(LOST)
@@ -201,9 +199,9 @@ async def test_a_lost_hint_is_missed_by_nobody_and_written_anew(postgres_url, ro
     assert hints(rows) == {"lost": f"of {ENOUGH + 3}".encode()}
 
 
-async def test_what_is_stored_reaches_the_policy_whatever_it_is(postgres_url, rows, tmp_path):
+async def test_what_is_stored_reaches_the_policy_whatever_it_is(migrated_url, rows, tmp_path):
     record = tmp_path / "record"
-    async with replica(postgres_url, leaving(record)) as home:
+    async with replica(migrated_url, leaving(record)) as home:
         await home.create(SPOILT, finished=ENOUGH)
         await home.ask(SPOILT)
         change_hint(rows, SPOILT, GARBAGE)
@@ -219,10 +217,10 @@ def chosen(trial: Trial) -> Any:
     )
 
 
-async def test_the_default_policy_chooses_the_same_with_its_hints_without_them_and_with_garbage(postgres_url, rows):
+async def test_the_default_policy_chooses_the_same_with_its_hints_without_them_and_with_garbage(migrated_url, rows):
     """Two asks between the tells: the second of them could start from the first one's fit."""
     asked: dict[StudyName, list[str]] = {KEPT: [], LOST: [], SPOILT: []}
-    async with replica(postgres_url, registry.suggest) as home:
+    async with replica(migrated_url, registry.suggest) as home:
         for name in asked:
             await home.create(name)
         for _ in range(ENOUGH):

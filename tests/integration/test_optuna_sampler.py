@@ -25,13 +25,6 @@ from tests.processes import Processes, Server, until
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("optuna")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"))
-
-
 @pytest.fixture
 def client(server: Server, request: pytest.FixtureRequest) -> Iterator[Client]:
     """A client of a project of the test's own."""

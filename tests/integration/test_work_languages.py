@@ -19,13 +19,6 @@ from tests.processes import ASKTELL, PATIENCE, Process, Processes, Server, until
 __all__ = ["node"]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("languages")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"))
-
-
 @pytest.fixture
 def study(server: Server, request: pytest.FixtureRequest) -> Iterator[Study]:
     # Not the default one, so that trainings have to hear of it.

@@ -17,13 +17,6 @@ from tests.processes import ASKTELL, Process, Processes, Server, until
 HOUR = 3600
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("work")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"))
-
-
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
     with Client(server.target) as client:

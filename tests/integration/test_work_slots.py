@@ -22,13 +22,6 @@ echo '{{{{"loss": 1}}}}'
 SLEEP = "echo $$ > pid-$ASKTELL_TRIAL; exec sleep 3600"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("slots")
-    with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"))
-
-
 @pytest.fixture
 def study(server: Server, request: pytest.FixtureRequest) -> Iterator[Study]:
     with Client(server.target) as client:
