@@ -29,7 +29,7 @@ demo-gpu: env ## Train small networks on one GPU in two slots at once; says what
 	$(BIN)/python -m examples.gpu.demo
 
 # One file's tests stay together: they share servers. Files come in their own order: those that take long first, short ones at the end. On
-# two cores three processes are the quickest: a third of the time a test waits for a lease to end or a process to start.
+# two cores three processes are the quickest: tests often wait, for a lease to end or a process to start.
 TEST_JOBS ?= 3
 test: env ## Run all tests, in three processes (TEST_JOBS=4: in four)
 	$(BIN)/python -m pytest -m "not slow and not chaos and not slurm" -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder

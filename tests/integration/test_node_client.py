@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def node() -> str:
     if node is None or npm is None:
         pytest.skip("there is no Node.js on this machine")
     # The other processes of the tests may need them at the same time.
-    with FileLock(NODE / ".install.lock"):
+    with FileLock(Path(tempfile.gettempdir()) / "asktell-npm.lock"):
         if not INSTALLED.exists() or INSTALLED.stat().st_mtime < LOCK.stat().st_mtime:
             command = [npm, "ci", "--no-audit", "--no-fund"]
             subprocess.run(command, cwd=NODE, check=True, capture_output=True, timeout=120)
