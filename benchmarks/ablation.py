@@ -53,6 +53,7 @@ INGREDIENTS: Mapping[str, Recipe] = {
     "no exploration": replace(STANDARD, explores=False),
     "one fantasy": replace(STANDARD, fantasies=1),
     "no failure model": replace(STANDARD, few_failures=10**6),
+    "divergences are losses": replace(STANDARD, divergences=False),
 }
 """The engine, and the engine with one ingredient taken away, added or exchanged."""
 PUBLIC_FAMILY = "public"

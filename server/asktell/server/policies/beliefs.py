@@ -136,7 +136,8 @@ class Beliefs:
         lesson = Lesson.of(
             self._request,
             self._encoder,
-            recipe=replace(STANDARD, members=members),
+            # What diverged is a loss to whoever asks what to expect, or which parameter matters.
+            recipe=replace(STANDARD, members=members, divergences=False),
             fits=Fits(self._request.hint),
             deadline=self._deadline,
         )

@@ -38,6 +38,7 @@ from asktell.server.policies.boxes import non_dominated
 from asktell.server.policies.choosing import ModelChooser
 from asktell.server.policies.columns import Column, Vector
 from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.divergence import diverged
 from asktell.server.policies.draws import fantasy_normals, generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.excess import Excesses, make_excesses, met_by
@@ -132,11 +133,12 @@ class TorchChooser(ModelChooser[Belief]):
                 yield Limited(excesses, learn(rows, labels, self._whole, self._deadline))
 
     def _works(self) -> Works:
-        """What is learned of which trials work: without failures that come by chance, from the third failure on, as `gp` does."""
+        """What is learned of which trials work: without divergences and, from the third failure on, failures by chance, as `gp` does."""
         objectives = self._request.objectives
-        useful = measured(self._ordered, objectives)
+        gone = diverged(self._ordered, objectives, self._recipe)
+        useful = measured(self._ordered, objectives) & ~gone
         if int((~useful).sum()) <= self._recipe.few_failures:
-            return Works(np.arange(len(useful)))
+            return Works(np.flatnonzero(~gone))
         signs = Signs.of(useful).values
         kept = subset(self._whole.features(self._settled), signs)
         rows, least = self._tensor(self._settled[kept]), least_lengthscale(self._whole.layout.dimensions)
@@ -144,8 +146,8 @@ class TorchChooser(ModelChooser[Belief]):
         with torch.no_grad():
             labels: Vector = model.posterior(self._tensor(self._settled)).mean.squeeze(-1).cpu().numpy()
         labels[kept] = left_out(model)
-        expected = ~useful & (labels > suspect(signs[kept], labels[kept], self._recipe))
-        return Works(telling([measured(self._ordered, (each,)) for each in objectives], expected), model)
+        expected = ~useful & ~gone & (labels > suspect(signs[kept], labels[kept], self._recipe))
+        return Works(telling([measured(self._ordered, (each,)) & ~gone for each in objectives], expected), model)
 
     @staticmethod
     def _bounds(limits: Sequence[Limited], chance: SingleTaskGP | None, *, explores: bool = False) -> list[Bound]:

@@ -14,6 +14,7 @@ from asktell.server.policies.acquisition import Feasibility
 from asktell.server.policies.aim import Aim
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.divergence import diverged
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.excess import Excesses, known, make_excesses, met_by
 from asktell.server.policies.failures import SURE, Signs, least_lengthscale, suspect, telling
@@ -130,16 +131,18 @@ class Lesson:
     def _works(self) -> tuple[_Works, Lesson]:
         """What is learned of which trials work and are feasible, and the lesson that is left for the objectives.
 
-        That is without failures that come by chance: imputed, they would tell of bad places where there are none.
+        That is without failures that come by chance: imputed, they would tell of bad places where there are none. And it is without
+        divergences, whatever is expected: a step so high would tell of roughness everywhere.
         """
-        useful = measured(self.observations, self.objectives)
+        gone = diverged(self.observations, self.objectives, self.recipe)
+        useful = measured(self.observations, self.objectives) & ~gone
         limits = tuple(self._limits())
         eligible = useful & self._feasible(limits)
-        if int((~useful).sum()) <= self.recipe.few_failures:
-            return _Works(np.arange(len(useful)), useful, eligible, limits, None), self
-        feasibility, expected = self._feasibility(useful)
-        told = [measured(self.observations, (objective,)) for objective in self.objectives]
-        places = telling(told, expected)
+        feasibility, expected = None, ~useful
+        if int((~useful).sum()) > self.recipe.few_failures:
+            feasibility, expected = self._feasibility(useful)
+        told = [measured(self.observations, (objective,)) & ~gone for objective in self.objectives]
+        places = telling(told, expected & ~gone)
         works = _Works(places, useful[places], eligible[places], limits, feasibility)
         return works, replace(self, observations=self._those(places.tolist()), rows=self.rows[places])
 
@@ -225,9 +228,10 @@ class Lesson:
 
     def _feasibility(self, useful: Mask) -> tuple[Feasibility, Mask]:
         """The model of what works, by least-squares classification, and which failures it expects of what it learned from all others (`n`)."""
+        worked = {seen.number for seen, fine in zip(self.observations, useful, strict=True) if fine}
 
         def label(some: Sequence[Observation]) -> Signs:
-            return Signs.of(measured(some, self.objectives))
+            return Signs.of(np.array([seen.number in worked for seen in some], dtype=np.bool_))
 
         kept = subset(self.rows, label(self.observations).values)
         signs = label(self._those(kept))

@@ -24,7 +24,8 @@ class Recipe:
     search asks for more than the incumbent. `fantasies`: in how many ways pending trials are imagined to end. `few_failures`: failures are
     imputed; more than so many also get a model of their own, and then only those are imputed whose label, -1 for what worked and 1 for what
     failed, is predicted from all other trials to be above the mean by `chance` less `trust` times the share of the variance that such
-    predictions explain. `limit_trend`: models of outcome constraints have a trend.
+    predictions explain. `limit_trend`: models of outcome constraints have a trend. `divergences`: losses far beyond all others are failures to
+    the model of these, and nothing to the objective's.
     """
 
     members: tuple[Member, ...] = (Member(Shape.HALF), Member(Shape.FENCE, trend=True))
@@ -37,6 +38,7 @@ class Recipe:
     trust: float = 2.0
     hypervolume: bool = True
     limit_trend: bool = True
+    divergences: bool = True
 
 
 STANDARD = Recipe()
