@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Annotated, Any
 
 import cyclopts
@@ -20,6 +15,7 @@ from cyclopts import Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.jobs import OPTUNA, Job, Recorded
 from benchmarks.seeds import parsed
 from benchmarks.server import ROOT
 from benchmarks.stopping_picture import draw
@@ -33,65 +29,7 @@ PEERS = ("optuna:1", "optuna:3")
 """Optuna with its first rung at one epoch, as it is unless told otherwise, and at three, where ASHA's is."""
 SAVED, WORSE = 0.60, 0.01
 """The bars: with so much less of the epochs, the best accuracy is at most so much worse."""
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 RECORDED = ROOT / "benchmarks" / "results" / "stopping.jsonl"
-OPTUNA = ROOT / ".peers" / "optuna-ax" / "bin" / "python"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One simulated optimisation; it ends after so many trials, or epochs if those are not 0."""
-
-    python: Path
-    peer: str
-    family: str
-    seed: int
-    trials: int
-    epochs: int = 0
-
-    def run(self, recorded: Recorded) -> Mapping[str, Any]:
-        """What came of it, as it is recorded or from a process of the peer's environment."""
-        found = recorded.found(self)
-        if found is None:
-            found = self._computed()
-            recorded.keep(self, found)
-        return found
-
-    @property
-    def key(self) -> tuple[str, str, int, int, int]:
-        """What tells the job from others."""
-        return self.peer, self.family, self.seed, self.trials, self.epochs
-
-    def _computed(self) -> Mapping[str, Any]:
-        arguments = [str(part) for part in self.key]
-        command = [str(self.python), "-m", "benchmarks.simulation", *arguments]
-        environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{self.peer} on {self.family}, seed {self.seed}: {done.stderr.strip()[-2000:]}")
-        found: Mapping[str, Any] = json.loads(done.stdout)
-        return found
-
-
-class Recorded:
-    """What came of jobs, without curves, in a file of JSON lines; without a file nothing is kept."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path, self._lock = path, Lock()
-        lines = path.read_text().splitlines() if path is not None and path.exists() else []
-        self._found = {tuple(line["job"]): line["run"] for line in map(json.loads, lines)}
-
-    def found(self, job: Job) -> Mapping[str, Any] | None:
-        """What came of a job; None if it was not recorded."""
-        return self._found.get(job.key)
-
-    def keep(self, job: Job, run: Mapping[str, Any]) -> None:
-        """Add a line at once, so that a benchmark that is broken off goes on where it was."""
-        if self._path is None:
-            return
-        kept = {name: value for name, value in run.items() if name != "curves"}
-        with self._lock, self._path.open("a") as file:
-            file.write(json.dumps({"job": job.key, "run": kept}, separators=(",", ":")) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +68,17 @@ class Plan:
 
 def run_case(family: str, seed: int, plan: Plan) -> Case:
     """Run all of a family and a seed, one after another."""
-    trials, rules, optuna, recorded = plan.trials, plan.rules, plan.optuna, plan.recorded
-    job = partial(Job, family=family, seed=seed, trials=trials)
-    own = {rule: job(python=Path(sys.executable), peer=f"asktell:{rule}") for rule in dict.fromkeys((NO_RULE, *rules))}
-    by_trials = {rule: each.run(recorded) for rule, each in own.items()}
+
+    def run(peer: str, epochs: int = 0, *, python: Path = Path(sys.executable)) -> Mapping[str, Any]:
+        """A peer's run; it ends after so many trials, or epochs if those are not 0."""
+        job = Job(program="simulation", arguments=(peer, family, seed, plan.trials, epochs), python=python)
+        return job.run(plan.recorded)
+
+    by_trials = {rule: run(f"asktell:{rule}") for rule in dict.fromkeys((NO_RULE, *plan.rules))}
     epochs = round((1 - SAVED) * by_trials[NO_RULE]["epochs"])
-    by_epochs = {
-        rule: replace(own[rule], epochs=epochs).run(recorded) for rule in (NO_RULE, JUDGED, LATER) if rule in own
-    }
-    if optuna is not None:
-        by_epochs |= {peer: job(python=optuna, peer=peer, epochs=epochs).run(recorded) for peer in PEERS}
+    by_epochs = {rule: run(f"asktell:{rule}", epochs) for rule in (NO_RULE, JUDGED, LATER) if rule in by_trials}
+    if plan.optuna is not None:
+        by_epochs |= {peer: run(peer, epochs, python=plan.optuna) for peer in PEERS}
     return Case(family, seed, by_trials, by_epochs)
 
 
