@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# On all cores, which pip does not; and also where Python is told not to write what it compiles, so that each process would compile it anew.
+COMPILE := $(BIN)/python -m compileall -q -j 0
 # A variable's option: --seeds '0-4' for SEEDS=0-4, nothing for nothing.
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
@@ -18,8 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (a minute or two the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[server,postgres,dataframe,plot,demo,optuna,pytorch,lightning,keras,transformers,ray]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --group dev --editable '.[server,postgres,dataframe,plot,demo,optuna,pytorch,lightning,keras,transformers,ray]'
+	-$(COMPILE) -q -x '/tests/|/transformers/models/' $(VENV)/lib
 	@touch $@
 
 demo: env ## Tune a small network on handwritten digits with two worker processes
@@ -32,6 +35,7 @@ demo-gpu: env ## Train small networks on one GPU in two slots at once; says what
 # two cores three processes are the quickest: tests often wait, for a lease to end or a process to start.
 TEST_JOBS ?= 3
 test: env ## Run all tests, in three processes (TEST_JOBS=4: in four)
+	$(COMPILE) client worker server examples
 	$(BIN)/python -m pytest -m "not slow and not chaos and not slurm" -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 test-slow: env ## Run the long matrices

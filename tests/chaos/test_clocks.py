@@ -136,11 +136,11 @@ def test_a_worker_whose_clock_is_wrong_keeps_its_lease(
     processes: Processes, sqlite_file: str, tmp_path: Path, skew: str
 ) -> None:
     (tmp_path / "train.py").write_text(
-        "import time\n\n\ndef objective(parameters, trial):\n    time.sleep(3)\n    return 1\n"
+        "import time\n\n\ndef objective(parameters, trial):\n    time.sleep(5)\n    return 1\n"
     )
     server = processes.serve(sqlite_file)
     with Wire(server.target) as wire:
-        study = wire.create("worker", small_study(lease_duration=seconds(1), budget={"max_trials": 1})).name
+        study = wire.create("worker", small_study(lease_duration=seconds(2), budget={"max_trials": 1})).name
         command = [ASKTELL, "work", "--target", server.target, "--project", "p", "--study", "worker", "train:objective"]
         worker = processes.start(command, environment=faked(skew), cwd=tmp_path)
         until(lambda: worker.popen.poll() is not None)

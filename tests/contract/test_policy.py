@@ -554,7 +554,6 @@ def check_any_request(request):
 
 FUZZ = {
     "deadline": None,
-    "derandomize": True,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 }
 
@@ -629,6 +628,6 @@ def test_no_study_is_too_strange_for_gp(request):
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 @given(requests("gp"))
-@settings(max_examples=12_000, **{**FUZZ, "derandomize": False})
+@settings(max_examples=12_000, derandomize=False, **FUZZ)
 def test_no_study_of_twelve_thousand_is_too_strange_for_gp(request):
     check_any_request(request)

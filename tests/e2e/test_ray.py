@@ -13,7 +13,7 @@ from tests import ray_cluster
 from tests.e2e.clusters import HELD, assert_complete, create, held
 from tests.processes import ASKTELL, Process, Processes, Server, until
 
-LEASE = "2"
+LEASE = "4"
 OBJECTIVE = """
 import os, pathlib, threading, time
 

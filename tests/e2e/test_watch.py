@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ import pytest
 from asktell.client import Client, TrialState
 from asktell.v1 import study_service_pb2 as studies
 from asktell.v1 import trial_service_pb2 as trials
-from tests.processes import Processes
+from tests.processes import Processes, until
 from tests.wire import Wire, changes, refusal, small_study
 
 Trial = trials.Trial
@@ -56,12 +56,13 @@ class Cut:
             self.sequence = response.sequence
 
 
-def write(study: str, targets: Sequence[str], index: int, tells: int) -> None:
-    """Take trials and tell them one by one, at either server in turn."""
+def write(study: str, targets: Sequence[str], index: int, tells: int, due: Callable[[int], bool]) -> None:
+    """Take trials and tell them one by one when they are due, at either server in turn."""
     wires = [Wire(target) for target in targets]
     wires[0].enqueue(study, [index / WRITERS] * tells)
     taken = wires[1].ask(study, f"w{index}", count=tells).trials
     for place, trial in enumerate(taken):
+        until(lambda place=place: due(place))
         wires[place % len(wires)].tell(trial, trial.number / 7)
     for wire in wires:
         wire.channel.close()
@@ -80,9 +81,14 @@ def test_a_watch_that_is_cut_often_has_no_gap_and_no_repeat(
         watcher = Cut(study, targets, random.Random(14))
         steady = wire.watch(study, deadline=900)
         with ThreadPoolExecutor(WRITERS + 1) as pool:
-            written = [pool.submit(write, study, targets, index, tells) for index in range(WRITERS)]
             done = threading.Event()
             following = pool.submit(watcher.follow, done)
+
+            def due(place: int) -> bool:
+                """Whether there were cuts enough for this tell: fast writers wait for the watcher."""
+                return watcher.cuts * tells >= cuts * place or following.done()
+
+            written = [pool.submit(write, study, targets, index, tells, due) for index in range(WRITERS)]
             try:
                 for writing in written:
                     writing.result()

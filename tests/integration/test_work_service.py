@@ -153,7 +153,7 @@ def objective(parameters, trial):
 
 
 def test_the_lease_outlives_a_function_that_holds_the_interpreter(client: Client, work) -> None:
-    study = create(client, "holding", lease_duration=1, max_trials=1)
+    study = create(client, "holding", lease_duration=2, max_trials=1)
     source = """
 import ctypes
 def objective(parameters, trial):
