@@ -12,13 +12,14 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from asktell.server.domain.errors import Unavailable
 from asktell.server.persistence import address as addresses
 from asktell.server.persistence.address import UnusableDatabase, database_url, file_system, require_local
 from asktell.server.persistence.exclusive import DatabaseInUse
-from asktell.server.persistence.migration import NotMigrated, check_migrated, migrate
+from asktell.server.persistence.migration import MIGRATIONS, NotMigrated, check_migrated, migrate, newest_revision
 from asktell.server.persistence.store import open_store
 from asktell.server.persistence.tables import metadata
 
@@ -39,6 +40,10 @@ def test_the_migrations_make_the_tables_as_alembic_compares_them(empty):
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
     engine.dispose()
+
+
+def test_the_newest_revision_is_alembics_head():
+    assert newest_revision() == ScriptDirectory(str(MIGRATIONS)).get_current_head()
 
 
 def test_the_migrations_make_the_tables_to_the_letter_on_sqlite(tmp_path):

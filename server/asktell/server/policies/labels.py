@@ -194,7 +194,9 @@ def make_labels(
     Where the best losses are infeasible, the better half of the feasible ones keeps its resolution too.
     """
     useful = measured(observations, objectives)
-    fine = np.array([feasible(seen.metrics, constraints) for seen in observations], dtype=np.bool_)
+    fine = np.ones(len(observations), dtype=np.bool_)
+    if constraints:
+        fine[:] = [feasible(seen.metrics, constraints) for seen in observations]
     warps, units = zip(*(_warped(observations, useful, each, shape, fine) for each in objectives), strict=True)
     good = units[0] if weights is None else scalarise(np.stack(units, axis=1), weights)
     labels = np.full(len(observations), _FAILURE)
