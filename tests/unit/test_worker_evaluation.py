@@ -305,6 +305,11 @@ def test_what_a_command_leaves_running_ends_with_it(here: Path) -> None:
     assert gone(int((here / "pid").read_text()))
 
 
+def test_a_trial_that_ran_too_long_says_what_it_was_at() -> None:
+    study = command(FakeStudy(), "sh", "-c", "echo downloading; exec sleep 3600", timeout=3.0)
+    assert told(study) == ("failed", ("downloading\nran longer than 3 s", False))
+
+
 @pytest.mark.parametrize(
     ("arguments", "metrics_file", "said"),
     [

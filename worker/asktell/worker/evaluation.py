@@ -153,6 +153,9 @@ class Evaluation(ABC):
         """The outcome with where the state lies."""
         if isinstance(outcome, Lost | Infeasible):
             return outcome
+        if isinstance(outcome, Failed) and outcome is self.cause:
+            # The time was up: what it was at is in the last lines.
+            outcome = replace(outcome, message="\n".join(part for part in (str(self.tail), outcome.message) if part))
         return replace(outcome, checkpoint_uri=self.keeping.last(broken_off=self._out_of_time))
 
     def _out_of_time(self) -> bool:
