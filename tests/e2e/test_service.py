@@ -55,7 +55,7 @@ def test_a_taken_port_is_refused(processes: Processes, sqlite_file: str, tmp_pat
 
 
 def test_sigterm_lets_an_ask_finish_says_not_serving_and_exits_with_0(processes: Processes, sqlite_file: str) -> None:
-    server = processes.serve(sqlite_file)
+    server = processes.serve(sqlite_file, environment={"ASKTELL_DRAIN": "3600"})
     seen: list[int] = []
     changed = threading.Condition()
 
