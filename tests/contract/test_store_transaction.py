@@ -690,3 +690,30 @@ async def test_a_trial_that_changed_since_it_was_read_cannot_be_claimed(store):
     await store.write(lambda tx: tx.claim_trials(study_id, claimed[:1]))
     found = await store.read(lambda tx: tx.find_trials(study_id, [1, 2]))
     assert [(each.state, each.sequence) for each in found.values()] == [(TrialState.ACTIVE, 11), (TrialState.QUEUED, 5)]
+
+
+async def test_studies_are_locked_together_each_with_sequence_numbers_of_its_own(store):
+    for name in (NAME, ELSEWHERE):
+        await create(store, name)
+    changes = {NAME: 3, StudyName("digits", "missing"): 1, ELSEWHERE: 1}
+    locked = await store.write(lambda tx: tx.lock_idle_studies(changes))
+    assert {name: (each.first_sequence, each.study.sequence) for name, each in locked.items()} == {
+        NAME: (2, 4),
+        ELSEWHERE: (2, 2),
+    }
+    found = [(await store.read(lambda tx, name=name: tx.find_study(name))).study for name in locked]
+    assert found == [each.study for each in locked.values()]
+
+
+async def test_trials_and_replies_of_several_studies_are_found_by_study(store):
+    first, second = [await create(store, name) for name in (NAME, ELSEWHERE)]
+    for study_id in (first, second):
+        await insert(store, study_id, queued(1, sequence=2), queued(2, sequence=3))
+    one, two = Request("tell", "r", "f1"), Request("tell", "r", "f2")
+    await store.write(lambda tx: tx.save_replies_of({first: [(one, b"one")], second: [(two, b"two")]}, now=THEN))
+    trials = await store.write(lambda tx: tx.find_idle_trials({first: [1, 9], second: [1, 2]}))
+    assert {study_id: sorted(of_one) for study_id, of_one in trials.items()} == {first: [1], second: [1, 2]}
+    assert await store.write(lambda tx: tx.find_idle_trials({first: []})) == {}
+    replies = await store.read(lambda tx: tx.find_replies_of({first: [one], second: [one, Request("ask", "r", "f")]}))
+    assert replies == {first: {one.key: Replay("f1", b"one")}, second: {one.key: Replay("f2", b"two")}}
+    assert await store.read(lambda tx: tx.find_replies_of({first: []})) == {}

@@ -203,8 +203,8 @@ class Transaction(Protocol):
         """Trials by number, without measurements, locked (FOR UPDATE) in a writing transaction; missing ones are left out."""
 
     def find_idle_trials(self, numbers: Mapping[int, Collection[int]]) -> dict[int, dict[int, Trial]]:
-        """As `find_trials`, for trials of several studies, by the studies' ids; those that another transaction holds are left out, too. It
-        waits for nobody.
+        """As `find_trials` in a writing transaction, for trials of several studies, by the studies' ids; those that another one
+        holds are left out, too. It waits for nobody.
         """
 
     def changed_trials(self, study_id: int, *, after: int, upto: int, limit: int) -> list[Trial]:

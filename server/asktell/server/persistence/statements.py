@@ -99,7 +99,8 @@ def _lock_idle_studies(changing: FromClause) -> ReturningUpdate[Any]:
     idle = (
         select(studies.c.id, changing.c.changes)
         .join_from(changing, studies, and_(studies.c.project == changing.c.project, studies.c.name == changing.c.name))
-        .with_for_update(of=studies, skip_locked=True)
+        # As an UPDATE locks: new rows that refer to the study are no reason to wait.
+        .with_for_update(of=studies, key_share=True, skip_locked=True)
         .cte("idle")
     )
     return (
