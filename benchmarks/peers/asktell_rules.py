@@ -52,6 +52,7 @@ class Asktell:
         self._observations: dict[int, Observation] = {}
         self._pending: dict[int, Parameters] = {}
         self._curves: dict[int, Curve] = {}
+        self._hint = b""
 
     def ask(self) -> tuple[int, dict[str, Any]]:
         """The next trial's number, and its parameters."""
@@ -66,8 +67,11 @@ class Asktell:
             next_number=number,
             observations=self._seen(expected),
             pending=tuple(self._pending[number] for number in sorted(self._pending) if number not in expected),
+            hint=self._hint,
         )
-        parameters = registry.suggest(request).candidates[0].parameters
+        decision = registry.suggest(request)
+        self._hint = decision.hint or self._hint
+        parameters = decision.candidates[0].parameters
         self._pending[number] = parameters
         return number, dict(parameters)
 
