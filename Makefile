@@ -9,7 +9,7 @@ COMPILE := $(BIN)/python -m compileall -q -j 0
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow fuzz test-slurm chaos bench bench-peers bench-latency bench-service bench-ablation bench-fidelity bench-methods bench-pbt bench-sklearn bench-speculation bench-stopping bench-transfer bench-worker demo-gpu check format proto lock clean
+.PHONY: help env demo test test-slow fuzz test-slurm chaos bench bench-peers bench-latency bench-service bench-ablation bench-failures bench-fidelity bench-methods bench-pbt bench-sklearn bench-speculation bench-stopping bench-transfer bench-worker demo-gpu check format proto lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -88,6 +88,9 @@ bench-pbt: env ## Compare population based training with constant parameters, at
 
 bench-ablation: env ## Show what each ingredient of the engine brings (FAMILIES, INGREDIENTS, SEEDS, TRIALS, WORKERS, JOBS)
 	$(BIN)/python -m benchmarks.ablation $(foreach name,FAMILIES INGREDIENTS SEEDS TRIALS WORKERS JOBS,$(call flag,$(name)))
+
+bench-failures: env ## Show how the engine copes with trials that fail, by chance or in regions (PROBLEMS, RULES, SEEDS, TRIALS)
+	$(BIN)/python -m benchmarks.failures $(foreach name,PROBLEMS RULES SEEDS TRIALS,$(call flag,$(name)))
 
 bench-transfer: env ## Show what a warm start from an earlier study brings (PROBLEMS, SEEDS, TRIALS, RECORD=1)
 	$(BIN)/python -m benchmarks.transfer $(foreach name,PROBLEMS SEEDS TRIALS,$(call flag,$(name))) $(if $(RECORD),--record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,6 +155,34 @@ def test_a_noisy_study_repeats_some_configurations_and_another_none():
     assert 1 <= repeated(observations) <= 10
     assert sum(candidate.origin.method == "repeat" for candidate in candidates) == repeated(observations)
     assert repeated(noisy_run(LINE, function, 40, seed=0, noisy=False)[1]) == 0
+
+
+def crowded(policy, **changes):
+    """A request of a noisy study with a dozen results near the minimum, and the candidates of four trials."""
+    random = np.random.default_rng(5)
+    xs = np.concatenate([[0.0, 0.25, 0.5, 0.75, 1.0], 0.3 + 0.02 * random.random(9)])
+    observations = [
+        Observation(
+            number,
+            TrialState.SUCCEEDED,
+            {"x": float(x)},
+            {"cost": MetricValue(4.0 * (x - 0.3) ** 2 + 0.3 * random.normal())},
+        )
+        for number, x in enumerate(xs, 1)
+    ]
+    request = asking(LINE, observations, policy=policy, **changes)
+    return xs, registry.suggest(replace(request, count=4)).candidates
+
+
+@pytest.mark.parametrize("policy", ["gp", "gp-botorch"])
+def test_what_noise_hides_the_difference_from_is_measured_again_exactly_or_passed_over(policy):
+    xs, candidates = crowded(policy, noisy=True)
+    for candidate in candidates:
+        x = candidate.parameters["x"]
+        gap = np.abs(xs - x).min()
+        assert (gap == 0.0) == (candidate.origin.method == "repeat")
+        assert gap == 0.0 or gap > 2e-3
+        xs = np.append(xs, x)
 
 
 def test_of_a_few_noisy_choices_the_promising_ones_are_measured_most_often():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -18,7 +18,7 @@ from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.gp import Choice
-from asktell.server.policies.kernel import Matrix
+from asktell.server.policies.kernel import Indices, Matrix, matern, squared_distances
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.repeats import REPEAT, repeatable
 from asktell.server.policies.scope import Key, Scope
@@ -29,12 +29,15 @@ MAX_BELIEVED = 200
 _SWEPT = 2_000
 """Finite scopes up to this size are scored whole."""
 _LEADERS = 5
+_LEAST_NOISE = 1e-12
 _STAGNANT = -3.5
 """The search is stagnant when no point promises more than this log expected improvement, of standardised labels."""
 _AMBITION = 0.5
 """How much more than the incumbent, in standard deviations of the labels, a stagnant search asks for: it then explores."""
 _VAIN = -12.0
 """Under outcome constraints nothing is explored that promises less: the best is at a bound, and what lies beyond is known to."""
+_TELLING = 0.1
+"""In a noisy study configurations whose results are expected to differ by less than this share of the noise's deviation tell the same."""
 _REPEATS = 0.25
 """Up to this share of a noisy study's trials repeat earlier ones, as long as there are other configurations."""
 ACQUISITION, EXPLORATION = "acquisition", "exploration"
@@ -89,9 +92,14 @@ class ModelChooser(ABC, Generic[Known]):
         believed = self._whole.encode(self._believed(pending, known))
         imagined = self._imagine(known, believed) if len(believed) else known
         choice = self._new(number, known, imagined, pending=pending, seen=seen)
-        if not self._request.noisy or len(self._request.objectives) > 1 or (choice and choice.method == EXPLORATION):
+        if not self._replicates or (choice and choice.method in (EXPLORATION, REPEAT)):
             return choice
         return self._or_again(choice, known, imagined, pending)
+
+    @property
+    def _replicates(self) -> bool:
+        """Whether the same configuration may come again."""
+        return self._request.noisy and len(self._request.objectives) == 1
 
     def _new(
         self, number: int, known: Known, imagined: Known, *, pending: Sequence[Parameters], seen: Collection[Key]
@@ -109,15 +117,17 @@ class ModelChooser(ABC, Generic[Known]):
             explores = not self._bounded or bold.values[0] > _VAIN
             optima = bold if explores else optima
         choice = self._first_new(optima, known, pending=pending, seen=seen)
-        return replace(choice, method=self._named(EXPLORATION)) if choice and explores else choice
+        return (
+            replace(choice, method=self._named(EXPLORATION))
+            if choice and explores and choice.method != REPEAT
+            else choice
+        )
 
     def _or_again(
         self, choice: Choice | None, known: Known, imagined: Known, pending: Sequence[Parameters]
     ) -> Choice | None:
         """The choice, unless measuring an earlier configuration again is worth more, and that was not done too often yet."""
-        tried = [*(seen.parameters for seen in self._ordered), *pending]
-        often = len(tried) - len(set(map(key, tried))) >= _REPEATS * len(tried)
-        if not self._repeatable or (choice and often):
+        if not self._repeatable or (choice and self._often(pending)):
             return choice
         settled = self._whole.encode(self._repeatable)
         leaders = np.argsort(-self._score(imagined, settled), kind="stable")[:_LEADERS]
@@ -127,6 +137,11 @@ class ModelChooser(ABC, Generic[Known]):
             return choice
         again = self._choice(self._repeatable[leaders[best]], float(values[best]), known)
         return replace(again, method=REPEAT)
+
+    def _often(self, pending: Sequence[Parameters]) -> bool:
+        """Whether as many trials are repeats as may be."""
+        tried = [*(seen.parameters for seen in self._ordered), *pending]
+        return len(tried) - len(set(map(key, tried))) >= _REPEATS * len(tried)
 
     def hint(self) -> bytes:
         """What makes the next request's choices faster; here nothing does."""
@@ -179,13 +194,49 @@ class ModelChooser(ABC, Generic[Known]):
         own = pending[len(self._request.pending) :]
         taken = np.concatenate([self._tried, self._whole.encode(own)])
         settled = self._encoder.settle(optima.rows)
+        spared = self._replicates and not self._often(pending)
+        again = {key(each): each for each in self._repeatable} if spared else {}
         for rank, row in enumerate(settled):
             parameters = self._encoder.decode(optima.rows[rank])
-            if key(parameters) in seen or self._whole.near(row, taken).any():
-                continue
             value = float(optima.values[rank])
+            alike = self._alike(known, row, taken)
+            if len(alike) and (earlier := self._measured(alike, again)) is not None:
+                return replace(self._choice(earlier, value, known), method=REPEAT)
+            if key(parameters) in seen or len(alike):
+                continue
             return self._choice(parameters, value, known, fallback=_why(self._request, optima, rank))
         return None
+
+    def _alike(self, known: Known, row: Vector, taken: Matrix) -> Indices:
+        """Which of settled rows tell the same as another: nearly equal ones, and in a noisy study those that noise hides the difference from,
+        the nearest first.
+        """
+        near = self._whole.near(row, taken)
+        if not self._replicates:
+            return np.flatnonzero(near)
+        differences = self._differences(known, row, taken)
+        alike = np.flatnonzero(near | (differences < _TELLING**2))
+        return alike[np.argsort(differences[alike], kind="stable")]
+
+    def _differences(self, known: Known, row: Vector, others: Matrix) -> Vector:
+        """The variance (`m`) of what results at a settled row and at others are expected to differ by, as a share of the noise's variance."""
+        lengthscales, noise = self._scales(known)
+        scaled = self._whole.features(np.vstack([row, others])) / lengthscales[self._whole.layout.owners]
+        shares: Vector = 2.0 * (1.0 - matern(squared_distances(scaled[:1], scaled[1:])[0])) / max(noise, _LEAST_NOISE)
+        return shares
+
+    def _measured(
+        self, places: Indices, again: Mapping[Key, dict[str, ParameterValue]]
+    ) -> dict[str, ParameterValue] | None:
+        """The first of the configurations in places of what was tried that is among those to be measured again."""
+        earlier = (
+            self._request.observations[place].parameters for place in places if place < len(self._request.observations)
+        )
+        return next((again[key(each)] for each in earlier if key(each) in again), None)
+
+    def _scales(self, known: Known) -> tuple[Vector, float]:
+        """The lengthscales (`d`) and the noise's variance of a single objective's labels, whose own variance is expected to be 1."""
+        raise NotImplementedError
 
     def _choice(
         self, parameters: dict[str, ParameterValue], value: float, known: Known, *, fallback: str = ""

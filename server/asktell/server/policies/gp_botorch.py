@@ -212,6 +212,10 @@ class BotorchChooser(TorchChooser[Known]):
         losses: Vector = 0.5 * share.log().reshape(-1, len(settled))[0].cpu().numpy()
         return self._score(imagined, settled) + losses
 
+    def _scales(self, known: Known) -> tuple[Vector, float]:
+        *lengthscales, noise, _ = np.exp(point_of(known.model))
+        return np.array(lengthscales), float(noise)
+
     def _search(self, number: int, known: Known, imagined: Known, *, ambition: float = 0.0) -> Optima:
         raw = self._raw(
             number,

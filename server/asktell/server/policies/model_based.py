@@ -65,6 +65,10 @@ class AnalyticChooser(ModelChooser[Learned]):
         rows = self._whole.features(settled)
         return np.array([float(imagined.acquisition(again=row[None])(row[None])[0]) for row in rows])
 
+    def _scales(self, known: Learned) -> tuple[Vector, float]:
+        model = known.models[0]
+        return model.posterior.hyper.lengthscales, model.noise
+
     def _expect(self, known: Learned, settled: Matrix) -> dict[str, Prediction]:
         return known.predictions(self._whole.features(settled))
 
