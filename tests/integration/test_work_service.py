@@ -102,7 +102,7 @@ def test_what_a_function_says_breaks_no_worker_and_spends_its_attempt(
     client: Client, work, request: pytest.FixtureRequest, source: str
 ) -> None:
     study = create(client, f"poison-{request.node.callspec.id}")
-    worker = work(study, objective(source))
+    worker = work(study, "--max-failures-in-a-row", "0", objective(source))
     worker.wait()
     assert "budget spent; 3 failed" in worker.errors()
     assert [(trial.state.value, trial.attempt) for trial in study.list_trials()] == [("failed", 1)] * 3
