@@ -63,7 +63,7 @@ class FakeTrial:
 
     def fail(self, message, *, retry=False, checkpoint_uri=""):
         self.last_checkpoint = checkpoint_uri
-        self._end("failed", (message, retry), TrialState.FAILED)
+        self._end("failed", (message, retry), TrialState.QUEUED if retry else TrialState.FAILED)
 
     def infeasible(self, message):
         self._end("infeasible", message, TrialState.INFEASIBLE)

@@ -51,6 +51,13 @@ def test_a_trial_that_is_infeasible_ends_the_row() -> None:
     assert not work(study, *outcomes, max_failures_in_a_row=3).stopped_by_failure
 
 
+def test_trials_that_were_killed_and_go_back_to_the_queue_do_not_count() -> None:
+    study = FakeStudy(budget=6)
+    killed = Failed("killed by SIGKILL", killed=True)
+    assert not work(study, *[killed] * 6, max_failures_in_a_row=3).stopped_by_failure
+    assert len(study.trials) == 6
+
+
 def test_a_worker_without_a_limit_spends_the_budget() -> None:
     assert work(FakeStudy(budget=20), *[BROKEN] * 20, max_failures_in_a_row=0).outcomes == {"failed": 20}
 

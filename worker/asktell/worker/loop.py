@@ -255,7 +255,9 @@ class Worker:
             trial.give_back()
             raise
         self._course.count(name)
-        self._trust.ended(self, outcome=name, message=_last_words(trial, told))
+        # One that another worker shall try again has cost nothing of the budget.
+        queued_again = isinstance(told, Failed) and not trial.state.terminal
+        self._trust.ended(self, outcome="released" if queued_again else name, message=_last_words(trial, told))
         _log(trial, told, name=name, seconds=time.monotonic() - start)
 
     def _evaluate(self, trial: Trial) -> Outcome:
