@@ -124,6 +124,27 @@ def test_a_rung_of_few_trials_is_told_of_in_the_singular() -> None:
     assert why == "of 3 trials at rung 3 the best goes on, and 1 is better than this trial, whose best there is 0.15"
 
 
+def test_no_more_than_half_of_a_rung_go_on_but_for_the_leader_however_good_the_later_ones_are() -> None:
+    went_on = {number: [0.8 - number / 100] * 9 for number in range(1, 5)}
+    stopped = {number: [0.9] * 3 for number in range(5, 9)}
+    second = {9: [0.9, 0.9, 0.765]}
+    why = judge(request(SuccessiveHalving(), {**went_on, **stopped, **second}, 9))
+    assert why == "of 9 trials at rung 3, 4 came to step 9, and no more than half go on but for one that leads"
+    assert judge(request(SuccessiveHalving(), {**went_on, **stopped, 9: [0.9, 0.9, 0.75]}, 9)) is None
+    assert judge(request(SuccessiveHalving(), {**went_on, **stopped, 10: [0.9] * 3, **second}, 9)) is None
+
+
+def test_who_is_stopped_with_steps_beyond_the_rung_in_its_report_did_not_go_on() -> None:
+    curves = {number: [0.8] * 3 + [0.8] * 2 for number in range(1, 9)} | {9: [0.7] * 5, 10: [0.75] * 5}
+    assert judge(replace(request(SuccessiveHalving(), curves, 10), first=1)) is None
+
+
+def test_at_the_last_rung_those_that_are_complete_went_on() -> None:
+    curves = {**flat(0.1, 0.5, 0.5, steps=12), 4: [0.9] * 9, 5: [0.9] * 9, 6: [0.3] * 9}
+    assert "3 came to step 12" in (judge(request(SuccessiveHalving(), curves, 6, max_step=12)) or "")
+    assert judge(request(SuccessiveHalving(), {**curves, 3: [0.5] * 11}, 6, max_step=12)) is None
+
+
 def test_nobody_is_judged_below_the_first_rung() -> None:
     curves = {**flat(0.1, 0.1, 0.1, steps=9), 4: [0.9, 0.9]}
     assert judge(request(SuccessiveHalving(min_step=3), curves, 4)) is None

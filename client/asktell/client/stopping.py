@@ -50,7 +50,7 @@ class PercentileRule(StoppingRule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuccessiveHalvingRule(StoppingRule):
-    """ASHA: of the trials that came to a rung, the best `1 / reduction_factor` go on.
+    """ASHA: of the trials that came to a rung, the best `1 / reduction_factor` go on, until half of them came to the next rung.
 
     The rungs are `min_step`, and each `reduction_factor` times the one before.
     """

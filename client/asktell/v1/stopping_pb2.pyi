@@ -100,7 +100,9 @@ class StoppingRule(_message.Message):
 
     @_typing.final
     class SuccessiveHalving(_message.Message):
-        """Asynchronous successive halving (ASHA): of the trials that came to a rung, the best `1 / reduction_factor` go on, and at least one."""
+        """Asynchronous successive halving (ASHA): of the trials that came to a rung, the best `1 / reduction_factor` go on, and at least one, until
+        half of them came to the next rung; from then on only one that leads.
+        """
 
         DESCRIPTOR: _descriptor.Descriptor
 

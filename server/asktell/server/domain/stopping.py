@@ -50,7 +50,8 @@ class Percentile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuccessiveHalving:
-    """Of the trials that came to a rung, the best `1 / reduction_factor` go on: ASHA, its stopping variant (Li et al. 2020).
+    """Of the trials that came to a rung, the best `1 / reduction_factor` go on, until half of them came to the next rung; from then on only
+    one that leads. ASHA, its stopping variant (Li et al. 2020), but for the half.
 
     The rungs are `min_step`, and each `reduction_factor` times the one before. Nobody waits: a trial is compared with those that came to the
     rung before it.

@@ -9,6 +9,10 @@ from collections.abc import Iterable, Sequence
 from asktell.server.domain.curve import Curve
 from asktell.server.domain.stopping import Hyperband, StopRequest, SuccessiveHalving
 
+MOST = 2
+"""No more than one in so many trials of a rung goes on to the next, but for leaders: while a surrogate learns, nearly every new trial is
+among the best third of all before it.
+"""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -62,21 +66,41 @@ def _place(number: int, weights: Sequence[float]) -> int:
 
 
 def _halved(request: StopRequest, others: Iterable[Curve], *, first: int, factor: int) -> str | None:
+    """Of those that came to a rung the best `1 / factor` go on, until `1 / MOST` of them came to the next."""
     rung = _last_rung(request.step, first, factor)
     place = -1 if rung is None else bisect_left(request.own.steps, rung)
     # It came to the rung before what is reported now, and was judged then.
     if rung is None or request.own.steps[place] < request.first:
         return None
-    own = request.own.lowest[place]
-    arrived = [loss for curve in others if (loss := curve.arrival(rung)) is not None]
-    better = sum(loss < own for loss in arrived)
-    places = max((len(arrived) + 1) // factor, 1)
+    there = [curve for curve in others if curve.arrival(rung) is not None]
+    own, following = request.own.lowest[place], min(rung * factor, request.rule.max_step or math.inf)
+    return _behind(request, own, there, rung=rung, factor=factor) or _full(there, rung=rung, following=following)
+
+
+def _behind(request: StopRequest, own: float, there: Sequence[Curve], *, rung: int, factor: int) -> str | None:
+    """Why a trial with the loss `own` at a rung is not among the best of those that came there."""
+    better = sum(curve.lowest[bisect_left(curve.steps, rung)] < own for curve in there)
+    places = max((len(there) + 1) // factor, 1)
     if better < places:
         return None
     kept, ahead = "the best goes" if places == 1 else f"the best {places} go", "is" if better == 1 else "are"
     return (
-        f"of {len(arrived) + 1} trials at rung {rung} {kept} on, and {better} {ahead} better than this trial,"
+        f"of {len(there) + 1} trials at rung {rung} {kept} on, and {better} {ahead} better than this trial,"
         f" whose best there is {request.shown(own)}"
+    )
+
+
+def _full(there: Sequence[Curve], *, rung: int, following: float) -> str | None:
+    """Why nobody but a leader goes on from a rung: enough did, as the next rung shows.
+
+    Whether a trial went on is read off the next rung, since a report may bring several steps beyond the rung at which it is judged.
+    """
+    gone = sum(curve.steps[-1] >= following for curve in there)
+    if gone < max((len(there) + 1) // MOST, 1):
+        return None
+    return (
+        f"of {len(there) + 1} trials at rung {rung}, {gone} came to step {following:g}, and no more than half go on but for"
+        " one that leads"
     )
 
 
