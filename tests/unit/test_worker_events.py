@@ -90,6 +90,8 @@ def test_lines_that_come_together_are_taken_together() -> None:
         (b'50 %\r {"loss": 1}\n', [b"50 %\r", b' {"loss": 1}\n'], True),
         (b'at {"loss": 1}\nloss {\n', [b'at {"loss": 1}\n', b"loss {\n"], False),
         (b"\n\n\t{\n", [b"\n", b"\n", b"\t{\n"], True),
+        # Blank lines are gone through once: from each of them anew, this would take longer than the suite.
+        (b"\n" * 1_000_000 + b"a {\n", [b"\n"] * 1_000_000 + [b"a {\n"], False),
     ],
 )
 def test_a_chunk_knows_its_lines_and_whether_one_may_be_an_object(data, lines, has_objects: bool) -> None:

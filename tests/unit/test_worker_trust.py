@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from asktell.client import Unavailable
+from asktell.client import InvalidArgument, Unavailable
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Outcome, Succeeded
 from asktell.worker.trust import YOUNG_SECONDS, Trust
@@ -144,3 +144,53 @@ def test_a_worker_that_is_told_to_end_while_it_looks_at_a_study_that_is_away_lea
 
     summary = work(Away(budget=9), *[BROKEN] * 9, interruption=interruption, farewell=-1.0, max_failures_in_a_row=3)
     assert (summary.reason, summary.outcomes) == ("interrupted", {"failed": 3})
+
+
+def test_while_one_slot_asks_a_service_that_is_away_others_begin_and_end_trials_and_leave() -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def is_proven() -> bool:
+        asked.set()
+        return answered.wait(PATIENCE)
+
+    trust = Trust(2, is_proven=is_proven)
+    assert [trust.may_take("a"), trust.may_take("b")] == ["take", "take"]
+    asking = threading.Thread(target=trust.may_take, args=("c",))
+    asking.start()
+    assert asked.wait(PATIENCE)
+    trust.began("a")
+    assert trust.may_take("d") == "wait"
+    trust.ended("a", outcome="failed", message="1")
+    trust.left("b")
+    assert trust.may_take("d") == "take"
+    assert asking.is_alive()
+    answered.set()
+    asking.join(PATIENCE)
+
+
+def test_the_end_is_not_decided_by_a_look_from_before_the_last_failure() -> None:
+    clock, looks = Clock(), []
+
+    def is_proven() -> bool:
+        looks.append(clock.now)
+        if len(looks) == 1:
+            trust.ended("a", outcome="failed", message="1")
+        return len(looks) == 2
+
+    trust = Trust(1, is_proven=is_proven, clock=clock)
+    assert trust.may_take("a") == "take"
+    assert trust.may_take("b") == "wait"
+    assert trust.may_take("b") == "take"
+    assert len(looks) == 2
+
+
+def test_metrics_that_the_service_refuses_are_the_last_words_of_the_trial() -> None:
+    study = FakeStudy(budget=9)
+
+    def refused(_: FakeTrial) -> Outcome:
+        study.refusals.append(InvalidArgument("loss is not finite"))
+        return DONE
+
+    summary = work(study, *[refused] * 9, max_failures_in_a_row=3)
+    assert summary.stopped_by_failure
+    assert summary.last_failure == "trial 3: the service refused the metrics loss=1: loss is not finite"

@@ -28,7 +28,8 @@ POLL = 0.05
 Stream = Literal["stdout", "stderr"]
 
 _FIRST_OBJECT = re.compile(rb"\s*\{")
-_LATER_OBJECT = re.compile(rb"[\r\n]\s*\{")
+# Blank lines are not gone through again from each of them: thousands would take seconds.
+_LATER_OBJECT = re.compile(rb"[\r\n][^\S\r\n]*\{")
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,11 +272,11 @@ class Worker:
             return Failed("".join(traceback.format_exception_only(error)).strip())
 
     def _tell(self, trial: Trial, outcome: Outcome) -> tuple[str, Outcome | None]:
-        """Tell the outcome; return what became of the trial here, and the outcome unless the training told another itself: for the log."""
+        """Tell the outcome; return what became of the trial here, and what was told unless the training told another itself."""
         if isinstance(outcome, Lost) and trial.lost and (state := self._told_by_training(trial)):
             return state, None
         try:
-            name = self._patiently(f"telling trial {trial.number}", lambda: self._deliver(trial, outcome))
+            name, outcome = self._patiently(f"telling trial {trial.number}", lambda: self._deliver(trial, outcome))
         except FailedPrecondition as error:
             if error.reason == "TRIAL_ENDED" and (state := self._told_by_training(trial)):
                 return state, None
@@ -307,14 +307,16 @@ class Worker:
         told = now.state.terminal and now.state is not TrialState.CANCELLED
         return now.state.value if ours and told else ""
 
-    def _deliver(self, trial: Trial, outcome: Outcome) -> str:
+    def _deliver(self, trial: Trial, outcome: Outcome) -> tuple[str, Outcome]:
+        """Say the outcome; return what became of the trial, and what the service heard."""
         try:
-            return self._say(trial, outcome)
+            return self._say(trial, outcome), outcome
         except (InvalidArgument, ResourceExhausted) as error:
             if _away(error):
                 raise
             # Told as a failure at once, lest the trial stay active until its lease ends and be tried again to no avail.
-            return self._say(trial, Failed(_refused(outcome, error)))
+            failed = Failed(_refused(outcome, error))
+            return self._say(trial, failed), failed
 
     def _say(self, trial: Trial, outcome: Outcome) -> str:
         match outcome:

@@ -59,23 +59,41 @@ class Trust:
 
         Raises what `is_proven` does.
         """
+        looks, last_word = self._wants_to_look()
+        if looks:
+            # Without the lock: while the service is away this takes long, and other slots have trials to begin, to end and to leave.
+            self._take_in(proven=self._is_proven())
         with self._lock:
-            if self._trusted or self._row + self._at_risk() < self.limit or self._look():
+            if self._has_room():
                 self._places[who] = _Place()
                 return "take"
-            return "wait" if self._row < self.limit or self._places else "end"
+            return "end" if last_word and self._is_over() else "wait"
+
+    def _wants_to_look(self) -> tuple[bool, bool]:
+        """Whether the service is to be asked, at the first time and then now and then, and whether that has the last word: always before
+        the end.
+        """
+        with self._lock:
+            if self._has_room():
+                return False, False
+            last_word, due = self._is_over(), self._clock() >= self._next_look
+            if due:
+                self._next_look = self._clock() + LOOK_SECONDS
+            return due or last_word, last_word
+
+    def _take_in(self, *, proven: bool) -> None:
+        with self._lock:
+            self._trusted = self._trusted or proven
+
+    def _has_room(self) -> bool:
+        return self._trusted or self._row + self._at_risk() < self.limit
+
+    def _is_over(self) -> bool:
+        return self._row >= self.limit and not self._places
 
     def _at_risk(self) -> int:
         since = self._clock() - YOUNG_SECONDS
         return sum(place.began is None or place.began > since for place in self._places.values())
-
-    def _look(self) -> bool:
-        """Ask the service, at the first time and then now and then; always before the end."""
-        last_word = self._row >= self.limit and not self._places
-        if last_word or self._clock() >= self._next_look:
-            self._trusted = self._is_proven()
-            self._next_look = self._clock() + LOOK_SECONDS
-        return self._trusted
 
     def began(self, who: Hashable) -> None:
         """Take in that a slot has its trial."""
