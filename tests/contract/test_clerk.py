@@ -310,8 +310,8 @@ async def test_calls_of_a_study_are_answered_in_their_order_beside_others(store)
 
 
 @pytest.mark.parametrize("what", ["study", "trial"])
-async def test_on_postgresql_a_study_that_another_transaction_holds_holds_no_other_up(postgres_address, what):
-    store, holder = open_store(postgres_address), open_store(postgres_address)
+async def test_on_postgresql_a_study_that_another_transaction_holds_holds_no_other_up(migrated_url, what):
+    store, holder = open_store(migrated_url), open_store(migrated_url)
     handed = await several(store, 6)
     names, clerk = list(handed), Clerk(store)
     held, ended = threading.Event(), threading.Event()
@@ -341,8 +341,8 @@ async def test_on_postgresql_a_study_that_another_transaction_holds_holds_no_oth
     await store.close()
 
 
-async def test_on_postgresql_replicas_that_change_the_same_studies_lose_nothing(postgres_address):
-    stores = [open_store(postgres_address) for _ in range(3)]
+async def test_on_postgresql_replicas_that_change_the_same_studies_lose_nothing(migrated_url):
+    stores = [open_store(migrated_url) for _ in range(3)]
     handed = await several(stores[0], 8, active=12)
     clerks = [Clerk(store) for store in stores]
     replies = await asyncio.gather(
