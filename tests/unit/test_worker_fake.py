@@ -135,7 +135,7 @@ class FakeStudy:
     def get_trial(self, number):
         trial = self.trials[number - 1]
         holder = "another" if number in self.losses else self.asked[-1]["worker_id"]
-        return SimpleNamespace(attempt=trial.attempt, worker_id=holder, state=trial.state)
+        return SimpleNamespace(attempt=trial.attempt, worker_id=holder, state=trial.state, message=trial.message)
 
     @property
     def said(self) -> list[tuple]:

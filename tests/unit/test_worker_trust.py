@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from asktell.client import InvalidArgument, Unavailable
+from asktell.client import FailedPrecondition, InvalidArgument, Unavailable
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Outcome, Succeeded
 from asktell.worker.trust import YOUNG_SECONDS, Trust
@@ -194,3 +194,17 @@ def test_metrics_that_the_service_refuses_are_the_last_words_of_the_trial() -> N
     summary = work(study, *[refused] * 9, max_failures_in_a_row=3)
     assert summary.stopped_by_failure
     assert summary.last_failure == "trial 3: the service refused the metrics loss=1: loss is not finite"
+
+
+def test_what_a_training_said_that_told_its_failure_itself_are_the_last_words_of_the_trial() -> None:
+    study = FakeStudy(budget=9)
+
+    def training(trial: FakeTrial) -> Outcome:
+        trial.fail("no data set")
+        trial.message = "no data set"
+        study.refusals.append(FailedPrecondition("it is failed, not active", reason="TRIAL_ENDED"))
+        return Failed("exit status 1")
+
+    summary = work(study, *[training] * 9, max_failures_in_a_row=3)
+    assert (summary.outcomes, summary.stopped_by_failure) == ({"failed": 3}, True)
+    assert summary.last_failure == "trial 3: its training told so itself: no data set"

@@ -96,6 +96,28 @@ class Undelivered(Exception):
     """A result that the service did not take, as the message says it; the worker ends."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What became of a trial here, what the service heard of it from this worker, None if its training told it itself, and why."""
+
+    name: str
+    outcome: Outcome | None
+    message: str = ""
+
+    @classmethod
+    def by_training(cls, ended: Trial) -> _Told:
+        """Of a trial that its training ended, as it stands."""
+        return cls(
+            ended.state.value, None, f"its training told so itself{': ' + ended.message if ended.message else ''}"
+        )
+
+    @property
+    def words(self) -> str:
+        """Why it ended so; empty where there is nothing to say."""
+        said = self.outcome.message if isinstance(self.outcome, Failed | Infeasible | Stopped | Lost) else self.message
+        return said.strip()
+
+
 class Worker:
     """Works on a study, one trial at a time. Several that are slots of one worker share its course and notices."""
 
@@ -247,18 +269,20 @@ class Worker:
         try:
             with trial.keep_alive():
                 outcome = self._evaluate(trial)
-                name, told = self._tell(trial, outcome)
+                told = self._tell(trial, outcome)
         except Undelivered:
             # The lease runs out; whoever has read the metrics may still tell them.
             raise
         except BaseException:
             trial.give_back()
             raise
-        self._course.count(name)
+        self._course.count(told.name)
         # One that another worker shall try again has cost nothing of the budget.
-        queued_again = isinstance(told, Failed) and not trial.state.terminal
-        self._trust.ended(self, outcome="released" if queued_again else name, message=_last_words(trial, told))
-        _log(trial, told, name=name, seconds=time.monotonic() - start)
+        queued_again = isinstance(told.outcome, Failed) and not trial.state.terminal
+        self._trust.ended(
+            self, outcome="released" if queued_again else told.name, message=f"trial {trial.number}: {told.words}"
+        )
+        _log(trial, told, seconds=time.monotonic() - start)
 
     def _evaluate(self, trial: Trial) -> Outcome:
         """Evaluate; whatever breaks on the way is the trial's failure, lest the trial go from worker to worker and break each."""
@@ -271,17 +295,17 @@ class Worker:
             logger.exception("trial %d could not be evaluated", trial.number)
             return Failed("".join(traceback.format_exception_only(error)).strip())
 
-    def _tell(self, trial: Trial, outcome: Outcome) -> tuple[str, Outcome | None]:
-        """Tell the outcome; return what became of the trial here, and what was told unless the training told another itself."""
-        if isinstance(outcome, Lost) and trial.lost and (state := self._told_by_training(trial)):
-            return state, None
+    def _tell(self, trial: Trial, outcome: Outcome) -> _Told:
+        """Tell the outcome, unless the training told another itself; return what was told."""
+        if isinstance(outcome, Lost) and trial.lost and (ended := self._ended_by_training(trial)):
+            return _Told.by_training(ended)
         try:
-            name, outcome = self._patiently(f"telling trial {trial.number}", lambda: self._deliver(trial, outcome))
+            told = self._patiently(f"telling trial {trial.number}", lambda: self._deliver(trial, outcome))
         except FailedPrecondition as error:
-            if error.reason == "TRIAL_ENDED" and (state := self._told_by_training(trial)):
-                return state, None
+            if error.reason == "TRIAL_ENDED" and (ended := self._ended_by_training(trial)):
+                return _Told.by_training(ended)
             logger.warning("trial %d: the service did not take the result: %s", trial.number, error)
-            name = "refused"
+            told = _Told("refused", outcome)
         except AskTellError as error:
             said = _numbers(outcome.metrics) if isinstance(outcome, Succeeded | Stopped) else ""
             raise Undelivered(
@@ -289,34 +313,34 @@ class Worker:
             ) from error
         if trial.state.terminal:
             self._course.told(trial.number)
-        return name, outcome
+        return told
 
-    def _told_by_training(self, trial: Trial) -> str:
-        """How the trial ended if its training told that itself, with the lease that it found in its environment; empty if it did not.
+    def _ended_by_training(self, trial: Trial) -> Trial | None:
+        """The trial as it stands if its training ended it, with the lease that it found in its environment; None if it did not.
 
         After an outage longer than the lease, two slots may have had the trial: the word of the one then ends the attempt of the other.
         """
         if self._course.has_told(trial.number):
-            return ""
+            return None
         try:
             now = self._study.get_trial(trial.number)
         except AskTellError as error:
             logger.warning("trial %d: what became of it is not known: %s", trial.number, error)
-            return ""
+            return None
         ours = now.attempt == trial.attempt and now.worker_id == self._options.worker_id
         told = now.state.terminal and now.state is not TrialState.CANCELLED
-        return now.state.value if ours and told else ""
+        return now if ours and told else None
 
-    def _deliver(self, trial: Trial, outcome: Outcome) -> tuple[str, Outcome]:
-        """Say the outcome; return what became of the trial, and what the service heard."""
+    def _deliver(self, trial: Trial, outcome: Outcome) -> _Told:
+        """Say the outcome; return what the service heard."""
         try:
-            return self._say(trial, outcome), outcome
+            return _Told(self._say(trial, outcome), outcome)
         except (InvalidArgument, ResourceExhausted) as error:
             if _away(error):
                 raise
             # Told as a failure at once, lest the trial stay active until its lease ends and be tried again to no avail.
             failed = Failed(_refused(outcome, error))
-            return self._say(trial, failed), failed
+            return _Told(self._say(trial, failed), failed)
 
     def _say(self, trial: Trial, outcome: Outcome) -> str:
         match outcome:
@@ -341,12 +365,6 @@ class Worker:
 def _is_proven(study: Study) -> bool:
     study.refresh()
     return study.counts.succeeded + study.counts.stopped > 0
-
-
-def _last_words(trial: Trial, outcome: Outcome | None) -> str:
-    """What a failed trial said."""
-    said = outcome.message.strip() if isinstance(outcome, Failed) else f"its training told so itself: {trial.message}"
-    return f"trial {trial.number}: {said}"
 
 
 def _away(error: AskTellError) -> bool:
@@ -378,13 +396,11 @@ def _number(metric: Metric) -> str:
     return f"{metric[0]:.6g}±{metric[1]:.2g}" if isinstance(metric, tuple) else f"{metric:.6g}"
 
 
-def _log(trial: Trial, outcome: Outcome | None, *, name: str, seconds: float) -> None:
-    parts = [f"trial {trial.number} {name} in {seconds:.1f} s"]
-    if isinstance(outcome, Succeeded | Stopped) and outcome.metrics:
-        parts.append(_numbers(outcome.metrics))
-    if outcome is None:
-        parts.append("its training told so itself")
-    if isinstance(outcome, Failed | Infeasible | Stopped | Lost) and outcome.message:
-        parts.append(outcome.message.strip())
-    level = logging.WARNING if name in ("failed", "lost", "refused") else logging.INFO
+def _log(trial: Trial, told: _Told, *, seconds: float) -> None:
+    parts = [f"trial {trial.number} {told.name} in {seconds:.1f} s"]
+    if isinstance(told.outcome, Succeeded | Stopped) and told.outcome.metrics:
+        parts.append(_numbers(told.outcome.metrics))
+    if told.words:
+        parts.append(told.words)
+    level = logging.WARNING if told.name in ("failed", "lost", "refused") else logging.INFO
     logger.log(level, "%s", ": ".join(parts))
