@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from asktell.client import Unavailable
+from asktell.client.current import uploading
 from asktell.worker import keeping, stores
 from asktell.worker.checkpoints import StoreCheckpoints, Unwritable, kept_at
 from asktell.worker.copying import BrokenOff
@@ -223,6 +224,11 @@ def test_a_command_that_tells_its_result_itself_has_its_state_uploaded_before(ke
     first, second = only.checkpoints
     assert (first[-7:], second[-7:]) == ("/000001", "/000002")
     assert contents(second) == {"state": "2, longer"}
+
+
+def test_a_training_that_cannot_write_where_it_would_ask_for_an_upload_tells_all_the_same(tmp_path) -> None:
+    assert list(uploading(tmp_path / ("x" * 300))) == []
+    assert list(uploading(tmp_path / "elsewhere" / "upload")) == []
 
 
 def test_a_command_whose_state_cannot_be_uploaded_is_not_held_up(kept, monkeypatch, caplog) -> None:

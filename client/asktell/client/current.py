@@ -47,10 +47,14 @@ def uploading(request: Path | None) -> Iterator[float]:
     """Ask the worker to upload the state, and yield seconds to sleep until it has, and the service knows; nothing if there is no need.
 
     A trial that has ended takes no word of its state any more. The worker answers by removing the file, also where an upload was in vain.
+    Who cannot write there, in a container or as another user, has left no state there either.
     """
     if request is None or not request.parent.is_dir():
         return
-    request.touch()
+    try:
+        request.touch()
+    except OSError:
+        return
     while request.exists():
         yield POLL
 
