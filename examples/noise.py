@@ -12,7 +12,7 @@ from pathlib import Path
 
 from asktell.client import Client, Float, Minimize
 
-FOLDS = 5
+FOLDS = 10
 
 
 def fold(temperature: float, chance: random.Random) -> float:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
+import structlog
 
 from asktell.cli import main
 from asktell.client import Client
@@ -85,6 +86,8 @@ def example(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
     def run(module: str, *arguments: str) -> list[str]:
         monkeypatch.setattr(sys, "argv", [module, *arguments])
+        # Whoever captured logs in this process left structlog configured, to print; an example finds it as a new process does.
+        structlog.reset_defaults()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             runpy.run_module(f"examples.{module}", run_name="__main__")

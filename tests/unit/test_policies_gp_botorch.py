@@ -42,7 +42,7 @@ from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.random_search import seen_keys
 from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.scope import Scope
-from asktell.server.policies.search import Search, raw_points
+from asktell.server.policies.search import Ground, Search, raw_points
 from asktell.server.settings import Settings
 from tests.contract.test_policy import check_any_request, requests
 
@@ -301,7 +301,7 @@ def test_both_agree_on_the_candidates_acquisition_and_ours_finds_as_high_a_one(s
         seed=seed,
         number=1,
     )
-    assert Search(within, whole, ours, Deadline(None)).run(raw).values[0] > value - 1e-3
+    assert Search(within, whole, ours, Deadline(None)).run(Ground.of(raw, within, whole)).values[0] > value - 1e-3
 
 
 def test_its_prediction_and_incumbent_are_those_of_our_posterior():
