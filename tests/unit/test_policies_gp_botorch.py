@@ -103,12 +103,7 @@ def calm():
     torch.set_num_threads(threads)
 
 
-def few_of(seeds):
-    """Two seeds, and the others for the long matrices."""
-    return [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, seeds))]
-
-
-@pytest.mark.parametrize("seed", few_of(3))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("count", [6, 20, 45])
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_both_fits_reach_the_same_log_posterior(space, count, seed):
@@ -279,7 +274,7 @@ def test_a_front_is_looked_for_where_trials_work():
     assert choice.parameters["x0"] < 0.8
 
 
-@pytest.mark.parametrize("seed", few_of(4))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("pending", [0, 3])
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_both_agree_on_the_candidates_acquisition_and_ours_finds_as_high_a_one(space, pending, seed):

@@ -11,7 +11,7 @@ from botorch.acquisition.multi_objective.analytic import ExpectedHypervolumeImpr
 from botorch.models import ModelListGP
 from botorch.utils.multi_objective.box_decompositions.dominated import DominatedPartitioning
 from botorch.utils.multi_objective.box_decompositions.non_dominated import FastNondominatedPartitioning
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asktell.server.domain.ranking import Standing
@@ -184,7 +184,6 @@ problems = st.builds(
 
 
 @given(problems)
-@settings(max_examples=50)
 def test_expected_hypervolume_improvement_and_its_gradient_are_botorchs(problem):
     rows = torch.tensor(problem.others, requires_grad=True)
     theirs = problem.theirs(rows)

@@ -21,7 +21,7 @@ from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihoo
 from gpytorch.means import ConstantMean
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior, NormalPrior
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -332,7 +332,6 @@ def another_metric(problem, *, seed):
 
 
 @given(problems(most=40), st.lists(st.floats(-1.5, 1.5), min_size=1, max_size=3), st.floats(-2.0, 2.0))
-@settings(max_examples=50)
 def test_improvement_under_outcome_constraints_is_botorchs_constrained_log_ei(problem, thresholds, incumbent):
     metrics = [another_metric(problem, seed=seed) for seed in range(len(thresholds))]
     theirs, slopes = with_gradient(
@@ -355,7 +354,6 @@ def test_improvement_under_outcome_constraints_is_botorchs_constrained_log_ei(pr
 
 
 @given(problems(most=40), st.integers(2, 5), st.integers(0, 2**32))
-@settings(max_examples=50)
 def test_feasibility_over_sets_of_imagined_labels_is_the_mean_of_botorchs_set_by_set(problem, sets, seed):
     random = np.random.default_rng(seed)
     pending = problem.encoder.draw(random.random((3, len(problem.encoder.columns))))
@@ -385,7 +383,6 @@ def test_feasibility_over_sets_of_imagined_labels_is_the_mean_of_botorchs_set_by
 
 
 @given(problems(most=40), st.integers(2, 5), st.integers(0, 2**32))
-@settings(max_examples=50)
 def test_improvement_over_sets_of_imagined_labels_is_the_mean_of_botorchs_set_by_set(problem, sets, seed):
     random = np.random.default_rng(seed)
     pending = problem.encoder.draw(random.random((3, len(problem.encoder.columns))))
@@ -417,7 +414,6 @@ def test_improvement_over_sets_of_imagined_labels_is_the_mean_of_botorchs_set_by
 
 
 @given(problems(most=12))
-@settings(max_examples=50)
 def test_leave_one_out_densities_are_those_of_models_that_never_saw_the_label(problem):
     noise = math.exp(problem.point[len(problem.encoder.columns)]) + problem.noise.variances
 
