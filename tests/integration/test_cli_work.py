@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from asktell.client import Client, Float, Minimize
+from asktell.client import Client, Float, Minimize, Study
 from tests.processes import ASKTELL, Process, Processes, Server
 
 PROGRAM = """
@@ -53,6 +54,10 @@ def test_a_worker_with_some_success_ends_with_0(work) -> None:
     assert "asktell work: " not in worker.errors()
 
 
+def states(study: Study) -> Counter[str]:
+    return Counter(trial.state.value for trial in study.list_trials())
+
+
 def test_a_worker_whose_command_is_broken_ends_long_before_the_budget_and_says_why(
     server: Server, processes: Processes
 ) -> None:
@@ -63,7 +68,9 @@ def test_a_worker_whose_command_is_broken_ends_long_before_the_budget_and_says_w
         command = [ASKTELL, "work", "--study", "broken", "--target", server.target, "--slots", "16"]
         worker = processes.start([*command, "--", "python", "-c", "import nmupy"])
         assert worker.wait() == 1
-        assert len(study.list_trials()) == 3
+        # All sixteen slots had begun; what broke after the third trial is there to be tried again.
+        assert states(study) == {"failed": 3, "queued": len(study.list_trials()) - 3}
+        assert len(study.list_trials()) >= 16
         gave_up, *said, last = worker.errors().partition("asktell work: ")[2].splitlines()
         assert gave_up == (
             "3 trials failed in a row, and none of the study has succeeded: this worker ends, lest all of them do;"
@@ -73,7 +80,20 @@ def test_a_worker_whose_command_is_broken_ends_long_before_the_budget_and_says_w
         assert last.startswith("asktell work: 3 of 3 attempts failed and none succeeded; why: ")
         worker = processes.start([*command, "--max-failures-in-a-row", "0", "--max-trials", "9", "--", "false"])
         assert worker.wait() == 1
-        assert len(study.list_trials()) == 12
+        assert states(study)["failed"] == 12
+
+
+def test_an_objective_that_is_always_nan_spends_no_budget(server: Server, processes: Processes) -> None:
+    with Client(server.target) as client:
+        study = client.create_study(
+            "nan", parameters=[Float("x", 0, 1)], objectives=[Minimize("loss")], policy="random", max_trials=100
+        )
+        command = [ASKTELL, "work", "--study", "nan", "--target", server.target]
+        worker = processes.start([*command, "--", "echo", '{{"loss": NaN}}'])
+        assert worker.wait() == 1
+        assert states(study) == {"failed": 3}
+        assert study.list_trials()[0].message == "loss is NaN, which is no result"
+        assert "The last one was trial 3: loss is NaN, which is no result" in worker.errors()
 
 
 def test_a_worker_that_found_no_trial_left_ends_with_0(work) -> None:

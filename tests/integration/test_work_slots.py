@@ -64,8 +64,6 @@ def gone(numbers: list[int]) -> bool:
 
 def test_slots_run_trials_at_once_each_on_its_gpu_under_its_own_name(run, study: Study, tmp_path: Path) -> None:
     options = ("--slots", "4", "--gpus", "0,1", "--max-trials", "4", "--worker-id", "box")
-    # Else the fourth would wait for the others to last a while.
-    options = (*options, "--max-failures-in-a-row", "0")
     worker = working(run, *options, program=MEET.format(slots=4))
     assert worker.wait() == 0, worker.errors()
     trials = study.list_trials()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 
 import pytest
@@ -264,3 +265,28 @@ def test_the_log_has_a_line_for_each_trial(caplog) -> None:
         work(FakeStudy(budget=2), Succeeded({"loss": 0.1234567, "time": 3.0}), Failed("boom"))
     lines = [record.message for record in caplog.records]
     assert lines == ["trial 1 succeeded in 0.0 s: loss=0.123457, time=3", "trial 2 failed in 0.0 s: boom"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"loss": math.nan}, "loss is NaN, which is no result"),
+        (
+            {"loss": (math.nan, 0.1), "size": 3.0},
+            "loss is NaN, which is no result; the result was loss=nan±0.1, size=3",
+        ),
+    ],
+)
+def test_an_objective_that_is_nan_is_a_failure_that_says_so(metrics: dict, message: str) -> None:
+    study = FakeStudy(budget=9)
+    summary = work(study, *[Succeeded(metrics, "file:///state")] * 9, max_failures_in_a_row=3)
+    assert study.said == [("failed", (message, False))] * 3
+    assert summary.stopped_by_failure
+    assert study.trials[0].last_checkpoint == "file:///state"
+
+
+@pytest.mark.parametrize("metrics", [{"loss": math.inf}, {"loss": 1.0, "size": math.nan}])
+def test_infinity_and_nan_in_another_metric_are_told_as_they_are(metrics: dict) -> None:
+    study = FakeStudy()
+    work(study, Succeeded(metrics))
+    assert study.said == [("succeeded", metrics)]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
-from asktell.client import FailedPrecondition, InvalidArgument, Unavailable
+from asktell.client import FailedPrecondition, InvalidArgument, TrialCounts, TrialState, Unavailable
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Outcome, Succeeded
 from asktell.worker.trust import YOUNG_SECONDS, Trust
 from tests.processes import PATIENCE
 from tests.unit.test_worker_fake import FakeStudy, FakeTrial
 from tests.unit.test_worker_loop import work
-from tests.unit.test_worker_pool import Calls, pool
+from tests.unit.test_worker_pool import Calls, pool, together
 
 BROKEN, DONE = Failed("NameError: typo"), Succeeded({"loss": 1.0})
 
@@ -22,6 +23,12 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def begin(trust: Trust, slots: str) -> None:
+    for who in slots:
+        assert trust.may_take(who) == "take"
+        trust.began(who)
 
 
 def test_a_worker_whose_trials_fail_in_a_row_ends_before_the_budget_is_spent() -> None:
@@ -63,25 +70,52 @@ def test_a_worker_without_a_limit_spends_the_budget() -> None:
 
 
 def test_sixteen_slots_with_a_broken_objective_spend_no_more_trials_than_one() -> None:
-    study = FakeStudy(budget=100)
-    working, course = pool(study, *(Calls(lambda trial: BROKEN) for _ in range(16)), max_failures_in_a_row=3)
-    working.run()
-    assert len(study.trials) == 3
-    assert course.summary.stopped_by_failure
-
-
-def test_all_slots_work_once_one_trial_has_succeeded() -> None:
-    study, meet = FakeStudy(budget=19), threading.Barrier(16)
+    study, meet = FakeStudy(budget=100), threading.Barrier(16)
 
     def evaluate(trial: FakeTrial) -> Outcome:
-        # The first three run alone, all the others at once.
-        if trial.number > 3:
+        # The slots whose trials fail first may take another.
+        if trial.number <= 16:
             meet.wait(PATIENCE)
-        return DONE
+        return BROKEN
 
     working, course = pool(study, *(Calls(evaluate) for _ in range(16)), max_failures_in_a_row=3)
     working.run()
-    assert course.summary.outcomes == {"succeeded": 19}
+    states = Counter(trial.state for trial in study.trials)
+    assert states == {TrialState.FAILED: 3, TrialState.QUEUED: len(study.trials) - 3}
+    assert course.summary.outcomes == {"failed": 3, "released": len(study.trials) - 3}
+    assert course.summary.stopped_by_failure
+    assert "NameError: typo" in course.summary.last_failure
+
+
+def test_sixteen_slots_work_at_once_before_any_trial_has_succeeded() -> None:
+    study, evaluate = FakeStudy(budget=32), together(16)
+    working, course = pool(study, *(Calls(evaluate) for _ in range(16)), max_failures_in_a_row=3)
+    working.run()
+    assert course.summary.outcomes == {"succeeded": 32}
+
+
+def test_sixteen_slots_go_on_together_though_all_that_ended_are_infeasible() -> None:
+    study, meet = FakeStudy(budget=48), threading.Barrier(16)
+
+    def evaluate(_: FakeTrial) -> Outcome:
+        meet.wait(PATIENCE)
+        return Infeasible("too wide")
+
+    working, course = pool(study, *(Calls(evaluate) for _ in range(16)), max_failures_in_a_row=3)
+    working.run()
+    assert course.summary.outcomes == {"infeasible": 48}
+
+
+def test_in_a_study_that_was_known_to_have_a_success_every_failure_is_told() -> None:
+    study, meet = FakeStudy(budget=16, counts=TrialCounts(succeeded=1)), threading.Barrier(16)
+
+    def evaluate(_: FakeTrial) -> Outcome:
+        meet.wait(PATIENCE)
+        return BROKEN
+
+    working, course = pool(study, *(Calls(evaluate) for _ in range(16)), max_failures_in_a_row=3)
+    working.run()
+    assert course.summary.outcomes == {"failed": 16}
 
 
 def test_a_trial_under_way_may_still_show_that_the_objective_works() -> None:
@@ -102,23 +136,40 @@ def test_a_trial_under_way_may_still_show_that_the_objective_works() -> None:
     assert not course.summary.stopped_by_failure
 
 
-def test_trials_that_have_lasted_a_while_make_room_for_more() -> None:
+def test_of_trials_that_break_at_once_no_more_than_the_limit_are_told_whoever_tells_first() -> None:
+    trust = Trust(2)
+    begin(trust, "abc")
+    assert [trust.may_fail(who) for who in "abc"] == [True, True, False]
+    trust.ended("a", outcome="failed", message="1")
+    assert not trust.may_fail("c")
+    trust.ended("c", outcome="released")
+    trust.ended("b", outcome="failed", message="2")
+    assert trust.may_take("c") == "end"
+
+
+def test_trials_that_have_lasted_a_while_are_told_as_failed_whatever_failed_before() -> None:
     clock = Clock()
-    trust = Trust(2, clock=clock)
-    assert [trust.may_take(who) for who in "abc"] == ["take", "take", "wait"]
-    trust.began("a")
-    trust.began("b")
+    trust = Trust(1, clock=clock)
+    begin(trust, "abc")
+    trust.ended("a", outcome="failed", message="1")
+    assert not trust.may_fail("b")
     clock.now += YOUNG_SECONDS
-    assert [trust.may_take(who) for who in "cde"] == ["take", "take", "wait"]
+    assert trust.may_fail("c")
+
+
+def test_after_a_success_trials_may_fail_at_once() -> None:
+    trust = Trust(1)
+    begin(trust, "abc")
+    trust.ended("a", outcome="failed", message="1")
+    trust.ended("b", outcome="succeeded")
+    assert trust.may_fail("c")
 
 
 def test_old_trials_that_fail_are_not_followed_by_others_while_any_is_under_way() -> None:
     clock = Clock()
     trust = Trust(2, clock=clock)
-    for who in "abc":
-        assert trust.may_take(who) == "take"
-        trust.began(who)
-        clock.now += YOUNG_SECONDS
+    begin(trust, "abc")
+    clock.now += YOUNG_SECONDS
     trust.ended("a", outcome="failed", message="1")
     trust.ended("b", outcome="failed", message="2")
     assert trust.may_take("a") == "wait"
@@ -127,11 +178,13 @@ def test_old_trials_that_fail_are_not_followed_by_others_while_any_is_under_way(
     assert trust.last_failure == "3"
 
 
-def test_a_slot_that_leaves_makes_room() -> None:
+def test_a_slot_that_leaves_is_not_waited_for() -> None:
     trust = Trust(1)
-    assert [trust.may_take("a"), trust.may_take("b")] == ["take", "wait"]
+    begin(trust, "ab")
+    trust.ended("b", outcome="failed", message="1")
+    assert trust.may_take("b") == "wait"
     trust.left("a")
-    assert trust.may_take("b") == "take"
+    assert trust.may_take("b") == "end"
 
 
 def test_a_worker_that_is_told_to_end_while_it_looks_at_a_study_that_is_away_leaves_in_peace() -> None:
@@ -153,14 +206,15 @@ def test_while_one_slot_asks_a_service_that_is_away_others_begin_and_end_trials_
         asked.set()
         return answered.wait(PATIENCE)
 
-    trust = Trust(2, is_proven=is_proven)
-    assert [trust.may_take("a"), trust.may_take("b")] == ["take", "take"]
+    trust = Trust(1, is_proven=is_proven)
+    begin(trust, "abd")
+    trust.ended("d", outcome="failed", message="1")
     asking = threading.Thread(target=trust.may_take, args=("c",))
     asking.start()
     assert asked.wait(PATIENCE)
     trust.began("a")
     assert trust.may_take("d") == "wait"
-    trust.ended("a", outcome="failed", message="1")
+    trust.ended("a", outcome="infeasible")
     trust.left("b")
     assert trust.may_take("d") == "take"
     assert asking.is_alive()
@@ -178,7 +232,8 @@ def test_the_end_is_not_decided_by_a_look_from_before_the_last_failure() -> None
         return len(looks) == 2
 
     trust = Trust(1, is_proven=is_proven, clock=clock)
-    assert trust.may_take("a") == "take"
+    begin(trust, "ab")
+    trust.ended("b", outcome="failed", message="0")
     assert trust.may_take("b") == "wait"
     assert trust.may_take("b") == "take"
     assert len(looks) == 2

@@ -90,7 +90,7 @@ class Manner:
         NotNegative,
         _help(
             "Failed trials in a row after which this worker ends, if none of the study has ever succeeded: the objective is broken, most"
-            " likely, and would spend the budget. 0 goes on."
+            " likely, and would spend the budget. What else broke at once goes back to the queue. 0 goes on."
         ),
     ] = 3
     retry: Annotated[
@@ -281,6 +281,7 @@ def work(
     SIGTERM, SIGHUP or Ctrl-C ends the trials and gives them back; a second Ctrl-C ends the worker at once.
 
     Until a trial of the study has succeeded, three that fail in a row end the worker (`--max-failures-in-a-row`), with the last output.
+    NaN is no result: a trial whose objective is NaN has failed.
 
     The exit status is 0, or 1 if trials failed and none brought metrics, or if the service refused or could not be reached.
 
@@ -412,7 +413,7 @@ def _only_failures(summary: Summary, study: str) -> bool:
     failed, good = summary.outcomes["failed"], summary.outcomes["succeeded"] + summary.outcomes["stopped"]
     if good or not failed:
         return False
-    total = summary.outcomes.total()
+    total = summary.outcomes.total() - summary.outcomes["released"]
     print(
         f"asktell work: {failed} of {total} attempts failed and none succeeded; why: asktell study trials {study} --state failed",
         file=sys.stderr,

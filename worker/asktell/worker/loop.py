@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import traceback
 import uuid
@@ -29,7 +30,7 @@ from asktell.worker.evaluation import Evaluator, Unusable
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
 from asktell.worker.output import Metric
-from asktell.worker.trust import YOUNG_SECONDS, Trust, Verdict
+from asktell.worker.trust import Trust, Verdict
 
 MAX_MESSAGE = 65_536
 """Characters of a message that the service keeps."""
@@ -85,7 +86,8 @@ class Options:
 
     def trust(self, study: Study) -> Trust:
         """What the slots of a worker on a study go by."""
-        return Trust(self.max_failures_in_a_row, is_proven=lambda: _is_proven(study))
+        limit = 0 if _has_succeeded(study) else self.max_failures_in_a_row
+        return Trust(limit, is_proven=lambda: _is_proven(study))
 
     def tries_again(self, *, killed: bool) -> bool:
         """Whether a trial that failed shall be tried again."""
@@ -192,9 +194,8 @@ class Worker:
     def _wait_for_trust(self) -> None:
         if self._notices.is_news("trust", self, "unproven"):
             logger.info(
-                "no trial of the study has succeeded yet: %d at first, more as these last %g s or succeed",
+                "%d trials failed in a row and none of the study has succeeded: no more until one that is under way does",
                 self._trust.limit,
-                YOUNG_SECONDS,
             )
         self._interruption.wait(TRUST_SECONDS)
 
@@ -268,8 +269,7 @@ class Worker:
         self._trust.began(self)
         try:
             with trial.keep_alive():
-                outcome = self._evaluate(trial)
-                told = self._tell(trial, outcome)
+                told = self._tell(trial, self._spared(trial, self._numeric(self._evaluate(trial))))
         except Undelivered:
             # The lease runs out; whoever has read the metrics may still tell them.
             raise
@@ -294,6 +294,25 @@ class Worker:
         except Exception as error:
             logger.exception("trial %d could not be evaluated", trial.number)
             return Failed("".join(traceback.format_exception_only(error)).strip())
+
+    def _numeric(self, outcome: Outcome) -> Outcome:
+        """The outcome, but a failure where an objective is NaN: the training was over, and had nothing to say."""
+        if not isinstance(outcome, Succeeded):
+            return outcome
+        none = [name for name in self._study.metrics if _is_nan(outcome.metrics.get(name))]
+        if not none:
+            return outcome
+        seen = f"; the result was {_numbers(outcome.metrics)[:MAX_EXCERPT]}" if len(outcome.metrics) > 1 else ""
+        return Failed(f"{', '.join(none)} is NaN, which is no result{seen}", checkpoint_uri=outcome.checkpoint_uri)
+
+    def _spared(self, trial: Trial, outcome: Outcome) -> Outcome:
+        """The outcome; but a trial that broke at once, where so many others have, goes back to the queue."""
+        if not isinstance(outcome, Failed) or self._options.tries_again(killed=outcome.killed):
+            return outcome
+        if self._trust.may_fail(self):
+            return outcome
+        logger.warning("trial %d failed as well, and goes back to the queue: %s", trial.number, outcome.message.strip())
+        return Released(outcome.checkpoint_uri)
 
     def _tell(self, trial: Trial, outcome: Outcome) -> _Told:
         """Tell the outcome, unless the training told another itself; return what was told."""
@@ -364,6 +383,11 @@ class Worker:
 
 def _is_proven(study: Study) -> bool:
     study.refresh()
+    return _has_succeeded(study)
+
+
+def _has_succeeded(study: Study) -> bool:
+    """Whether a trial has, as far as is known here."""
     return study.counts.succeeded + study.counts.stopped > 0
 
 
@@ -382,6 +406,12 @@ def _refused(outcome: Outcome, error: AskTellError) -> str:
 def _clean(message: str) -> str:
     """The message as the service keeps it: its end, where the reason is, and no character that a database refuses."""
     return message.replace("\0", "\\0").encode("utf-8", "replace").decode()[-MAX_MESSAGE:]
+
+
+def _is_nan(metric: Metric | None) -> bool:
+    """Whether a metric has NaN for its value."""
+    value = metric[0] if isinstance(metric, tuple) else metric
+    return value is not None and math.isnan(value)
 
 
 def _name(outcome: Outcome) -> str:

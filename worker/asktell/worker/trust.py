@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 YOUNG_SECONDS = 5.0
-"""How long a trial counts as one that may break at once, as it does where a script or its installation is broken."""
+"""How long a trial counts as one that broke at once, as it does where a script or its installation is broken."""
 LOOK_SECONDS = 2.0
 """How often the service is asked whether a trial of the study has succeeded meanwhile, by another worker's doing."""
 
@@ -18,17 +18,18 @@ Verdict = Literal["take", "wait", "end"]
 
 @dataclass(slots=True)
 class _Place:
-    """A trial that a slot has or asks for; `began` is when it was handed out."""
+    """A trial that a slot has or asks for; `began` is when it was handed out, `fails` once its failure is about to be told."""
 
     began: float | None = None
+    fails: bool = False
 
 
 class Trust:
-    """Until a trial of the study has succeeded or was stopped, at most `limit` trials of this worker are at stake. For any thread.
+    """Until a trial of the study has succeeded or was stopped, no more than `limit` trials of this worker fail at once. For any thread.
 
-    At stake are those that failed in a row, and those under way that are younger than YOUNG_SECONDS. A slot that would add one waits. Once
-    `limit` have failed in a row, no slot takes another; those that are under way may still show that the objective works, and then work
-    goes on. One success, here or elsewhere, settles it for good: failures are then a matter of the parameters.
+    All slots begin. Once `limit` trials have failed in a row, no slot takes another, and one that breaks within YOUNG_SECONDS goes back to
+    the queue: sixteen slots cost a study no more than one does. Those that are under way may still show that the objective works, and then
+    work goes on. One success, here or elsewhere, settles it for good: failures are then a matter of the parameters.
 
     Args:
         limit: How many may fail; 0 for no limit.
@@ -86,19 +87,26 @@ class Trust:
             self._trusted = self._trusted or proven
 
     def _has_room(self) -> bool:
-        return self._trusted or self._row + self._at_risk() < self.limit
+        return self._trusted or self._row < self.limit
 
     def _is_over(self) -> bool:
         return self._row >= self.limit and not self._places
-
-    def _at_risk(self) -> int:
-        since = self._clock() - YOUNG_SECONDS
-        return sum(place.began is None or place.began > since for place in self._places.values())
 
     def began(self, who: Hashable) -> None:
         """Take in that a slot has its trial."""
         with self._lock:
             self._places[who] = _Place(self._clock())
+
+    def may_fail(self, who: Hashable) -> bool:
+        """Whether a slot may tell that its trial has failed; else it gives it back: as many have failed as may, and this one broke at once."""
+        with self._lock:
+            place = self._places[who]
+            told = self._row + sum(each.fails for each in self._places.values())
+            place.fails = self._trusted or told < self.limit or not self._is_young(place)
+            return place.fails
+
+    def _is_young(self, place: _Place) -> bool:
+        return place.began is None or place.began > self._clock() - YOUNG_SECONDS
 
     def ended(self, who: Hashable, *, outcome: str, message: str = "") -> None:
         """Take in what became of a slot's trial."""
