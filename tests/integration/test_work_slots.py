@@ -36,16 +36,16 @@ def run(server: Server, study: Study, tmp_path: Path) -> Iterator:
     """Starts a command of `asktell` on the study, in an empty directory."""
     with Processes(tmp_path) as processes:
 
-        def start(*command: str, rest: tuple[str, ...] = ()) -> Process:
+        def start(*command: str, rest: tuple[str, ...] = (), **environment: str) -> Process:
             place = ["--study", study.id] if command[0] == "work" else []
             line = [ASKTELL, command[0], *place, *command[1:], "--target", server.target, *rest]
-            return processes.start(line, cwd=tmp_path, environment={"OMP_NUM_THREADS": "7"})
+            return processes.start(line, cwd=tmp_path, environment={"OMP_NUM_THREADS": "7", **environment})
 
         yield start
 
 
-def working(run, *options: str, program: str) -> Process:
-    return run("work", *options, rest=("--", "sh", "-c", program))
+def working(run, *options: str, program: str, **environment: str) -> Process:
+    return run("work", *options, rest=("--", "sh", "-c", program), **environment)
 
 
 def pids(directory: Path, count: int) -> list[int]:
@@ -64,7 +64,9 @@ def gone(numbers: list[int]) -> bool:
 
 def test_slots_run_trials_at_once_each_on_its_gpu_under_its_own_name(run, study: Study, tmp_path: Path) -> None:
     options = ("--slots", "4", "--gpus", "0,1", "--max-trials", "4", "--worker-id", "box")
-    worker = working(run, *options, program=MEET.format(slots=4))
+    # GPUs that this machine need not have.
+    shown = {"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    worker = working(run, *options, program=MEET.format(slots=4), **shown)
     assert worker.wait() == 0, worker.errors()
     trials = study.list_trials()
     assert {trial.worker_id for trial in trials} == {"box-1", "box-2", "box-3", "box-4"}
@@ -85,9 +87,10 @@ def test_by_default_a_worker_has_a_name_of_its_host_and_process(run, study: Stud
     ("options", "message"),
     [
         (
-            ("--slots", "3", "--gpus", "0,1"),
+            ("--slots", "3", "--gpus", "auto"),
             "3 slots cannot have 2 GPUs (0, 1) in equal parts: take --slots 1, 2 or 4,",
         ),
+        (("--gpus", "96,97"), "there is no GPU "),
         (("--gpus", "0,x"), "--gpus 0,x: 'x' is neither auto nor none, nor the number or the UUID of a GPU"),
         (
             ("--slots", "2", "--metrics-file", "out.json"),
@@ -96,7 +99,9 @@ def test_by_default_a_worker_has_a_name_of_its_host_and_process(run, study: Stud
     ],
 )
 def test_what_cannot_be_shared_is_refused_before_a_trial_is_asked_for(run, study, options, message: str) -> None:
-    worker = working(run, *options, program="exit 0")
+    # Two GPUs are named here, that this machine need not have, where the command line names none.
+    shown = {"CUDA_VISIBLE_DEVICES": "0,1"} if "auto" in options else {}
+    worker = working(run, *options, program="exit 0", **shown)
     assert worker.wait() == 2
     assert message in worker.errors()
     assert not study.list_trials()

@@ -75,7 +75,17 @@ def test_gpus_may_be_named_by_number_or_uuid() -> None:
     assert names("1, GPU-aaaa-1") == ("1", "GPU-aaaa-1")
     assert names("MIG-2", SLICED) == ("MIG-2",)
     assert names("0", SLICED) == ("MIG-1", "MIG-2")
-    assert names("5", Cards()) == ("5",), "no driver knows better"
+
+
+def test_gpus_that_no_driver_shows_are_refused_unless_the_environment_names_them() -> None:
+    with pytest.raises(NoSuchGpu) as refusal:
+        names("0,1", Cards())
+    assert str(refusal.value) == (
+        "--gpus 0,1: there is no GPU here, by NVIDIA's driver and AMD's amdsmi; where they are wrong, start the worker with"
+        " CUDA_VISIBLE_DEVICES=0,1, or HIP_VISIBLE_DEVICES=0,1, which is taken at its word"
+    )
+    assert names("0,1", Cards(), CUDA_VISIBLE_DEVICES="0,1") == ("0", "1")
+    assert names("auto", Cards(), HIP_VISIBLE_DEVICES="0,1") == ("0", "1")
 
 
 def test_gpus_may_be_named_only_among_those_that_are_shown() -> None:

@@ -43,7 +43,7 @@ class Cards:
     """All GPUs that the driver shows, and the variables by which trainings are shown a part of them."""
 
     cards: tuple[Card, ...] = ()
-    variables: tuple[str, ...] = (CUDA, HIP)
+    variables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,11 @@ def _chosen(names: Sequence[str], shown: tuple[str, tuple[str, ...]] | None, fou
                 raise NoSuchGpu(f"GPU {name} is not among those of {variable}: {', '.join(allowed) or 'none'}")
         return Devices(tuple(names), (variable,), numbered=variable == CUDA and not set(names) <= set(allowed))
     if not found.cards:
-        # No driver was found to ask, so the names are taken at their word.
-        return Devices(tuple(names), found.variables, numbered=True)
+        listed = ",".join(names)
+        raise NoSuchGpu(
+            f"--gpus {listed}: there is no GPU here, by NVIDIA's driver and AMD's amdsmi; where they are wrong, start the worker with"
+            f" {CUDA}={listed}, or {HIP}={listed}, which is taken at its word"
+        )
     return Devices(tuple(_once(list(_known(names, found.cards)), "--gpus")), found.variables, numbered=True)
 
 
