@@ -26,13 +26,13 @@ from benchmarks.stopping import SAVED, WORSE
 from benchmarks.trainings import BEST, EPOCHS, FAMILIES, PUBLIC, WORST
 
 PEERS: Mapping[str, tuple[str, str]] = {
-    "gp, fidelity": ("rising gp", "#1f6feb"),
-    "random, fidelity": ("rising random", "#9aa5b1"),
-    "gp, stopping rule (ASHA)": ("simulation asktell:asha", "#8b5cc7"),
-    "gp, whole trainings": ("simulation asktell:none", "#b07d12"),
-    "Optuna, Hyperband + TPE": ("simulation optuna:3", "#2f9e6e"),
+    "gp, fidelity": ("rungs:gp", "#1f6feb"),
+    "random, fidelity": ("rungs:random", "#9aa5b1"),
+    "gp, stopping rule (ASHA)": ("asktell:asha", "#8b5cc7"),
+    "gp, whole trainings": ("asktell:none", "#b07d12"),
+    "Optuna, Hyperband + TPE": ("optuna:3", "#2f9e6e"),
 }
-"""The program of each with its peer, and its colour."""
+"""What each is called in `benchmarks.simulation`, and its colour."""
 OURS, THEIRS, WHOLE = "gp, fidelity", "Optuna, Hyperband + TPE", "gp, whole trainings"
 TRAININGS = 60
 """So many whole trainings are what the fidelity is judged by, with `1 - SAVED` of their epochs."""
@@ -57,12 +57,11 @@ class Run:
 
 def run(peer: str, family: str, seed: int, *, epochs: int, python: Path, recorded: Recorded) -> Run:
     """Run one, or take what is recorded; those by which the fidelity is judged have as many epochs as that takes."""
-    program, _, option = PEERS[peer][0].partition(" ")
+    named = PEERS[peer][0]
     if family in PUBLIC:
         epochs = max(epochs, {OURS: shared(TRAININGS), WHOLE: TRAININGS * EPOCHS}.get(peer, 0))
-    trials = (0,) if program == "simulation" else ()
-    interpreter = python if option.startswith("optuna") else Path(sys.executable)
-    job = Job(program=program, arguments=(option, family, seed, *trials, epochs), python=interpreter)
+    interpreter = python if named.startswith("optuna") else Path(sys.executable)
+    job = Job(program="simulation", arguments=(named, family, seed, 0, epochs), python=interpreter)
     return Run(peer, family, seed, [(spent, loss) for spent, loss in job.run(recorded)["trace"]])
 
 

@@ -45,7 +45,7 @@ class Job:
 
 
 class Recorded:
-    """What came of jobs, without curves, in a file of JSON lines; without a file nothing is kept."""
+    """What came of jobs, in a file of JSON lines; without a file nothing is kept."""
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._lock = path, Lock()
@@ -60,6 +60,5 @@ class Recorded:
         """Add a line at once, so that a benchmark that is broken off goes on where it was."""
         if self._path is None:
             return
-        kept = {name: value for name, value in run.items() if name != "curves"}
         with self._lock, self._path.open("a") as file:
-            file.write(json.dumps({"job": job.arguments, "run": kept}, separators=(",", ":")) + "\n")
+            file.write(json.dumps({"job": job.arguments, "run": run}, separators=(",", ":")) + "\n")

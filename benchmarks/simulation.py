@@ -1,4 +1,4 @@
-"""Workers that train on a simulated clock, an epoch a tick, and stop a training when they are told to.
+"""Workers that train on a simulated clock, an epoch a tick, stop a training when they are told to, and go on with it if it comes again.
 
 A program of every peer's environment: `python -m benchmarks.simulation PEER FAMILY SEED TRIALS EPOCHS` prints what came of it as JSON. It
 ends after so many trials, or, if EPOCHS is not 0, once so many epochs are spent.
@@ -25,7 +25,7 @@ class Stopper(Protocol):
     """One optimisation under way, whose trainings may be stopped."""
 
     def ask(self) -> tuple[Any, dict[str, Any]]:
-        """A token of the peer's own, and a configuration."""
+        """A token of the peer's own, and a configuration: one that was stopped goes on where it was left."""
 
     def report(self, token: Any, epoch: int, loss: float) -> bool:
         """Whether to stop after this epoch."""
@@ -34,7 +34,11 @@ class Stopper(Protocol):
         """The last loss of a training."""
 
 
-PEERS: Mapping[str, tuple[str, str]] = {"asktell": ("asktell_rules", "Asktell"), "optuna": ("optuna_pruners", "Optuna")}
+PEERS: Mapping[str, tuple[str, str]] = {
+    "asktell": ("asktell_rules", "Asktell"),
+    "rungs": ("asktell_rungs", "Asktell"),
+    "optuna": ("optuna_pruners", "Optuna"),
+}
 
 
 @dataclass(slots=True)
@@ -46,15 +50,29 @@ class Run:
     stopped: int = 0
     best: float = WORST
     trace: list[tuple[int, float]] = field(default_factory=list)
-    curves: list[list[float]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Training:
-    token: Any
+    """Of one configuration, in however many trials: how many epochs it has, and the last loss that was measured."""
+
     curve: Curve
     noise: np.random.Generator
-    losses: list[float] = field(default_factory=list)
+    epochs: int = 0
+    loss: float = WORST
+
+    def train(self) -> float:
+        """One epoch more; the loss after it, without noise."""
+        self.epochs += 1
+        truth = self.curve(self.epochs)
+        self.loss = truth + NOISE * float(self.noise.standard_normal())
+        return truth
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    token: Any
+    training: _Training
 
 
 class Simulation:
@@ -63,40 +81,46 @@ class Simulation:
     def __init__(self, peer: Stopper, family: Family, seed: int) -> None:
         self._peer, self._family, self._seed = peer, family, seed
         self._run, self._lowest = Run(), WORST + 1.0
+        self._trainings: dict[tuple[object, ...], _Training] = {}
 
     def run(self, *, trials: int, epochs: int) -> Run:
         """Train until so many trials have ended, or so many epochs are spent if that is not 0."""
-        busy: list[_Training] = []
+        busy: list[_Trial] = []
         while True:
             while len(busy) < WORKERS and (epochs or self._run.trials < trials):
                 busy.append(self._begin())
             if not busy or (epochs and self._run.epochs >= epochs):
                 return self._run
             # In turns: a worker is a little ahead of the next, as they would be.
-            busy = [training for training in busy if self._goes_on(training)]
+            busy = [trial for trial in busy if self._goes_on(trial)]
 
-    def _begin(self) -> _Training:
+    def _begin(self) -> _Trial:
         self._run.trials += 1
         token, configuration = self._peer.ask()
-        noise = np.random.default_rng([self._seed, self._run.trials])
-        return _Training(token, self._family.curve(configuration), noise)
+        return _Trial(token, self._training(configuration))
 
-    def _goes_on(self, training: _Training) -> bool:
-        epoch = len(training.losses) + 1
-        truth = training.curve(epoch)
-        loss = truth + NOISE * float(training.noise.standard_normal())
-        training.losses.append(loss)
+    def _training(self, configuration: Mapping[str, Any]) -> _Training:
+        """That of the configuration, where it was left; a new one if it came to its end."""
+        known = tuple(configuration.items())
+        if known not in self._trainings or self._trainings[known].epochs == EPOCHS:
+            noise = np.random.default_rng([self._seed, len(self._trainings) + 1])
+            self._trainings[known] = _Training(self._family.curve(configuration), noise)
+        return self._trainings[known]
+
+    def _goes_on(self, trial: _Trial) -> bool:
+        training = trial.training
+        truth = training.train()
+        epoch, loss = training.epochs, training.loss
         self._run.epochs += 1
         if loss < self._lowest:
             # What a user would pick is what was measured as best; what it is worth is its loss without noise.
             self._lowest, self._run.best = loss, truth
             self._run.trace.append((self._run.epochs, truth))
-        stop = self._peer.report(training.token, epoch, loss) and epoch < EPOCHS
+        stop = self._peer.report(trial.token, epoch, loss) and epoch < EPOCHS
         if not stop and epoch < EPOCHS:
             return True
         self._run.stopped += stop
-        self._run.curves.append(training.losses)
-        self._peer.tell(training.token, loss, stopped=stop)
+        self._peer.tell(trial.token, loss, stopped=stop)
         return False
 
 

@@ -6,13 +6,13 @@ Run it with `python -m examples.population [PICTURE.png]`; a server starts in th
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+import cyclopts
 import numpy as np
 
 from asktell.client import Client, Float, Minimize, Population, Study, Trial
@@ -55,8 +55,8 @@ def trained(client: Client, folder: Path) -> Study:
     return study
 
 
-def main(picture: str | None) -> None:
-    """Train, and show the schedule of the best training."""
+def main(picture: Path | None = None, /) -> None:
+    """Train, and show the schedule of the best training; draw it to a file if its name is given."""
     with tempfile.TemporaryDirectory() as folder, Client.local(Path(folder) / "asktell.db") as client:
         study = trained(client, Path(folder))
         line = study.lineage()
@@ -68,8 +68,8 @@ def main(picture: str | None) -> None:
             from asktell.cli import schedule  # noqa: PLC0415 - takes the extra `plot`
 
             records = [trial.record for trial in study.list_trials()]
-            schedule.draw(records, [trial.record for trial in line], study.record, path=Path(picture))
+            schedule.draw(records, [trial.record for trial in line], study.record, path=picture)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    cyclopts.run(main, result_action="return_value")

@@ -6,12 +6,12 @@ Run it with `python -m examples.stopping`: a server starts in this process on a 
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import cyclopts
 import numpy as np
 import numpy.typing as npt
 
@@ -93,8 +93,8 @@ def draw(curves: list[tuple[bool, list[float]]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main() -> None:
-    """Tune, and say what was saved."""
+def main(picture: Path | None = None, /) -> None:
+    """Tune, and say what was saved; draw the curves to a file if its name is given."""
     with tempfile.TemporaryDirectory() as folder, Client.local(Path(folder) / "asktell.db") as client:
         study = tune(client)
         trials = [study.get_trial(trial.number) for trial in study.list_trials()]
@@ -105,11 +105,11 @@ def main() -> None:
         print(f"{len(stopped)} of {len(trials)} trials were stopped; {epochs} epochs instead of {EPOCHS * len(trials)}")
         print(f"trial {stopped[0].number}: {stopped[0].message}")
         print(f"best: trial {best.number}, loss {best.metrics['loss'].value:.4f}, {best.parameters}")
-        if len(sys.argv) > 1:
+        if picture is not None:
             curves = [[float(each.metrics["loss"]) for each in trial.measurements] for trial in trials]
             states = [trial.state is TrialState.STOPPED for trial in trials]
-            draw(list(zip(states, curves, strict=True)), Path(sys.argv[1]))
+            draw(list(zip(states, curves, strict=True)), picture)
 
 
 if __name__ == "__main__":
-    main()
+    cyclopts.run(main, result_action="return_value")

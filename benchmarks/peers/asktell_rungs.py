@@ -21,7 +21,7 @@ FIRST = 3
 
 
 class Asktell:
-    """A policy, whose trials have a number of epochs beside the problem's parameters."""
+    """A policy, whose trials have a number of epochs beside the problem's parameters, and end there."""
 
     def __init__(self, problem: Problem, seed: int, policy: str) -> None:
         epochs = Int(name=FIDELITY.parameter, low=FIRST, high=EPOCHS, log=True)
@@ -48,10 +48,15 @@ class Asktell:
         )
         decision = registry.suggest(request)
         self._hint = decision.hint or self._hint
-        self._pending[number] = decision.candidates[0].parameters
-        return number, dict(self._pending[number])
+        parameters = decision.candidates[0].parameters
+        self._pending[number] = parameters
+        return number, {name: value for name, value in parameters.items() if name != FIDELITY.parameter}
 
-    def tell(self, number: int, loss: float) -> None:
+    def report(self, token: int, epoch: int, loss: float) -> bool:  # noqa: ARG002 - the rung alone counts.
+        """Whether the trial has come to its rung."""
+        return epoch >= FIDELITY.level(self._pending[token])
+
+    def tell(self, token: int, loss: float, *, stopped: bool) -> None:  # noqa: ARG002 - at its rung every trial has succeeded.
         """Observe the loss after the trial's last epoch."""
         metrics = {LOSS.metric: MetricValue(loss)}
-        self._observations.append(Observation(number, TrialState.SUCCEEDED, self._pending.pop(number), metrics))
+        self._observations.append(Observation(token, TrialState.SUCCEEDED, self._pending.pop(token), metrics))

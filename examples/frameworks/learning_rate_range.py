@@ -6,8 +6,9 @@ Run it with `python -m examples.frameworks.learning_rate_range`; with a file's n
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 
+import cyclopts
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -31,14 +32,14 @@ def test() -> LearningRateRange:
     return lr_range_test(model, torch.optim.Adam(model.parameters()), loss, batches)
 
 
-def main() -> None:
-    """Test, and say what was found."""
+def main(picture: Path | None = None, /) -> None:
+    """Test, and say what was found; draw it to a file if its name is given."""
     found = test()
     print(f"the loss falls between {found.low:.2g} and {found.high:.2g}, fastest at {found.suggestion:.2g}")
     print(found.parameter())
-    if len(sys.argv) > 1:
-        found.plot(sys.argv[1])
+    if picture is not None:
+        found.plot(picture)
 
 
 if __name__ == "__main__":
-    main()
+    cyclopts.run(main, result_action="return_value")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 
 def test_the_example_saves_epochs_says_why_and_draws_the_curves(example, tmp_path: Path) -> None:
     picture = tmp_path / "curves.png"
@@ -13,3 +15,12 @@ def test_the_example_saves_epochs_says_why_and_draws_the_curves(example, tmp_pat
     assert "go on" in why or "goes on" in why
     assert best.startswith("best: trial ")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("module", ["stopping", "population", "frameworks.learning_rate_range"])
+def test_an_example_that_draws_can_be_asked_how_and_draws_nothing(
+    module: str, example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert any("PICTURE" in line for line in example(module, "--help"))
+    assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.fidelities import OURS, THEIRS, TRAININGS, WHOLE, Run, shared, verdicts, write
 from benchmarks.jobs import Job, Recorded
 from benchmarks.peers.asktell_rungs import FIRST, Asktell
-from benchmarks.rising import Rise
+from benchmarks.simulation import Simulation
 from benchmarks.trainings import BEST, WORST, power
 
 
@@ -18,19 +18,19 @@ class Watched(Asktell):
 
     trained: dict[object, list[int]]
 
-    def tell(self, number: int, loss: float) -> None:
-        parameters = dict(self._pending[number])
+    def tell(self, token: int, loss: float, *, stopped: bool) -> None:
+        parameters = dict(self._pending[token])
         epochs = parameters.pop("epochs")
         assert isinstance(epochs, int)
         self.trained.setdefault(tuple(parameters.items()), []).append(epochs)
-        super().tell(number, loss)
+        super().tell(token, loss, stopped=stopped)
 
 
 def test_a_configuration_goes_on_where_it_was_left() -> None:
     family = power(1)
     peer = Watched(family.problem, 1, "random")
     peer.trained = {}
-    run = Rise(peer, family, 1).run(epochs=300)
+    run = Simulation(peer, family, 1).run(trials=0, epochs=300)
     rungs = [FIRST * 3**place for place in range(4)]
     assert all(each == rungs[: len(each)] for each in peer.trained.values())
     assert any(len(each) > 2 for each in peer.trained.values())
@@ -71,7 +71,9 @@ def test_the_fidelity_is_judged_by_whole_trainings_at_all_epochs() -> None:
 
 
 def test_a_recorded_job_is_not_run_again(tmp_path: Path) -> None:
-    job, broken = (Job(program="rising", arguments=("random", "power", 1, epochs)) for epochs in (12, "many"))
+    job, broken = (
+        Job(program="simulation", arguments=("rungs:random", "power", 1, 0, epochs)) for epochs in (12, "many")
+    )
     run = job.run(Recorded(tmp_path / "runs.jsonl"))
     assert run["epochs"] == 12
     assert job.run(Recorded(tmp_path / "runs.jsonl"))["trace"] == run["trace"]
