@@ -8,6 +8,7 @@ import signal
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -17,8 +18,9 @@ from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Decision, Observation, SuggestRequest
 from asktell.server.domain.space import Float, SearchSpace
 from asktell.server.domain.trial import TrialState
-from asktell.server.policies import registry
+from asktell.server.policies import child, registry
 from asktell.server.policies.engine import ProcessPoolEngine
+from asktell.server.policies.worker import Worker
 
 SPACE = SearchSpace((Float(name="x", low=0.0, high=1.0), Float(name="y", low=0.0, high=1.0)))
 FIRST = SuggestRequest(
@@ -46,19 +48,41 @@ async def engine(compute=registry.suggest, **options):
 
 def hanging(fifo: Path, *, times: int):
     """A computation that, for a doomed request, tells its process id through the fifo and then never ends, the first `times` times."""
+    fifo.with_suffix(".count").write_text("0")
+    return partial(hang, fifo, times)
+
+
+def hang(fifo: Path, times: int, request: SuggestRequest) -> Decision:
     count = fifo.with_suffix(".count")
-    count.write_text("0")
+    if request.seed == 666:
+        hung = int(count.read_text())
+        if hung < times:
+            count.write_text(str(hung + 1))
+            fifo.write_text(f"{os.getpid()}\n")
+            signal.pause()
+    return registry.suggest(request)
 
-    def compute(request: SuggestRequest) -> Decision:
-        if request.seed == 666:
-            hung = int(count.read_text())
-            if hung < times:
-                count.write_text(str(hung + 1))
-                fifo.write_text(f"{os.getpid()}\n")
-                signal.pause()
-        return registry.suggest(request)
 
-    return compute
+class Unsendable(Exception):
+    def __init__(self, number: int, more: str) -> None:
+        super().__init__(f"{number} and {more}")
+
+
+def chatty(request: SuggestRequest) -> Decision:
+    print("nobody reads this", flush=True)
+    return registry.suggest(request)
+
+
+def refuse(request: SuggestRequest) -> Decision:
+    raise ValueError(f"number {request.next_number}")
+
+
+def refuse_oddly(request: SuggestRequest) -> Decision:
+    raise Unsendable(request.next_number, "more")
+
+
+def die(_request: SuggestRequest) -> Decision:
+    os._exit(3)
 
 
 @pytest.fixture
@@ -156,10 +180,7 @@ async def test_an_asker_that_goes_away_leaves_no_process_in_use(fifo):
 
 
 async def test_a_process_that_cannot_start_costs_a_random_answer_and_no_error():
-    def compute(request: SuggestRequest) -> Decision:
-        os._exit(3)
-
-    async with engine(compute) as running:
+    async with engine(die) as running:
         candidate = only(await running.suggest(LATER))
         assert candidate.origin.method == "random"
         assert "died 2 times" in candidate.origin.fallback
@@ -172,13 +193,27 @@ async def test_no_time_at_all_still_gives_a_candidate():
         assert candidate.origin.fallback
 
 
-async def test_closing_leaves_no_process_behind():
+async def test_an_engine_is_one_process_and_closing_leaves_none_behind():
+    before = set(psutil.Process().children())
     async with engine() as running:
         await running.warm_up()
-        workers = [child for child in psutil.Process().children() if "popen_loky_posix" in " ".join(child.cmdline())]
-        assert workers
-    gone, alive = await asyncio.to_thread(psutil.wait_procs, workers, 10)
-    assert (len(gone), alive) == (len(workers), [])
+        (worker,) = set(psutil.Process().children()) - before
+        assert child.__name__ in worker.cmdline()
+    await asyncio.to_thread(worker.wait, 10)
+
+
+async def test_errors_come_back_even_those_that_cannot_be_sent_and_prints_do_no_harm(capfd):
+    worker = Worker(registry.suggest, start_limit=60.0)
+    try:
+        await worker.start()
+        assert only(await worker.run(chatty, LATER)).origin.method == "acquisition"
+        with pytest.raises(ValueError, match="number 9"):
+            await worker.run(refuse, LATER)
+        with pytest.raises(RuntimeError, match=r"^Unsendable: 9 and more$"):
+            await worker.run(refuse_oddly, LATER)
+    finally:
+        await worker.close()
+    assert "nobody reads this" in capfd.readouterr().err
 
 
 async def test_slow_quick_policies_hold_up_neither_other_threads_nor_the_close(monkeypatch):

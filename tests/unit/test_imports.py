@@ -38,8 +38,7 @@ def test_a_server_with_a_migrated_database_has_imported_neither_scipy_nor_alembi
 
 def test_an_engine_process_that_has_chosen_has_imported_neither_asyncio_nor_grpc_nor_torch():
     modules = imported("""
-        import loky.backend.popen_loky_posix, loky.process_executor
-        from asktell.server.policies import inside, registry
+        from asktell.server.policies import child, inside, registry
         inside.rehearse(registry.suggest)
     """)
     assert "scipy" in modules

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
+import sys
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from loky import ProcessPoolExecutor
-from loky.process_executor import ShutdownExecutorError
-
 from asktell.server.domain.policy import SuggestRequest
-from asktell.server.policies import inside, torch_device
+from asktell.server.policies import child, inside, torch_device
 from asktell.server.policies.inside import Compute
 
 T = TypeVar("T")
 
-_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 class WorkerDied(Exception):
@@ -26,14 +24,17 @@ class WorkerDied(Exception):
 
 
 class Worker:
-    """One process of its own, started by fork and exec (loky), so that neither a `__main__` guard nor the server's threads matter to it."""
+    """One process of its own, a new interpreter, so that neither a `__main__` guard nor the server's threads matter to it.
+
+    What it computes is sent by name: the process has the same path to import from.
+    """
 
     def __init__(self, compute: Compute, *, start_limit: float, torch_device: str = torch_device.CPU) -> None:
         self._compute, self._start_limit, self._torch_device = compute, start_limit, torch_device
-        self._executor: Any = None
+        self._process: asyncio.subprocess.Process | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._loading: asyncio.Task[None] | None = None
-        self._killing: set[asyncio.Future[None]] = set()
+        self._loading: asyncio.Task[Any] | None = None
+        self._ending: set[asyncio.Task[int]] = set()
 
     @property
     def usable(self) -> bool:
@@ -56,7 +57,7 @@ class Worker:
         Whoever stops waiting does not stop the import: killed with every ask that is short of time, it would never be done.
         """
         if self._loading is None:
-            self._loading = asyncio.create_task(self._load(module), name="load-module")
+            self._loading = asyncio.create_task(self._call(inside.load, module), name="load-module")
             self._loading.add_done_callback(self._failed)
         await asyncio.shield(self._loading)
 
@@ -72,24 +73,18 @@ class Worker:
 
     async def run(self, compute: Callable[[SuggestRequest], T], request: SuggestRequest) -> T:
         """What the process computes for the request; what that raises is raised here. Raises WorkerDied."""
-        executor = self._executor
-        if executor is None:
-            raise WorkerDied("it was stopped")
-        try:
-            # The process is there, so that handing over takes microseconds; a thread in between would take more.
-            future = executor.submit(compute, request)
-        except (BrokenProcessPool, ShutdownExecutorError) as error:
-            raise WorkerDied(str(error).partition("\n")[0]) from error
-        result: T = await self._result(future)
+        result: T = await self._call(compute, request)
         return result
 
     def kill(self) -> None:
         """End the process without waiting; the next start makes another."""
-        executor, self._executor, self._starting, self._loading = self._executor, None, None, None
-        if executor is not None:
-            ended = asyncio.ensure_future(asyncio.to_thread(_kill, executor))
-            self._killing.add(ended)
-            ended.add_done_callback(self._killing.discard)
+        process, self._process, self._starting, self._loading = self._process, None, None, None
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            ended = asyncio.create_task(process.wait(), name="end-worker")
+            self._ending.add(ended)
+            ended.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
         """End the process."""
@@ -97,14 +92,15 @@ class Worker:
             if task is not None:
                 task.cancel()
         self.kill()
-        if self._killing:
-            await asyncio.wait(self._killing)
+        if self._ending:
+            await asyncio.wait(self._ending)
 
     async def _start(self) -> None:
-        executor = self._executor = await asyncio.to_thread(_open, self._torch_device)
+        self._process = await _open()
         try:
             async with asyncio.timeout(self._start_limit):
-                await self._result(await asyncio.to_thread(executor.submit, inside.rehearse, self._compute))
+                await self._call(inside.prepare, os.getpid(), self._torch_device)
+                await self._call(inside.rehearse, self._compute)
         except TimeoutError:
             self._abandon()
             raise WorkerDied(f"it did not start within {self._start_limit:g} s") from None
@@ -112,34 +108,41 @@ class Worker:
             self._abandon()
             raise
 
-    async def _load(self, module: str) -> None:
-        executor = self._executor
-        if executor is None:
-            raise WorkerDied("it was stopped")
-        await self._result(await asyncio.to_thread(executor.submit, inside.load, module))
-
     def _abandon(self) -> None:
         starting = self._starting
         self.kill()
         self._starting = starting
 
-    @staticmethod
-    async def _result(future: Future) -> Any:
+    async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the process returns. No other call may be under way, and none comes after one that was given up."""
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise WorkerDied("it was stopped")
         try:
-            return await asyncio.wrap_future(future)
-        except (BrokenProcessPool, ShutdownExecutorError) as error:
-            raise WorkerDied(str(error).partition("\n")[0]) from error
+            process.stdin.write(child.packed((function, arguments)))
+            header = await process.stdout.readexactly(child.LENGTH.size)
+            reply = await process.stdout.readexactly(*child.LENGTH.unpack(header))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise WorkerDied(f"it ended with status {await process.wait()}") from None
+        returned, outcome = pickle.loads(reply)  # noqa: S301 - from the process that this one started
+        if not returned:
+            raise outcome
+        return outcome
 
     @staticmethod
-    def _failed(task: asyncio.Task[None]) -> bool:
+    def _failed(task: asyncio.Task[Any]) -> bool:
         return task.cancelled() or task.exception() is not None
 
 
-def _open(device: str) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        max_workers=1, initializer=inside.prepare, initargs=(os.getpid(), device), env=_ENVIRONMENT
+async def _open() -> asyncio.subprocess.Process:
+    path = os.pathsep.join(filter(None, sys.path))
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        # What is in the directory where the server was started is not imported because of that.
+        "-P",
+        "-m",
+        child.__name__,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | _ONE_THREAD | {"PYTHONPATH": path},
     )
-
-
-def _kill(executor: ProcessPoolExecutor) -> None:
-    executor.shutdown(wait=True, kill_workers=True)
