@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -42,6 +44,45 @@ def with_pytorch(trial: ReportingTrial, place: Path | None, began: Began) -> nn.
     loop = Loop(trial, model=model, optimizer=optimizer, checkpoints=place)
     for epoch in loop.epochs(EPOCHS):
         began(epoch)
+        for batch in INPUTS[RANK::2].split(8):
+            optimizer.zero_grad()
+            model(batch).square().mean().backward()
+            optimizer.step()
+        loop.report(loss=loss_after(epoch) if RANK == 0 else -1)
+    return model
+
+
+class Death:
+    """A part whose saving kills its process at a given epoch, in the first attempt: the shards are saved by then."""
+
+    def __init__(self, trial: ReportingTrial, at_epoch: int) -> None:
+        self.trial, self.at_epoch, self.epoch = trial, at_epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        if self.epoch == self.at_epoch and self.trial.attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        pass
+
+
+def with_fsdp(trial: ReportingTrial, place: Path | None, began: Began) -> nn.Module:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    from asktell.integrations.pytorch import Loop
+
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
+    mesh = init_device_mesh("cpu", (2,))
+    for layer in (model[0], model[2], model):
+        fully_shard(layer, mesh=mesh)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    death = Death(trial, at_epoch=3)
+    loop = Loop(trial, model=model, optimizer=optimizer, death=death, checkpoints=place)
+    for epoch in loop.epochs(EPOCHS):
+        began(epoch)
+        death.epoch = epoch
         for batch in INPUTS[RANK::2].split(8):
             optimizer.zero_grad()
             model(batch).square().mean().backward()
@@ -124,6 +165,11 @@ def ask(target: str, project: str) -> Trial:
     return Client.from_environment().current_trial()
 
 
+def whole(parameter: torch.Tensor) -> torch.Tensor:
+    found = parameter.detach()
+    return found.full_tensor() if isinstance(found, DTensor) else found
+
+
 def main(framework: str, folder: str, crash: str, target: str = "", project: str = "") -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -142,11 +188,16 @@ def main(framework: str, folder: str, crash: str, target: str = "", project: str
                 asked.release()
             raise SystemExit(1)
 
-    trainings = {"pytorch": with_pytorch, "lightning": with_lightning, "transformers": with_transformers}
+    trainings = {
+        "pytorch": with_pytorch,
+        "fsdp": with_fsdp,
+        "lightning": with_lightning,
+        "transformers": with_transformers,
+    }
     model = trainings[framework](trial, checkpoints, began)
     if asked is not None:
         asked.tell(loss=1)
-    weights = float(sum(parameter.detach().double().sum() for parameter in model.parameters()))
+    weights = float(sum(whole(parameter).double().sum() for parameter in model.parameters()))
     (place / f"rank-{RANK}.json").write_text(
         json.dumps({"epochs": epochs, "weights": weights, "parameters": trial.parameters})
     )

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from asktell import client as at
 from asktell.integrations.ranks import share
@@ -71,3 +73,36 @@ def test_ranks_under_a_worker_save_into_the_trials_directory(client: at.Client, 
     assert [each["epochs"] for each in said(place)] == [[1, 2, 3, 4, 5]] * 2
     assert (state(study, trial), steps(study, trial)) == (at.TrialState.STOPPED, [1, 2, 3, 4, 5])
     assert [path.as_uri() for path in root.rglob("loop.pt")] == [trial.checkpoint_uri + "/loop.pt"]
+
+
+def weights_of_an_undisturbed_training(epochs: int) -> float:
+    """What one process that has the whole model comes to, with the batches of both."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    inputs = torch.randn(32, 4, generator=torch.Generator().manual_seed(1))
+    for _ in range(epochs):
+        for pair in zip(inputs[0::2].split(8), inputs[1::2].split(8), strict=True):
+            optimizer.zero_grad()
+            model(torch.cat(pair)).square().mean().backward()
+            optimizer.step()
+    return float(sum(parameter.detach().double().sum() for parameter in model.parameters()))
+
+
+@pytest.mark.slow
+def test_a_sharded_model_that_is_killed_while_it_is_saved_goes_on_to_the_same_weights_and_stops_as_one(
+    client: at.Client, tmp_path: Path
+) -> None:
+    study = study_that_stops_above(client, 10)
+    root, place = tmp_path / "checkpoints", tmp_path / "said"
+    place.mkdir()
+    where = ["--target", client.target, "--project", client.project, "--study", study.id, "--max-trials", "2"]
+    where += ["--retry", "failed"]
+    run(ASKTELL, "work", *where, "--checkpoints", str(root), "--", *two_processes("fsdp", place))
+    trial, heard = study.get_trial(2), said(place)
+    assert (state(study, trial), trial.attempt) == (at.TrialState.STOPPED, 2)
+    # The shards of epoch 3 were there, but not yet what names them.
+    assert [each["epochs"] for each in heard] == [[3, 4, 5]] * 2
+    assert steps(study, trial) == [1, 2, 3, 4, 5]
+    assert heard[0]["weights"] == heard[1]["weights"] == pytest.approx(weights_of_an_undisturbed_training(5), abs=1e-5)
+    assert sorted(path.name for path in root.rglob("attempt-2/*")) == ["loop.pt", "shards-5"]

@@ -11,9 +11,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from asktell.client import FailedPrecondition, InvalidArgument
 from asktell.client.archive import Replacement
@@ -32,10 +32,13 @@ from asktell.integrations.fresh import Fresh
 from asktell.integrations.learning_rate import LearningRateRange, lr_range_test
 from asktell.integrations.random_states import random_states, set_random_states
 
+if TYPE_CHECKING:
+    from asktell.integrations.shards import Shards
+
 __all__ = ["LearningRateRange", "Loop", "Stateful", "lr_range_test"]
 
 FILE: Final = "loop.pt"
-"""The state in a trial's directory. It is replaced as a whole, so that a crash leaves the earlier one."""
+"""The state in a trial's directory; of a sharded model, what names the rest. It is replaced as a whole: a crash leaves the earlier one."""
 
 
 @runtime_checkable
@@ -60,6 +63,8 @@ class Loop:
         parts: What is saved and restored besides the epoch and the states of the random number generators (Python's,
             NumPy's, torch's on CPU and CUDA): everything with `state_dict` and `load_state_dict`, and torch.Generator.
 
+    A model that is sharded by `fully_shard`, and its optimizer, are saved by each process in part, in a directory beside the file.
+
     A trial that goes on from its parent's checkpoint keeps its own learning rate, momentum and so on: see `fresh.Fresh`.
     """
 
@@ -78,7 +83,9 @@ class Loop:
                 raise InvalidArgument.at(name, f"is a {type(part).__name__}, without state_dict and load_state_dict")
         self._training = Training(trial, checkpoints=checkpoints)
         self._save_every = save_every
-        self._parts = parts
+        self._shards = _shards(parts)
+        self._sharded = sorted(self._shards.names) if self._shards else []
+        self._parts = {name: part for name, part in parts.items() if name not in self._sharded}
         self._fresh = Fresh(
             [part for part in parts.values() if isinstance(part, Optimizer)],
             [part for part in parts.values() if isinstance(part, LRScheduler | ReduceLROnPlateau)],
@@ -127,7 +134,11 @@ class Loop:
 
     def _save(self) -> None:
         generators = ranks.of_all(random_states())
-        if self._training.directory is None or ranks.rank() > 0:
+        directory = ranks.from_first(self._training.directory)
+        if directory is None:
+            return
+        place = self._shards.save(directory, epoch=self.epoch) if self._shards else ""
+        if ranks.rank() > 0:
             return
         state = {
             "trial": self._training.number,
@@ -136,10 +147,14 @@ class Loop:
             "metrics": self.metrics,
             "random": generators,
             "parts": {name: _state_of(part) for name, part in self._parts.items()},
+            "sharded": self._sharded,
+            "shards": place,
         }
-        self._training.directory.mkdir(parents=True, exist_ok=True)
-        with Replacement(self._training.directory / FILE) as file:
+        directory.mkdir(parents=True, exist_ok=True)
+        with Replacement(directory / FILE) as file:
             torch.save(state, file)
+        if self._shards:
+            self._shards.keep(directory, place)
         self._training.saved()
 
     def _restore(self) -> None:
@@ -149,9 +164,15 @@ class Loop:
             return
         # Tensors and plain values only: a checkpoint runs no code.
         state = torch.load(path, map_location="cpu", weights_only=True)
-        self._require_same_parts(path, state["parts"])
+        self._require_same_parts(path, state)
         for name, part in self._parts.items():
             _load(part, state["parts"][name])
+        if self._shards:
+            self._shards.load(path.parent / state["shards"])
+        self._settle(state)
+        logger.info("trial %d goes on after epoch %d, from %s", self._training.number, self.epoch, path)
+
+    def _settle(self, state: Mapping[str, Any]) -> None:
         inherited = state["trial"] != self._training.number
         self.epoch = state["epoch"]
         self._began_after = state["epoch"] if inherited else state["began_after"]
@@ -160,14 +181,29 @@ class Loop:
             self._fresh.settle()
         if ranks.rank() < len(state["random"]):
             set_random_states(state["random"][ranks.rank()])
-        logger.info("trial %d goes on after epoch %d, from %s", self._training.number, self.epoch, path)
 
-    def _require_same_parts(self, path: Path, saved: Mapping[str, Any]) -> None:
-        if saved.keys() != self._parts.keys():
-            raise FailedPrecondition(
-                f"{path} has {', '.join(saved) or 'no parts'}, but this training {', '.join(self._parts) or 'none'}",
-                reason="OTHER_CHECKPOINT",
-            )
+    def _require_same_parts(self, path: Path, state: Mapping[str, Any]) -> None:
+        saved = _described(state["parts"], state["sharded"])
+        here = _described(self._parts, self._sharded)
+        if saved != here:
+            raise FailedPrecondition(f"{path} has {saved}, but this training {here}", reason="OTHER_CHECKPOINT")
+
+
+def _shards(parts: Mapping[str, Any]) -> Shards | None:
+    """The sharded parts; None if there are none, as there can be only in processes of torch.distributed."""
+    if not ranks.are_there():
+        return None
+    # Its imports take most of a second.
+    from asktell.integrations.shards import Shards  # noqa: PLC0415
+
+    found = Shards(parts)
+    return found if found.names else None
+
+
+def _described(whole: Collection[str], sharded: Collection[str]) -> str:
+    """Names of parts, as a message has them."""
+    names = sorted([*whole, *(f"{name} (sharded)" for name in sharded)])
+    return ", ".join(names) or "no parts"
 
 
 def _state_of(part: Stateful | torch.Generator) -> Any:

@@ -23,9 +23,14 @@ except ModuleNotFoundError as error:
     raise missing_extra("torch", "pytorch", error) from error
 
 
+def are_there() -> bool:
+    """Whether torch.distributed is initialised."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
 def are_several() -> bool:
     """Whether this process trains together with others."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    return are_there() and distributed.get_world_size() > 1
 
 
 def rank() -> int:
