@@ -327,13 +327,13 @@ def test_a_metrics_file_that_a_command_did_not_write_is_named(arguments, metrics
     study = command(FakeStudy(), *arguments, metrics_file=metrics_file)
     what, (message, _) = told(study)
     assert what == "failed"
-    assert "no value for loss: no line of metrics was seen; the metrics file " in message
+    assert 'no value for loss: no line of metrics was seen, such as {"loss": 0.5}; the metrics file ' in message
     assert message.endswith(said.format(here=Path.cwd()))
 
 
 def test_a_command_that_was_told_of_no_metrics_file_is_not_asked_for_one() -> None:
     _, (message, _) = told(command(FakeStudy(), "true"))
-    assert message.endswith("no line of metrics was seen")
+    assert message.endswith('no line of metrics was seen, such as {"loss": 0.5}')
 
 
 def test_a_metrics_file_that_is_no_file_is_left_alone() -> None:

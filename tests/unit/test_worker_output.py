@@ -116,7 +116,7 @@ def test_the_last_measurement_is_the_result_where_no_line_is() -> None:
 def test_a_missing_objective_is_named_with_what_was_seen() -> None:
     transcript = read('{"loss": 1, "f1": 2}', objectives=("accuracy", "latency"))
     assert transcript.shortcoming == "no value for accuracy, latency: the result has loss, f1"
-    assert read("done").shortcoming == "no value for accuracy: no line of metrics was seen"
+    assert read("done").shortcoming == 'no value for accuracy: no line of metrics was seen, such as {"accuracy": 0.5}'
 
 
 def test_the_first_unreadable_line_is_named_in_the_shortcoming() -> None:

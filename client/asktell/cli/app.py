@@ -23,7 +23,7 @@ For example:
 
 `asktell serve`
 
-`asktell study create digits --float lr=1e-5:1e-1:log --maximize accuracy`
+`asktell study create digits --float learning_rate=1e-5:1e-1:log --minimize loss`
 
 `asktell work --study digits train:objective`
 """

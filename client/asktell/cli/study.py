@@ -77,9 +77,11 @@ def create(
 
     For example:
 
-    `asktell study create digits --float lr=1e-5:1e-1:log --maximize accuracy`
+    `asktell study create digits --float learning_rate=1e-5:1e-1:log --minimize loss`
 
-    `asktell study create digits --spec digits.toml --max-trials 50 --seed 0`
+    `asktell study show digits --json > digits.json`
+
+    `asktell study create digits-2 --spec digits.json --max-trials 50 --seed 0`
 
     Parameters
     ----------

@@ -257,9 +257,9 @@ def work(
 
     `asktell work --study digits train:objective`
 
-    `asktell work --study digits -- python train.py --lr {lr}`
+    `asktell work --study digits -- python train.py --lr {learning_rate}`
 
-    `asktell work --study digits -- ./train.sh {lr} '[--momentum {momentum}]'`
+    `asktell work --study digits -- ./run.sh {batch_size} '[--momentum {momentum}]'`
 
     The function is called as `objective(parameters, trial)`. It returns a number, a mapping of metrics to numbers or to pairs of value and
     standard error, or None after `trial.tell`; `trial.report(step=3, accuracy=0.9).should_stop` says whether to end early.

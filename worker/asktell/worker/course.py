@@ -44,7 +44,8 @@ class Course:
         with self._lock:
             spent = self._max_trials is not None and self._taken >= self._max_trials
             if spent:
-                self.summary.reason = f"{self._max_trials} trials done, as many as were wanted here"
+                trials = "1 trial" if self._max_trials == 1 else f"{self._max_trials} trials"
+                self.summary.reason = f"{trials} done, as many as were wanted here"
             else:
                 self._taken += 1
             return not spent

@@ -78,7 +78,9 @@ class Transcript:
         missing = [name for name in self.objectives if name not in self.metrics]
         if not missing:
             return ""
-        seen = f"the result has {', '.join(self.metrics)}" if self.metrics else "no line of metrics was seen"
+        wanted = ", ".join(f'"{name}": 0.5' for name in self.objectives)
+        none = f"no line of metrics was seen, such as {{{wanted}}}"
+        seen = f"the result has {', '.join(self.metrics)}" if self.metrics else none
         complaint = f"; {self.complaint}" if self.complaint else ""
         return f"no value for {', '.join(missing)}: {seen}{complaint}"
 
