@@ -72,7 +72,7 @@ class RayEngine:
                 logging_level=logging.WARNING,
                 log_to_driver=False,
             )
-        except Exception as error:  # noqa: BLE001 - Ray raises just that where it does not come to its feet in time.
+        except Exception as error:
             raise Misplaced(f"Ray at {self.address}: {error}") from error
         self._fleet = fleet
         self._seats = [Seat(number) for number in range(1, fleet.workers + 1)]
