@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import threading
 from contextlib import aclosing
 
@@ -189,6 +190,15 @@ async def test_optimize_evaluates_at_most_count_trials(service, study):
     await study.optimize(objective, count=2, callbacks=[lambda study, trial: seen.append(trial.number)])
     assert seen == [1, 2]
     assert states(service) == [pb2.Trial.STATE_SUCCEEDED] * 2
+
+
+async def test_nan_that_an_objective_returns_is_a_failure(service, study):
+    async def objective(trial):
+        return math.nan
+
+    await study.optimize(objective, count=1)
+    assert states(service) == [pb2.Trial.STATE_FAILED]
+    assert (await study.get_trial(1)).message == "y is NaN, which is no result"
 
 
 async def test_optimize_drops_a_result_that_comes_too_late(service, study):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -535,6 +536,21 @@ def test_optimize_raises_when_asked_to(service, study):
     with pytest.raises(ValueError, match="bad luck"):
         study.optimize(objective, on_error="raise")
     assert states(service) == [pb2.Trial.STATE_FAILED]
+
+
+def test_nan_that_an_objective_returns_is_a_failure_but_infinity_a_value(service, study):
+    returned = iter([math.nan, {"y": math.nan, "size": 3}, math.inf])
+    study.optimize(lambda trial: next(returned), on_error="raise")
+    assert states(service) == [*[pb2.Trial.STATE_FAILED] * 2, pb2.Trial.STATE_SUCCEEDED]
+    assert study.get_trial(1).message == "y is NaN, which is no result"
+    assert study.get_trial(2).message == "y is NaN, which is no result; besides it was size=3"
+
+
+def test_nan_that_a_script_tells_itself_is_kept(service, study):
+    (trial,) = study.ask()
+    trial.tell(y=math.nan)
+    assert trial.state is at.TrialState.SUCCEEDED
+    assert math.isnan(trial.value())
 
 
 def test_an_objective_that_forgets_its_result_fails_its_trials(service, study):

@@ -273,7 +273,7 @@ def test_the_log_has_a_line_for_each_trial(caplog) -> None:
         ({"loss": math.nan}, "loss is NaN, which is no result"),
         (
             {"loss": (math.nan, 0.1), "size": 3.0},
-            "loss is NaN, which is no result; the result was loss=nan±0.1, size=3",
+            "loss is NaN, which is no result; besides it was size=3",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from asktell.client.values import MetricLike, Metrics, MetricValue
 from asktell.v1 import trial_service_pb2
 
 MAX_MESSAGE = 65_536
+MAX_EXCERPT = 1_000
+"""Characters of metrics in a message."""
 
 Told: TypeAlias = MetricLike | Metrics
 _Result = trial_service_pb2.TrialResult
@@ -42,6 +45,17 @@ def gather(told: Told | None, named: Metrics, objectives: Sequence[str]) -> dict
 def metric_values(metrics: Metrics, *, field: str = "metrics") -> dict[str, MetricValue]:
     """The metrics as values."""
     return {name: _metric_value(f"{field}[{name}]", metric) for name, metric in metrics.items()}
+
+
+def lack(metrics: Mapping[str, MetricValue], objectives: Sequence[str]) -> str:
+    """Why metrics that an evaluation came to are no result: an objective is NaN. Empty if none is; infinity is a value."""
+    absent = [name for name in objectives if name in metrics and math.isnan(metrics[name].value)]
+    if not absent:
+        return ""
+    others = ", ".join(f"{name}={metric.value:.6g}" for name, metric in metrics.items() if name not in absent)
+    return (
+        f"{', '.join(absent)} is NaN, which is no result{f'; besides it was {others[:MAX_EXCERPT]}' if others else ''}"
+    )
 
 
 def succeeded(metrics: Mapping[str, MetricValue], objectives: Sequence[str]) -> Outcome:

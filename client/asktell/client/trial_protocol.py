@@ -125,9 +125,11 @@ class TrialProtocol(TrialView):
             )
 
     def _conclusion(self, result: Told | None) -> Call[TrialRecord] | None:
-        """What to send for what an objective returned; None if there is nothing to send. FailedPrecondition for no result at all."""
+        """What to send for what an objective returned: of NaN a failure; None if there is nothing to send. FailedPrecondition for no result
+        at all.
+        """
         if result is not None:
-            return self._telling(result, {}, metadata=None, checkpoint_uri="")
+            return self._concluding(outcomes.gather(result, {}, self._objectives))
         if not (self.ended or self.should_stop):
             raise FailedPrecondition(
                 f"the objective returned None for trial {self.number} and did not end it:"
@@ -135,6 +137,12 @@ class TrialProtocol(TrialView):
                 reason="TRIAL_UNTOLD",
             )
         return self._settlement()
+
+    def _concluding(self, metrics: Mapping[str, MetricValue]) -> Call[TrialRecord]:
+        if not self.should_stop and (lack := outcomes.lack(metrics, self._objectives)):
+            logger.warning("trial %d failed: %s", self.number, lack)
+            return self._ending(outcomes.failed(lack, retry=False))
+        return self._telling(metrics, {}, metadata=None, checkpoint_uri="")
 
     def _yield_to_others(self, refusal: FailedPrecondition) -> None:
         """Let a result go that the service refused because the trial is somebody else's or ended; raise any other refusal again."""

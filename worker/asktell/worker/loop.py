@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 import traceback
 import uuid
@@ -23,6 +22,7 @@ from asktell.client import (
     Trial,
     TrialState,
     Unavailable,
+    outcomes,
 )
 from asktell.client.spec import ParameterValue
 from asktell.worker.course import Course, Notices, Summary
@@ -299,11 +299,8 @@ class Worker:
         """The outcome, but a failure where an objective is NaN: the training was over, and had nothing to say."""
         if not isinstance(outcome, Succeeded):
             return outcome
-        none = [name for name in self._study.metrics if _is_nan(outcome.metrics.get(name))]
-        if not none:
-            return outcome
-        seen = f"; the result was {_numbers(outcome.metrics)[:MAX_EXCERPT]}" if len(outcome.metrics) > 1 else ""
-        return Failed(f"{', '.join(none)} is NaN, which is no result{seen}", checkpoint_uri=outcome.checkpoint_uri)
+        lack = outcomes.lack(outcomes.metric_values(outcome.metrics), self._study.metrics)
+        return Failed(lack, checkpoint_uri=outcome.checkpoint_uri) if lack else outcome
 
     def _spared(self, trial: Trial, outcome: Outcome) -> Outcome:
         """The outcome; but a trial that broke at once, where so many others have, goes back to the queue."""
@@ -406,12 +403,6 @@ def _refused(outcome: Outcome, error: AskTellError) -> str:
 def _clean(message: str) -> str:
     """The message as the service keeps it: its end, where the reason is, and no character that a database refuses."""
     return message.replace("\0", "\\0").encode("utf-8", "replace").decode()[-MAX_MESSAGE:]
-
-
-def _is_nan(metric: Metric | None) -> bool:
-    """Whether a metric has NaN for its value."""
-    value = metric[0] if isinstance(metric, tuple) else metric
-    return value is not None and math.isnan(value)
 
 
 def _name(outcome: Outcome) -> str:

@@ -150,8 +150,8 @@ class Study(StudyView):
         """Evaluate trials with `objective` until the study is closed, at most `count` of them.
 
         The objective gets the trial and returns its metrics as `Trial.tell` takes them, or None if it ended the trial itself or was told
-        to stop. Its exceptions are told as failures with their message, and the loop goes on or they are raised. Ctrl-C gives the trial
-        back. Each callback gets the study and the trial after it ended.
+        to stop. NaN is told as a failure. Its exceptions are told as failures with their message, and the loop goes on or they are
+        raised. Ctrl-C gives the trial back. Each callback gets the study and the trial after it ended.
         """
         evaluated = 0
         async with aclosing(self.trials(worker_id=worker_id, on_error=on_error)) as trials:
