@@ -1,12 +1,13 @@
 """Multi-fidelity as a course over other policies: asynchronous successive halving by promotion (after ASHA, Li et al. 2020).
 
 New configurations are chosen by the policy as if they were run at the highest fidelity, and start at the lowest rung; what did well at a
-rung goes on to the next one. With a surrogate this is MOBSTER (Klein et al. 2020).
+rung goes on to the next one. With a surrogate this is MOBSTER (Klein et al. 2020), but that it also says who goes on, once some came farther:
+those of whom it expects most at the highest rung.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -14,21 +15,36 @@ from asktell.server.domain.fidelity import Fidelity
 from asktell.server.domain.policy import Candidate, Decision, Observation, SuggestRequest
 from asktell.server.domain.space import Parameters, ParameterValue, key, same
 from asktell.server.domain.trial import Origin, TrialState, finite
+from asktell.server.policies.foresight import Foresight
 from asktell.server.policies.initial_design import fits
 from asktell.server.policies.safety import Policy
 from asktell.server.policies.scope import Key
 from asktell.server.policies.standing import ranks
 
 METHOD = "promotion"
+ENOUGH = 3
+"""So many results above a rung are what a surrogate must have seen to say what those at the rung will come to."""
 
 
-def promoting(policy: Policy, *, name: str) -> Policy:
-    """The policy, with promotions before new configurations where the study has a fidelity."""
+def promoting(policy: Policy, *, name: str, modelled: Callable[[SuggestRequest], bool]) -> Policy:
+    """The policy, with promotions before new configurations where the study has a fidelity.
+
+    `modelled` tells whether a surrogate chooses in the study of a request for new configurations: then it says who goes on, too.
+    """
 
     def suggest(request: SuggestRequest) -> Decision:
-        return policy(request) if request.fidelity is None else _suggest(policy, request, request.fidelity, name)
+        if request.fidelity is None:
+            return policy(request)
+        fresh = whole(request)
+        foresight = Foresight(fresh) if modelled(fresh) else None
+        return _suggest(policy, Ladder(request, request.fidelity, foresight), name)
 
     return suggest
+
+
+def whole(request: SuggestRequest) -> SuggestRequest:
+    """What the policy would be asked if nothing could go on."""
+    return request if request.fidelity is None else _afresh(request, request.fidelity, 0)
 
 
 def afresh(request: SuggestRequest) -> SuggestRequest | None:
@@ -39,12 +55,18 @@ def afresh(request: SuggestRequest) -> SuggestRequest | None:
     return _afresh(request, request.fidelity, found) if found < request.count else None
 
 
-def _suggest(policy: Policy, request: SuggestRequest, fidelity: Fidelity, name: str) -> Decision:
-    ladder = Ladder(request, fidelity)
+def foreseen(request: SuggestRequest) -> bool:
+    """Whether it takes a surrogate, where there is one, to say who goes on."""
+    return request.fidelity is not None and Ladder(request, request.fidelity).foreseen
+
+
+def _suggest(policy: Policy, ladder: Ladder, name: str) -> Decision:
+    request, foresight = ladder.request, ladder.foresight
     chosen = [_candidate(each, name) for each in islice(ladder.promotions(), request.count)]
     if len(chosen) == request.count:
-        return Decision(tuple(chosen))
-    decision = policy(_afresh(request, fidelity, len(chosen)))
+        return Decision(tuple(chosen), hint=foresight.hint() if foresight else b"")
+    left = _afresh(request, ladder.fidelity, len(chosen))
+    decision = policy(foresight.followed(left) if foresight else left)
     chosen += [replace(each, parameters=ladder.started(each.parameters)) for each in decision.candidates]
     if not chosen and not request.pending:
         # Nothing is left and nothing will come: the best of each rung goes on, however few there are.
@@ -93,7 +115,7 @@ class Promotion:
 @dataclass(frozen=True, slots=True)
 class _Rung:
     """A rung below the highest: which trials ended there, each with its configuration; which configurations went on, and which of these
-    failed higher up; how many may go on in all.
+    failed higher up; how many may go on in all; how many results there are of higher fidelities.
     """
 
     level: float | int
@@ -103,6 +125,7 @@ class _Rung:
     lost: frozenset[Key]
     count: int
     quota: int
+    beyond: int
 
     @property
     def room(self) -> int:
@@ -111,10 +134,10 @@ class _Rung:
 
 
 class Ladder:
-    """The rungs of a request's study, and which configurations came to each."""
+    """The rungs of a request's study, and which configurations came to each. With foresight, that says who goes on, else ranks do."""
 
-    def __init__(self, request: SuggestRequest, fidelity: Fidelity) -> None:
-        self._request, self._fidelity = request, fidelity
+    def __init__(self, request: SuggestRequest, fidelity: Fidelity, foresight: Foresight | None = None) -> None:
+        self.request, self.fidelity, self.foresight = request, fidelity, foresight
         self._levels = fidelity.rungs(request.space)
         self._metrics = [objective.metric for objective in request.objectives]
         ordered = sorted(request.observations, key=lambda seen: seen.number)
@@ -126,30 +149,37 @@ class Ladder:
 
     def started(self, parameters: Parameters) -> dict[str, ParameterValue]:
         """A new configuration where it starts: at the lowest rung, or where the ask fixes the fidelity."""
-        name = self._fidelity.parameter
-        return self._fidelity.at(parameters, self._request.fixed.get(name, self._levels[0]))
+        name = self.fidelity.parameter
+        return self.fidelity.at(parameters, self.request.fixed.get(name, self._levels[0]))
 
     def promotions(self, *, ending: bool = False) -> Iterator[Promotion]:
         """What may go on, from the highest rung to the lowest, the best of each first. Where the ask fixes the fidelity, nothing does.
 
         At the end of a study one of each rung at least, whoever went on before: what would start now came nowhere.
         """
-        if self._fidelity.parameter in self._request.fixed:
+        if self.fidelity.parameter in self.request.fixed:
             return
         for rung in self._rungs:
             yield from self._remaining(rung) if ending or self._last else self._from(rung)
 
     def count(self, most: int) -> int:
         """How many promotions there are, up to `most`; without ranking thousands of trials where all that have ended may go on."""
-        if self._last or self._request.fixed:
+        if self._last or self.request.fixed:
             return len(list(islice(self.promotions(), most)))
         return min(sum(self._rising(rung) for rung in self._rungs), most)
 
     @property
+    def foreseen(self) -> bool:
+        """Whether somebody may go on from a rung above which there are results enough to foresee others'."""
+        if self.fidelity.parameter in self.request.fixed:
+            return False
+        return any(rung.beyond >= ENOUGH and (rung.room or self._last) for rung in self._rungs)
+
+    @property
     def _last(self) -> bool:
         """Whether the budget leaves no more trials than bring one configuration from the lowest rung to the highest."""
-        started = len(self._request.observations) + len(self._request.pending)
-        return self._request.max_trials is not None and self._request.max_trials - started < len(self._levels)
+        started = len(self.request.observations) + len(self.request.pending)
+        return self.request.max_trials is not None and self.request.max_trials - started < len(self._levels)
 
     def _rising(self, rung: _Rung) -> int:
         """How many go on from a rung: as many as there is room for, if as many as may go on in all have succeeded."""
@@ -176,19 +206,34 @@ class Ladder:
 
     def _promoted(self, best: Sequence[tuple[Key, Observation]], rung: _Rung, quota: int) -> Iterator[Promotion]:
         """Those of the best that did not go on yet."""
-        reason = f"among the best {quota} of {rung.count} at {self._fidelity.parameter}={rung.level:g}"
+        reason = f"among the best {quota} of {rung.count} at {self._at(rung.level)}"
+        if self._foresees(rung):
+            reason = f"among the {quota} of {rung.count} at {self._at(rung.level)} of which most is expected at {self._at(self._levels[-1])}"
         for own, seen in best:
-            if own not in rung.above and fits(seen.parameters, self._request.fixed):
-                yield Promotion(self._fidelity.at(seen.parameters, rung.following), seen.number, reason)
+            if own not in rung.above and fits(seen.parameters, self.request.fixed):
+                yield Promotion(self.fidelity.at(seen.parameters, rung.following), seen.number, reason)
 
     def _ranked(self, rung: _Rung) -> list[tuple[Key, Observation]]:
-        """The configurations that succeeded at a rung, the best first, each with its best trial; of equals the earlier one comes first."""
+        """The configurations that succeeded at a rung, the best first, each with its best trial; of equals the earlier one comes first.
+
+        The best are those of which most is expected at the highest rung, if that is foreseen: early results tell how fast a training is
+        as much as how good it becomes.
+        """
         able = [(own, seen) for own, seen in rung.ended if self._able(seen)]
-        standing = ranks([seen for _, seen in able], self._request).tolist()
+        trials: Sequence[Observation] = [seen for _, seen in able]
+        if self.foresight is not None and self._foresees(rung):
+            trials = self.foresight.of(trials)
+        standing = ranks(trials, self.request).tolist()
         best: dict[Key, Observation] = {}
         for _, (own, seen) in sorted(zip(standing, able, strict=True), key=lambda each: each[0]):
             best.setdefault(own, seen)
         return list(best.items())
+
+    def _foresees(self, rung: _Rung) -> bool:
+        return self.foresight is not None and rung.beyond >= ENOUGH
+
+    def _at(self, level: float) -> str:
+        return f"{self.fidelity.parameter}={level:g}"
 
     def _rung(
         self,
@@ -199,18 +244,19 @@ class Ladder:
     ) -> _Rung:
         """A rung, given at which fidelity at most each configuration was tried, and at which it succeeded or is being tried."""
         level = self._levels[place]
-        here = [(own, seen) for own, seen in ended if same(level, self._fidelity.level(seen.parameters))]
+        here = [(own, seen) for own, seen in ended if same(level, self.fidelity.level(seen.parameters))]
         configurations = {own for own, _ in here}
         above = frozenset(own for own in configurations if tried[own] > level)
         lost = frozenset(own for own in above if came.get(own, level) < tried[own])
-        quota = len(configurations) // self._fidelity.reduction_factor
-        return _Rung(level, self._levels[place + 1], here, above, lost, len(configurations), quota)
+        quota = len(configurations) // self.fidelity.reduction_factor
+        beyond = sum(self.fidelity.level(seen.parameters) > level and self._able(seen) for _, seen in ended)
+        return _Rung(level, self._levels[place + 1], here, above, lost, len(configurations), quota, beyond)
 
     def _highest(self, tried: Iterable[tuple[Key, Parameters]]) -> dict[Key, float | int]:
         """The highest fidelity of each configuration."""
         heights: dict[Key, float | int] = {}
         for own, parameters in tried:
-            level = self._fidelity.level(parameters)
+            level = self.fidelity.level(parameters)
             heights[own] = max(heights.get(own, level), level)
         return heights
 
@@ -220,4 +266,4 @@ class Ladder:
 
     def _configuration(self, parameters: Parameters) -> Key:
         """What a configuration is but for its fidelity."""
-        return key({name: value for name, value in parameters.items() if name != self._fidelity.parameter})
+        return key({name: value for name, value in parameters.items() if name != self.fidelity.parameter})

@@ -12,7 +12,7 @@ from asktell.server.domain.ranking import MAX_FRONT
 from asktell.server.policies import auto, cma_es, evolution, gp, grid, population_based, random_search, sobol
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.initial_design import enumerable
-from asktell.server.policies.promotion import afresh, promoting
+from asktell.server.policies.promotion import afresh, foreseen, promoting, whole
 from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.safety import Policy, fallback, guarded
 from asktell.server.policies.warm_start import alone
@@ -53,17 +53,23 @@ class Outlook(Enum):
 def outlook(request: SuggestRequest) -> Outlook:
     """What the request takes. Never raises: what is wrong with a request, its policy finds out."""
     try:
+        if foreseen(request) and modelled(whole(request)):
+            return Outlook.MODEL
         own = afresh(request)
         if own is None:
             return Outlook.MODEL_LATER
-        policy = auto.choice(own).policy if own.policy == AUTO else own.policy
-        if policy not in (gp.NAME, BOTORCH):
+        if not modelled(own):
             return Outlook.NO_MODEL
         if gp.needs_model(own):
             return Outlook.MODEL
         return Outlook.NO_MODEL if enumerable(own) else Outlook.MODEL_LATER
     except Exception:  # noqa: BLE001 - see above
         return Outlook.NO_MODEL
+
+
+def modelled(request: SuggestRequest) -> bool:
+    """Whether a surrogate chooses in the study of a request for new configurations."""
+    return (auto.choice(request).policy if request.policy == AUTO else request.policy) in (gp.NAME, BOTORCH)
 
 
 def modules(request: SuggestRequest) -> Sequence[str]:
@@ -81,7 +87,7 @@ def suggest(request: SuggestRequest) -> Decision:
 
 def raised(policy: Policy, *, name: str) -> Policy:
     """The policy, guarded, and with promotions in a study with a fidelity: those stay whatever goes wrong in the choice of others."""
-    return guarded(promoting(guarded(policy, name=name), name=name), name=name)
+    return guarded(promoting(guarded(policy, name=name), name=name, modelled=modelled), name=name)
 
 
 POLICIES: Mapping[str, Entry] = {
