@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asktell.server.domain.beliefs import Predict
 from asktell.server.domain.fidelity import POLICIES, Fidelity
 from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.policy import Decision, Observation, Source, SuggestRequest
 from asktell.server.domain.space import Categorical, Float, Int, SearchSpace, key
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import registry, safety
-from asktell.server.policies.promotion import METHOD, afresh
+from asktell.server.policies.beliefs import Beliefs
+from asktell.server.policies.promotion import METHOD, afresh, whole
 
 LOSS = Objective("loss", Goal.MINIMIZE)
 EPOCHS = Int(name="epochs", low=1, high=27, log=True)
@@ -361,3 +363,111 @@ def test_a_study_that_starts_from_another_tries_its_best_at_the_lowest_rung_and_
     found = ask("gp", history, sources=sources, next_number=100, count=3)
     assert not any(each.origin.fallback for each in found)
     assert {each.parameters["epochs"] for each in found if each.origin.method != METHOD} == {1}
+
+
+LINE = SearchSpace((Float(name="x", low=0.0, high=1.0), Float(name="epochs", low=1.0, high=27.0, log=True)))
+SURROGATES = ("auto", "gp", "gp-botorch")
+
+
+def turned(x, epochs):
+    """What is best at the lowest rung, near 0.1, is bad at the highest, where 0.9 is best."""
+    share = math.log(epochs) / math.log(27)
+    return (1 - share) * (x - 0.1) ** 2 + share * (x - 0.9) ** 2
+
+
+def climbed(*, metric="loss", **metrics):
+    """Twelve trials at the lowest rung, of which three went on, and two of these to the top: another one may go on."""
+    places = [(x, 1.0) for x in (0.05, 0.13, 0.21, 0.3, 0.38, 0.47, 0.55, 0.64, 0.72, 0.8, 0.88, 0.97)]
+    places += [(x, epochs) for x in (0.05, 0.55, 0.8) for epochs in (3.0, 9.0, 27.0)]
+    return [
+        Observation(
+            number,
+            TrialState.SUCCEEDED,
+            {"x": x, "epochs": epochs},
+            {
+                metric: MetricValue(turned(x, epochs)),
+                **{name: MetricValue(of(x, epochs)) for name, of in metrics.items()},
+            },
+        )
+        for number, (x, epochs) in enumerate(places, 1)
+    ]
+
+
+@pytest.mark.parametrize("policy", SURROGATES)
+def test_once_some_came_farther_those_go_on_of_whom_most_is_expected_at_the_top(policy):
+    (found,) = ask(policy, climbed(), space=LINE)
+    assert (found.origin.method, found.parameters["epochs"]) == (METHOD, 3.0)
+    assert found.parameters["x"] > 0.8
+    assert found.origin.reason == "among the 4 of 12 at epochs=1 of which most is expected at epochs=27"
+
+
+def test_without_a_surrogate_ranks_say_who_goes_on():
+    (found,) = ask("random", climbed(), space=LINE)
+    assert (found.parameters["x"], found.origin.reason) == (0.13, "among the best 4 of 12 at epochs=1")
+
+
+def test_without_time_for_a_surrogate_ranks_say_who_goes_on():
+    (found,) = ask("gp", climbed(), space=LINE, time_limit=1e-9)
+    assert (found.origin.method, found.parameters["x"]) == (METHOD, 0.13)
+
+
+def test_what_is_expected_to_miss_a_bound_at_the_top_goes_on_last():
+    """At the highest fidelity only what is below 0.7 is small enough, though all are at the lowest."""
+    bound = OutcomeConstraint("size", Relation.AT_MOST, 0.7)
+    observations = climbed(size=lambda x, epochs: x * math.log(epochs) / math.log(27))
+    (found,) = ask("gp", observations, space=LINE, outcome_constraints=(bound,))
+    assert found.origin.method == METHOD
+    assert 0.5 < found.parameters["x"] < 0.7
+
+
+def test_a_metric_to_maximise_is_expected_with_its_own_sign():
+    observations = [replace(each, metrics={"score": MetricValue(-each.metrics["loss"].value)}) for each in climbed()]
+    (found,) = ask("gp", observations, space=LINE, objectives=(Objective("score", Goal.MAXIMIZE),))
+    assert found.origin.method == METHOD
+    assert found.parameters["x"] > 0.8
+
+
+def test_of_several_objectives_the_front_that_is_expected_at_the_top_goes_on():
+    size = Objective("size", Goal.MINIMIZE)
+    observations = climbed(size=lambda x, epochs: (x - 0.6) ** 2)
+    (found,) = ask("gp", observations, space=LINE, objectives=(LOSS, size))
+    assert found.origin.method == METHOD
+    assert 0.55 < found.parameters["x"] < 0.9
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_promotions_are_the_same_with_a_hint_and_without_and_leave_one(count):
+    request = request_for("gp", climbed(), space=LINE, count=count)
+    first = registry.suggest(request)
+    assert first.hint
+    again = registry.suggest(replace(request, hint=first.hint))
+    assert [each.parameters for each in again.candidates] == [each.parameters for each in first.candidates]
+    assert again.hint == first.hint
+
+
+def test_who_is_foreseen_to_go_on_takes_a_model_and_who_ranks_let_go_on_does_not():
+    assert registry.outlook(request_for("auto", climbed(), space=LINE)) is registry.Outlook.MODEL
+    assert registry.outlook(request_for("random", climbed(), space=LINE)) is registry.Outlook.MODEL_LATER
+    ranked = [seen(number, float(-number)) for number in range(1, 8)]
+    assert registry.outlook(request_for("auto", ranked)) is registry.Outlook.MODEL_LATER
+
+
+@pytest.mark.parametrize("waves", [0.0, 0.1])
+def test_what_waits_where_most_is_expected_is_not_chosen_again_and_again(waves):
+    """The lowest rung tells nothing of the highest, and nothing goes on: each result there leaves all as it was but that one more waits."""
+    tops = (0.1, 0.3, 0.5, 0.7, 0.9) if waves == 0 else (0.05, 0.4, 0.95)
+    places = [(x / 11, 1.0, 0.8 + 0.1 * math.sin(40 * x)) for x in range(12)]
+    places += [(x, 27.0, (x - 0.6) ** 2 + waves * math.sin(9 * x)) for x in tops]
+    pending = [{"x": x / 11, "epochs": 3.0} for x in (1, 3, 5, 7)]
+    chosen = []
+    for _ in range(3):
+        observations = [
+            Observation(number, TrialState.SUCCEEDED, {"x": x, "epochs": epochs}, {"loss": MetricValue(loss)})
+            for number, (x, epochs, loss) in enumerate(places, 1)
+        ]
+        (found,) = ask("gp", observations, pending, space=LINE)
+        assert found.origin.method != METHOD
+        chosen.append(found.parameters["x"])
+        (believed,) = Beliefs(whole(request_for("gp", observations, space=LINE))).answer(Predict((found.parameters,)))
+        places.append((chosen[-1], 1.0, believed["loss"].mean))
+    assert abs(chosen[2] - chosen[1]) > 0.05
