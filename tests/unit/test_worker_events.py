@@ -11,14 +11,14 @@ import pytest
 
 from asktell.worker import events
 from asktell.worker.events import MAX_BATCHES, Chunk, Events, Exited, Line
-from asktell.worker.process import Process
+from asktell.worker.process import Guard, Process
 from tests.processes import until
 
 FLOOD = "import itertools, sys\nfor i in itertools.count(): print(i)"
 
 
 def start(program: str, *, grace: float = 20.0) -> Process:
-    return Process([sys.executable, "-c", program], environment=dict(os.environ), grace=grace)
+    return Process([sys.executable, "-c", program], environment=dict(os.environ), guard=Guard(grace))
 
 
 def test_who_puts_waits_for_room() -> None:

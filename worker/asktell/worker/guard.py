@@ -1,8 +1,12 @@
 """Runs one command line in a process group of its own, and ends the whole group when the lifeline is cut.
 
-A script of the standard library alone: `guard.py LIFELINE GRACE PROGRAM ARGUMENT...`. LIFELINE is the reading end of a pipe whose other end
-the worker holds: the worker closes it to end the command, and when the worker is killed the kernel does. Either way the group gets SIGTERM
-and, GRACE seconds later, SIGKILL. The guard ends as the command ended: with its exit status, or by its signal.
+A script of the standard library alone: `guard.py LIFELINE GRACE`, and on standard input, to its end, the order: a line with the number of
+bytes that follow it and that of arguments, then the arguments and the environment's `NAME=VALUE`, each with a NUL after it. So a guard may
+be started before there is a command. One that gets no whole order ends.
+
+LIFELINE is the reading end of a pipe whose other end the worker holds: the worker closes it to end the command, and when the worker is
+killed the kernel does. Either way the group gets SIGTERM and, GRACE seconds later, SIGKILL. The guard ends as the command ended: with its
+exit status, or by its signal.
 """
 
 # The module under `signal`, which would load enum and what that needs: a third of the time in which this script starts, once a trial.
@@ -18,11 +22,14 @@ CANNOT_START = 127
 """Exit status when the program cannot be started, as a shell's."""
 
 
-def main(lifeline: int, grace: float, arguments: list[str]) -> int:
+def main(lifeline: int, grace: float) -> int:
     """Run the command; return its exit status, or end by its signal."""
     os.set_inheritable(lifeline, False)  # noqa: FBT003 - takes it so.
     wakeup = _catch_signals()
     _adopt_orphans()
+    arguments = _take_order()
+    if not arguments:
+        return 0
     try:
         # The command leads a new group; caught signals are back to their defaults in it.
         leader = os.posix_spawnp(arguments[0], arguments, os.environ, setpgroup=0)
@@ -32,6 +39,25 @@ def main(lifeline: int, grace: float, arguments: list[str]) -> int:
     _let_go(lifeline, *wakeup)
     status = _wait(leader, lifeline, wakeup[0])
     return _mirror(_end(leader, status, grace))
+
+
+def _take_order() -> list[str]:
+    """Read the arguments of the command, and have its environment; none if the order breaks off, as when the worker is killed."""
+    read = b"".join(iter(lambda: os.read(0, 1 << 16), b""))
+    null = os.open(os.devnull, os.O_RDWR)
+    # The command's own.
+    os.dup2(null, 0)
+    os.close(null)
+    header, _, body = read.partition(b"\n")
+    size, _, count = header.partition(b" ")
+    if not count or len(body) != int(size):
+        return []
+    words = body.split(b"\0")[:-1]
+    os.environb.clear()
+    for variable in words[int(count) :]:
+        name, _, value = variable.partition(b"=")
+        os.environb[name] = value
+    return [os.fsdecode(word) for word in words[: int(count)]]
 
 
 def _catch_signals() -> tuple[int, int]:
@@ -131,4 +157,4 @@ def _mirror(status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2])))

@@ -17,7 +17,7 @@ from asktell.worker.evaluation import POLL, SCHEDULER_SECONDS, Evaluation, Limit
 from asktell.worker.events import Batch, Chunk, Event, Exited, Line, Message, Piece
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
-from asktell.worker.process import Process
+from asktell.worker.process import Guard, Process
 from asktell.worker.workplace import AS_IT_IS, Output, Workplace
 
 STRAGGLING_SECONDS = 0.02
@@ -35,8 +35,7 @@ class ObjectiveProcess(Process):
             super().__init__(
                 [sys.executable, "-m", "asktell.worker.child", target, str(theirs.fileno())],
                 environment={"PYTHONUNBUFFERED": "1", **os.environ, **variables},
-                grace=grace,
-                channel=theirs.fileno(),
+                guard=Guard(grace, channel=theirs.fileno()),
             )
 
     def sources(self) -> list[Iterator[Batch]]:

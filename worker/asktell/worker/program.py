@@ -7,8 +7,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from asktell.client import Trial
@@ -20,6 +20,7 @@ from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Outcome, Released, Stopped, Succeeded
 from asktell.worker.output import Measurement, Transcript
 from asktell.worker.process import Process
+from asktell.worker.standby import SETTLED_SECONDS, Standby
 from asktell.worker.workplace import AS_IT_IS, Workplace
 
 HEAR_SECONDS = 0.3
@@ -60,6 +61,9 @@ class ProgramEvaluation(Evaluation):
     ) -> None:
         super().__init__(trial, process, checkpoint=checkpoint, limits=limits, interruption=interruption)
         self._infeasible = infeasible
+        self.when_settled: Callable[[], None] | None = None
+        """What to do, again and again, once the training has run for a while."""
+        self._settles_at = time.monotonic() + SETTLED_SECONDS
         self._transcript = Transcript(objectives)
         self._metrics_file = metrics_file
         self._file_counts = False
@@ -75,6 +79,8 @@ class ProgramEvaluation(Evaluation):
     def _watch(self) -> None:
         super()._watch()
         self._signal_in_time()
+        if self.when_settled and self.cause is None and time.monotonic() > self._settles_at:
+            self.when_settled()
 
     def _signal_in_time(self) -> None:
         if self._signal_at is not None and not self._signalled and time.monotonic() >= self._signal_at:
@@ -203,12 +209,17 @@ class Program:
     infeasible: frozenset[int] = frozenset()
     checkpoints: Checkpoints = NO_CHECKPOINTS
     workplace: Workplace = AS_IT_IS
+    standby: Standby = field(default_factory=Standby)
 
     def prepare(self) -> None:
-        """Raise Unusable if there is no such program; one whose name depends on the trial is tried when its time comes."""
+        """Start the next trial's guard. Unusable if there is no such program; one whose name depends on the trial is tried in its time."""
         name = self.template.groups[0].arguments[0]
         if not self.template.groups[0].fields and shutil.which(name) is None:
             raise Unusable(f"there is no program {name!r} to run{_hint(name)}")
+        self._stand_by()
+
+    def _stand_by(self) -> None:
+        self.standby.prepare(self.limits.grace)
 
     def evaluate(self, trial: Trial) -> Outcome:
         """Run the command for one trial."""
@@ -231,7 +242,7 @@ class Program:
             files.parameters.write_text(json.dumps(dict(trial.parameters)), "utf-8")
             arguments = self.template.fill({**trial.parameters, TRIAL_NUMBER: trial.number, **files.fields})
             try:
-                process = Process(arguments, environment=self._environment(trial, files), grace=self.limits.grace)
+                process = self.standby.start(arguments, self._environment(trial, files), grace=self.limits.grace)
             except (OSError, ValueError) as error:
                 # Arguments that are too long or have a NUL: the trial's parameters, most likely, and the next worker's trouble as well.
                 return Failed(f"cannot start {arguments[0][:MAX_EXCERPT]!r}: {error}")
@@ -247,6 +258,7 @@ class Program:
                 ),
                 infeasible=self.infeasible,
             )
+            evaluation.when_settled = self._stand_by
             try:
                 with self.workplace.output_of(trial) as output:
                     return evaluation.run(output)
@@ -279,7 +291,8 @@ class Program:
         }
 
     def close(self) -> None:
-        """Nothing outlives a trial."""
+        """End the guard that waits for another trial."""
+        self.standby.close()
 
 
 def _hint(name: str) -> str:
