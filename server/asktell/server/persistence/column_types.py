@@ -34,20 +34,36 @@ class Instant(TypeDecorator[datetime]):
 
 
 def _utc(value: datetime | None) -> datetime | None:
-    if value is None:
-        return None
+    return None if value is None else _in_utc(value)
+
+
+def _in_utc(value: datetime) -> datetime:
+    if value.tzinfo is UTC:
+        return value
     if value.tzinfo is None:
         raise ValueError(f"{value.isoformat()} has no time zone; only aware times are stored")
     return value.astimezone(UTC)
 
 
+def text_of(value: datetime) -> str:
+    """The time in UTC as text that sorts as time does and names no zone."""
+    return _in_utc(value).isoformat(" ", "microseconds")[:_WITHOUT_ZONE]
+
+
 def _text_of(value: datetime | None) -> str | None:
-    utc = _utc(value)
-    return None if utc is None else utc.isoformat(" ", "microseconds")[:_WITHOUT_ZONE]
+    return None if value is None else text_of(value)
 
 
 def _time_of(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text + "+00:00")
+
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds_of(value: timedelta) -> int:
+    """A length of time in whole microseconds."""
+    return value // _MICROSECOND
 
 
 class Duration(TypeDecorator[timedelta]):
@@ -57,7 +73,7 @@ class Duration(TypeDecorator[timedelta]):
     cache_ok = True
 
     def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> int | None:  # noqa: ARG002
-        return None if value is None else value // timedelta(microseconds=1)
+        return None if value is None else microseconds_of(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> timedelta | None:  # noqa: ARG002
         return None if value is None else timedelta(microseconds=value)

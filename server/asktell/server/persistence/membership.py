@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, BindParameter, Column, Dialect, Subquery, Text, bindparam, column, text
@@ -13,13 +14,23 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
+from asktell.server.persistence.column_types import Instant, microseconds_of, text_of
+
+Item = int | str | datetime | timedelta | None
+
 DIALECTS = ("postgresql", "sqlite")
 
 _ITEMS = {
     "postgresql": ("json_array_elements(CAST(:{name} AS json)) AS item(value)", "item.value ->> {place}"),
     "sqlite": ("json_each(:{name}) AS item", "json_extract(item.value, '$[{place}]')"),
 }
-_KINDS = {"bigint": BigInteger, "text": Text}
+# A time comes as the text that SQLite keeps of it, which names no zone, so that it depends on no setting.
+_CASTS = {
+    "postgresql": {"instant": "CAST({item} AS timestamp) AT TIME ZONE 'UTC'"},
+    "sqlite": {"instant": "{item}"},
+}
+_CAST = "CAST({item} AS {kind})"
+_KINDS = {"bigint": BigInteger, "text": Text, "instant": Instant}
 
 
 class Values(TypeDecorator[Sequence[Any]]):
@@ -65,15 +76,33 @@ def _sqlite_among(element: among, compiler: SQLCompiler, **options: Any) -> str:
 
 
 def given(dialect: str, name: str, kinds: Mapping[str, str]) -> Subquery:
-    """The rows in the parameter of this name, JSON that `rows_parameter` makes, as a table with columns of the kinds "bigint" and "text"."""
+    """The rows in the parameter of this name, JSON that `rows_parameter` makes, as a table with columns of the kinds "bigint", "text" and
+    "instant".
+    """
     source, item = _ITEMS[dialect]
     fields = ", ".join(
-        f"CAST({item.format(place=place)} AS {kind}) AS {of}" for place, (of, kind) in enumerate(kinds.items())
+        f"{_CASTS[dialect].get(kind, _CAST).format(item=item.format(place=place), kind=kind)} AS {of}"
+        for place, (of, kind) in enumerate(kinds.items())
     )
     rows = text(f"SELECT {fields} FROM {source.format(name=name)}").bindparams(bindparam(name, type_=Text))  # noqa: S608 - all ours
     return rows.columns(*(column(of, _KINDS[kind]) for of, kind in kinds.items())).subquery(name)
 
 
-def rows_parameter(rows: Iterable[Sequence[int | str]]) -> str:
+def kind_of(column: Column[Any]) -> str:
+    """The kind under which `given` takes the column's values."""
+    if isinstance(column.type, Instant):
+        return "instant"
+    return "text" if isinstance(column.type, Text) else "bigint"
+
+
+def rows_parameter(rows: Iterable[Sequence[Item]]) -> str:
     """Rows for a table that `given` makes."""
-    return json.dumps(list(rows))
+    return _encode(list(rows))
+
+
+def _plain(value: datetime | timedelta) -> str | int:
+    return text_of(value) if isinstance(value, datetime) else microseconds_of(value)
+
+
+# Made once: `json.dumps` makes an encoder for each call. A character beyond ASCII is no longer than in UTF-8.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain).encode

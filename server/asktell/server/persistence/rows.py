@@ -14,6 +14,8 @@ from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.study import Study, StudyName, StudyState, TrialCounts
 from asktell.server.domain.trial import Lease, Trial, TrialState
 from asktell.server.persistence import encoding
+from asktell.server.persistence.membership import Item
+from asktell.server.persistence.statements import TRIAL_STATE
 
 Values = dict[str, Any]
 
@@ -101,30 +103,32 @@ def new_trial_values(study_id: int, trial: Trial) -> Values:
     }
 
 
-def trial_changes(study_id: int, trial: Trial) -> Values:
-    """The columns of a trial that may change, and its key under the names that the UPDATE gives it."""
+def claimed_values(study_id: int, trial: Trial) -> Values:
+    """The columns of a trial that may change, and its key under the names that the claim gives it."""
     return {"of_study": study_id, "of_number": trial.number, **_trial_state(trial)}
 
 
 def _trial_state(trial: Trial) -> Values:
+    return dict(zip(TRIAL_STATE, trial_state(trial), strict=True))
+
+
+def trial_state(trial: Trial) -> tuple[Item, ...]:
+    """What a trial has in the columns of `TRIAL_STATE`."""
     lease = trial.lease
-    return {
-        "state": trial.state.value,
-        "metrics": encoding.pack_metrics(trial.metrics),
-        "metadata": encoding.pack_notes(trial.metadata),
-        "message": trial.message,
-        "checkpoint_uri": trial.checkpoint_uri,
-        "worker_id": trial.worker_id,
-        "attempt": trial.attempt,
-        "spent_attempts": trial.spent_attempts,
-        "lease_token": None if lease is None else lease.token,
-        "lease_duration": None if lease is None else lease.duration,
-        "expire_time": None if lease is None else lease.expire_time,
-        "lease_stop": None if lease is None else lease.stop,
-        "start_time": trial.start_time,
-        "end_time": trial.end_time,
-        "change_seq": trial.sequence,
-    }
+    return (
+        trial.state.value,
+        encoding.pack_metrics(trial.metrics),
+        encoding.pack_notes(trial.metadata),
+        trial.message,
+        trial.checkpoint_uri,
+        trial.worker_id,
+        trial.attempt,
+        trial.spent_attempts,
+        *((None, None, None, None) if lease is None else (lease.token, lease.duration, lease.expire_time, lease.stop)),
+        trial.start_time,
+        trial.end_time,
+        trial.sequence,
+    )
 
 
 def trial(row: Row[Any]) -> Trial:

@@ -30,7 +30,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from asktell.server.persistence.clock import database_now, database_now_plus
 from asktell.server.persistence.column_types import Duration
-from asktell.server.persistence.membership import DIALECTS, among, given
+from asktell.server.persistence.membership import DIALECTS, among, given, kind_of
 from asktell.server.persistence.tables import ACTIVE, measurements, policy_hints, requests, studies, trials
 
 _NAMED = and_(studies.c.project == bindparam("of_project"), studies.c.name == bindparam("of_name"))
@@ -152,7 +152,36 @@ COUNT_ACTIVE = select(func.count()).where(trials.c.study_id == bindparam("of_stu
 
 INSERT_TRIALS = insert(trials)
 
-UPDATE_TRIALS = update(trials).where(_ONE_TRIAL)
+TRIAL_STATE = (
+    "state",
+    "metrics",
+    "metadata",
+    "message",
+    "checkpoint_uri",
+    "worker_id",
+    "attempt",
+    "spent_attempts",
+    "lease_token",
+    "lease_duration",
+    "expire_time",
+    "lease_stop",
+    "start_time",
+    "end_time",
+    "change_seq",
+)
+"""The columns of a trial that may change."""
+
+_CHANGED = {
+    dialect: given(dialect, "changed", {name: kind_of(trials.c[name]) for name in ("study_id", "number", *TRIAL_STATE)})
+    for dialect in DIALECTS
+}
+
+UPDATE_TRIALS = {
+    dialect: update(trials)
+    .where(trials.c.study_id == changed.c.study_id, trials.c.number == changed.c.number)
+    .values({name: changed.c[name] for name in TRIAL_STATE})
+    for dialect, changed in _CHANGED.items()
+}
 
 CLAIM_TRIALS = update(trials).where(_ONE_TRIAL, trials.c.change_seq == bindparam("seen"))
 

@@ -125,14 +125,16 @@ class SqlTransaction:
         self.update_trials_of({study_id: trials})
 
     def update_trials_of(self, trials: Mapping[int, Collection[Trial]]) -> None:
-        values = [rows.trial_changes(study_id, trial) for study_id, of_one in trials.items() for trial in of_one]
-        if values:
-            self._execute(statements.UPDATE_TRIALS, values)
+        changed = [
+            (study_id, trial.number, *rows.trial_state(trial)) for study_id, of_one in trials.items() for trial in of_one
+        ]
+        if changed:
+            self._execute(statements.UPDATE_TRIALS[self._dialect], {"changed": rows_parameter(changed)})
 
     def claim_trials(self, study_id: int, trials: Sequence[tuple[Trial, int]]) -> None:
         if not trials:
             return
-        values = [{**rows.trial_changes(study_id, trial), "seen": sequence} for trial, sequence in trials]
+        values = [{**rows.claimed_values(study_id, trial), "seen": sequence} for trial, sequence in trials]
         if self._execute(statements.CLAIM_TRIALS, values).rowcount < len(trials):
             numbers = ", ".join(str(trial.number) for trial, _ in trials[:10])
             raise Conflict(f"one of the trials {numbers} has changed")
