@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -49,6 +50,8 @@ FORGET_INTERVAL = 600.0
 FORGET_AT_ONCE = 2_000
 PROBE_INTERVAL = 0.5
 PROBE_LIMIT = 1.0
+OBJECTS_BETWEEN_COLLECTIONS = 50_000
+"""Python's 700 are made by a few calls: with dozens under way it would look through what they still hold again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,13 @@ async def _forget(store: SqlStore) -> None:
             log.exception("forget_replies_broken")
 
 
+def _collect_rarely() -> None:
+    """Have the garbage collector pass over what a server keeps to its end, and look for cycles less often: it took a tenth of a tell's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+
+
 async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     """Run a server until SIGTERM or SIGINT; `announce` gets HOST:PORT once it answers."""
     stopped = asyncio.Event()
@@ -204,6 +214,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with running(settings) as service:
+        _collect_rarely()
         announce(service.target)
         await stopped.wait()
     log.info("stopped")

@@ -126,7 +126,9 @@ class SqlTransaction:
 
     def update_trials_of(self, trials: Mapping[int, Collection[Trial]]) -> None:
         changed = [
-            (study_id, trial.number, *rows.trial_state(trial)) for study_id, of_one in trials.items() for trial in of_one
+            (study_id, trial.number, *rows.trial_state(trial))
+            for study_id, of_one in trials.items()
+            for trial in of_one
         ]
         if changed:
             self._execute(statements.UPDATE_TRIALS[self._dialect], {"changed": rows_parameter(changed)})
