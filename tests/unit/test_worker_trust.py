@@ -8,7 +8,7 @@ from collections import Counter
 from asktell.client import FailedPrecondition, InvalidArgument, TrialCounts, TrialState, Unavailable
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Outcome, Succeeded
-from asktell.worker.trust import YOUNG_SECONDS, Trust
+from asktell.worker.trust import FAR_SECONDS, YOUNG_SECONDS, Trust
 from tests.processes import PATIENCE
 from tests.unit.test_worker_fake import FakeStudy, FakeTrial
 from tests.unit.test_worker_loop import work
@@ -155,6 +155,37 @@ def test_trials_that_have_lasted_a_while_are_told_as_failed_whatever_failed_befo
     assert not trust.may_fail("b")
     clock.now += YOUNG_SECONDS
     assert trust.may_fail("c")
+
+
+def test_slots_do_not_stand_still_while_a_training_is_far_beyond_where_others_failed() -> None:
+    clock = Clock()
+    trust = Trust(2, clock=clock)
+    begin(trust, "abc")
+    clock.now = 30
+    trust.ended("a", outcome="failed", message="1")
+    trust.ended("b", outcome="failed", message="2")
+    clock.now = 89
+    assert trust.may_take("a") == "wait"
+    clock.now = 90
+    begin(trust, "ab")
+    assert trust.may_fail("a"), "it is a matter of its parameters"
+    trust.ended("a", outcome="failed", message="3")
+    clock.now = 95
+    trust.ended("c", outcome="failed", message="4")
+    assert trust.may_take("a") == "wait"
+    trust.ended("b", outcome="failed", message="5")
+    assert trust.may_take("a") == "end"
+
+
+def test_a_training_of_a_minute_at_least_is_far() -> None:
+    clock = Clock()
+    trust = Trust(1, clock=clock)
+    begin(trust, "ab")
+    trust.ended("a", outcome="failed", message="1")
+    clock.now = FAR_SECONDS - 1
+    assert trust.may_take("a") == "wait"
+    clock.now = FAR_SECONDS
+    assert trust.may_take("a") == "take"
 
 
 def test_after_a_success_trials_may_fail_at_once() -> None:

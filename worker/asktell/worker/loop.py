@@ -194,7 +194,7 @@ class Worker:
     def _wait_for_trust(self) -> None:
         if self._notices.is_news("trust", self, "unproven"):
             logger.info(
-                "%d trials failed in a row and none of the study has succeeded: no more until one that is under way does",
+                "%d trials failed in a row and none of the study has succeeded: no more until one under way does, or comes far beyond them",
                 self._trust.limit,
             )
         self._interruption.wait(TRUST_SECONDS)

@@ -10,6 +10,8 @@ from typing import Literal
 
 YOUNG_SECONDS = 5.0
 """How long a trial counts as one that broke at once, as it does where a script or its installation is broken."""
+FAR_SECONDS, FAR_TIMES = 60.0, 3.0
+"""A trial that has lasted so long, and so many times as long as any that failed in the row, has come far: the objective works up to there."""
 LOOK_SECONDS = 2.0
 """How often the service is asked whether a trial of the study has succeeded meanwhile, by another worker's doing."""
 
@@ -29,7 +31,8 @@ class Trust:
 
     All slots begin. Once `limit` trials have failed in a row, no slot takes another, and one that breaks within YOUNG_SECONDS goes back to
     the queue: sixteen slots cost a study no more than one does. Those that are under way may still show that the objective works, and then
-    work goes on. One success, here or elsewhere, settles it for good: failures are then a matter of the parameters.
+    work goes on; so it does while one of them has come far beyond where the others failed, lest slots stand still for the hours that a first
+    success may take. One success, here or elsewhere, settles it for good: failures are then a matter of the parameters.
 
     Args:
         limit: How many may fail; 0 for no limit.
@@ -53,6 +56,7 @@ class Trust:
         self._trusted = limit == 0
         self._next_look = 0.0
         self._row = 0
+        self._longest = 0.0
         self._places: dict[Hashable, _Place] = {}
 
     def may_take(self, who: Hashable) -> Verdict:
@@ -87,7 +91,14 @@ class Trust:
             self._trusted = self._trusted or proven
 
     def _has_room(self) -> bool:
-        return self._trusted or self._row < self.limit
+        return self._trusted or self._row < self.limit or self._one_is_far()
+
+    def _one_is_far(self) -> bool:
+        far = max(FAR_SECONDS, FAR_TIMES * self._longest)
+        return any(self._age(place) >= far for place in self._places.values())
+
+    def _age(self, place: _Place) -> float:
+        return 0.0 if place.began is None else self._clock() - place.began
 
     def _is_over(self) -> bool:
         return self._row >= self.limit and not self._places
@@ -102,22 +113,21 @@ class Trust:
         with self._lock:
             place = self._places[who]
             told = self._row + sum(each.fails for each in self._places.values())
-            place.fails = self._trusted or told < self.limit or not self._is_young(place)
+            at_once = self._age(place) < YOUNG_SECONDS
+            place.fails = self._trusted or told < self.limit or not at_once or self._one_is_far()
             return place.fails
-
-    def _is_young(self, place: _Place) -> bool:
-        return place.began is None or place.began > self._clock() - YOUNG_SECONDS
 
     def ended(self, who: Hashable, *, outcome: str, message: str = "") -> None:
         """Take in what became of a slot's trial."""
         with self._lock:
-            self._places.pop(who, None)
+            place = self._places.pop(who, None)
             if outcome == "failed":
                 self._row += 1
+                self._longest = max(self._longest, self._age(place) if place else 0.0)
                 self.last_failure = message
             elif outcome == "infeasible":
                 # Whatever says so, works.
-                self._row = 0
+                self._row, self._longest = 0, 0.0
             elif outcome in ("succeeded", "stopped"):
                 self._trusted = True
 
