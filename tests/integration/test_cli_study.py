@@ -346,11 +346,20 @@ def test_delete_takes_only_yes_for_an_answer(client: Client, answer: bytes, left
 
 
 def test_a_service_that_is_away_is_one_line_and_status_1() -> None:
-    command = [ASKTELL, "study", "list", "--json", "--target", "127.0.0.1:1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("asktell: the service could not be reached: ")
+    commands = [
+        ("asktell", ["study", "list", "--json"]),
+        ("asktell work", ["work", "--study", "any", "module:function"]),
+    ]
+    running = [
+        subprocess.Popen([ASKTELL, *command, "--target", "127.0.0.1:1"], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _, command in commands
+    ]
+    for (who, _), process in zip(commands, running, strict=True):
+        out, errors = process.communicate(timeout=60)
+        assert (process.returncode, out) == (1, b"")
+        (line,) = errors.decode().splitlines()
+        assert line.startswith(f"{who}: the service could not be reached: ")
+        assert line.endswith("; --target says where it is, asktell serve runs one")
 
 
 def test_a_study_that_is_not_there_is_one_line_and_status_1(study) -> None:

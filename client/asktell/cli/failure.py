@@ -19,7 +19,10 @@ def explain(error: Exception) -> tuple[str, bool] | None:
     """
     match error:
         case Unavailable():
-            return f"the service could not be reached: {_line(error)}", True
+            return (
+                f"the service could not be reached: {_line(error)}; --target says where it is, asktell serve runs one",
+                True,
+            )
         case AskTellError() | Refused():
             return _line(error), True
         case Unreadable() | Malformed():

@@ -18,6 +18,7 @@ from cyclopts.validators import Number
 from asktell.cli import places
 from asktell.cli.configurations import Reader
 from asktell.cli.dials import Unreadable
+from asktell.cli.failure import explain
 from asktell.client import AskTellError, Client, Study
 from asktell.worker.checkpoints import Unwritable, kept_at
 from asktell.worker.cluster.fleet import Fleet, Misplaced
@@ -546,7 +547,8 @@ def _check(template: Template, study: Study) -> None:
 
 
 def _complain(error: Exception, status: int) -> int:
-    print(f"asktell work: {error}", file=sys.stderr)
+    explained = explain(error)
+    print(f"asktell work: {error if explained is None else explained[0]}", file=sys.stderr)
     return status
 
 
