@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from asktell.server.bootstrap import StartError, migrate_database
-from asktell.server.settings import Settings
+from asktell.server.bootstrap import migrate_database
+from asktell.server.settings import Settings, StartError
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +50,17 @@ def test_help_lists_every_setting_with_its_environment_variable() -> None:
         ([], {"ASKTELL_ENGINE_PROCESSES": "0"}, "ASKTELL_ENGINE_PROCESSES"),
         ([], {"ASKTELL_DRAIN": "soon"}, "ASKTELL_DRAIN"),
         (["--log-level", "loud"], {}, "log-level"),
+        (["--processes", "2"], {}, "--processes 2 needs PostgreSQL"),
+        (
+            ["--processes", "2", "--listen", "256.0.0.1:80", "--database", "postgresql://127.0.0.1:1/x"],
+            {},
+            "cannot listen",
+        ),
+        (
+            ["--processes", "2", "--database", "postgresql://nobody@127.0.0.1:1/x"],
+            {},
+            "the database cannot be used now",
+        ),
     ],
 )
 def test_a_server_that_cannot_start_says_why(
@@ -103,4 +114,5 @@ def test_settings_know_the_database_that_needs_no_deploy_step(tmp_path: Path) ->
     assert Settings(database=str(tmp_path / "a.db")).migrates
     assert not Settings(database="postgresql://u:p@h/d").migrates
     assert Settings().database_url.endswith("asktell.db")
-    assert Settings().processes >= 1
+    assert Settings().engines >= 1
+    assert Settings(processes=64).engines == 1

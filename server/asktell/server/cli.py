@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import grpc
 from cyclopts import App, Parameter
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from asktell.server.logs import show_logs
-from asktell.server.settings import Settings
+from asktell.server.settings import Settings, StartError
+from asktell.server.supervision import supervise
 
 app = App(name="asktell-server", help="Run an asktell server.")
 
@@ -30,28 +30,23 @@ def serve(settings: Settings | None = None) -> None:
 
     `asktell serve --listen 0.0.0.0:50051 --database postgresql://asktell@db/asktell`
 
+    `asktell serve --processes 4 --database postgresql://asktell@db/asktell`, where one core is too few for the calls
+
     `ASKTELL_DATABASE=./study.db asktell serve --log-level debug`
 
     `asktell serve --torch-device cuda:0`, for studies whose policy is gp-botorch
     """
-    from asktell.server import bootstrap
-
     chosen = settings or Settings()
     show_logs(level=chosen.log_level, style=chosen.log_format)
     try:
-        _run(bootstrap.serve(chosen, announce=_announce))
-    except bootstrap.StartError as error:
+        if chosen.processes > 1:
+            asyncio.run(supervise(chosen, announce=_announce))
+        else:
+            from asktell.server import bootstrap
+
+            bootstrap.serve(chosen, announce=_announce)
+    except StartError as error:
         sys.exit(f"asktell serve: {error}")
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop where there is one: a call costs a third less processor time than on asyncio's own loop."""
-    if sys.platform == "win32":
-        asyncio.run(work)
-    else:
-        import uvloop
-
-        uvloop.run(work)
 
 
 def _announce(target: str) -> None:
@@ -73,7 +68,7 @@ def migrate(*, database: Annotated[str | None, Parameter(env_var="ASKTELL_DATABA
 
     try:
         bootstrap.migrate_database(Settings(database=database))
-    except bootstrap.StartError as error:
+    except StartError as error:
         sys.exit(f"asktell migrate: {error}")
     print("the schema is up to date")
 
@@ -97,7 +92,7 @@ def backup(file: Path, /, *, database: Annotated[str | None, Parameter(env_var="
 
     try:
         size = bootstrap.back_up_database(Settings(database=database), file)
-    except bootstrap.StartError as error:
+    except StartError as error:
         sys.exit(f"asktell backup: {error}")
     print(f"{file}: {size:,} bytes")
 

@@ -12,6 +12,10 @@ from platformdirs import user_data_path
 from asktell.server.application import failpoints
 
 
+class StartError(Exception):
+    """The server cannot start, for a reason that its user can mend."""
+
+
 def default_database() -> str:
     """A SQLite file in the user's data directory."""
     directory = user_data_path("asktell", appauthor=False, ensure_exists=True)
@@ -48,10 +52,15 @@ class Settings:
     migrate: Annotated[bool | None, Parameter(env_var="ASKTELL_MIGRATE")] = None
     """Bring the schema up to date at the start; by default on SQLite only: on PostgreSQL, `asktell migrate` is a step of the deployment."""
 
+    processes: Annotated[int, Parameter(env_var="ASKTELL_PROCESSES", validator=validators.Number(gte=1, lte=64))] = 1
+    """Server processes that share the port, for more calls than one core answers; on PostgreSQL only. Each has a share of the clients, engine
+    processes and 14 connections to the database of its own; one that dies is started anew."""
+
     engine_processes: Annotated[
         int | None, Parameter(env_var="ASKTELL_ENGINE_PROCESSES", validator=validators.Number(gte=1, lte=64))
     ] = None
-    """Processes that choose candidates; all cores but one, at most 4, if not given."""
+    """Processes that choose candidates, of each server process; all cores but one, at most 4, shared out among server processes, if not
+    given."""
 
     torch_device: Annotated[str, Parameter(env_var="ASKTELL_TORCH_DEVICE")] = "cpu"
     """Where the policy `gp-botorch` computes: a device of torch's with double precision, such as `cuda:0`. The other policies use the CPU."""
@@ -98,9 +107,9 @@ class Settings:
         return self.database or default_database()
 
     @property
-    def processes(self) -> int:
-        """The number of engine processes, with the default filled in."""
-        return self.engine_processes or default_engine_processes()
+    def engines(self) -> int:
+        """The number of engine processes of a server process, with the default filled in."""
+        return self.engine_processes or max(1, default_engine_processes() // self.processes)
 
     @property
     def embedded(self) -> bool:

@@ -26,8 +26,6 @@ from asktell.v1.trial_service_pb2_grpc import add_TrialServiceServicer_to_server
 SERVICES = ("asktell.v1.StudyService", "asktell.v1.TrialService", "asktell.v1.SurrogateService")
 
 _OPTIONS = [
-    # Two servers must not share a port silently.
-    ("grpc.so_reuseport", 0),
     # Workers keep idle connections alive through routers; refusing their pings ends in too_many_pings.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -68,13 +66,26 @@ class RpcServer:
 
 
 def build_server(
-    desk: Desk, clerk: Clerk, reports: Reports, feeds: Feeds, oracle: Oracle, *, listen: str, max_connection_age: float
+    desk: Desk,
+    clerk: Clerk,
+    reports: Reports,
+    feeds: Feeds,
+    oracle: Oracle,
+    *,
+    listen: str,
+    max_connection_age: float,
+    shared_port: bool,
 ) -> RpcServer:
-    """A server on `listen` (HOST:PORT, port 0 for any). Raises OSError if the address cannot be had.
+    """A server on `listen` (HOST:PORT, port 0 for any). Raises OSError if the address cannot be had, as where another one listens, unless
+    both share the port.
 
     Connections are closed gently after `max_connection_age` seconds, so that clients find new replicas.
     """
-    options = [*_OPTIONS, ("grpc.max_connection_age_ms", int(max_connection_age * 1000))]
+    options = [
+        *_OPTIONS,
+        ("grpc.so_reuseport", int(shared_port)),
+        ("grpc.max_connection_age_ms", int(max_connection_age * 1000)),
+    ]
     server = grpc.aio.server(interceptors=[Boundary()], options=options)
     add_StudyServiceServicer_to_server(StudyServicer(desk.store, clerk, desk.engine, desk.history, feeds), server)
     add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, Renewals(desk.store, clerk), reports), server)

@@ -1,0 +1,161 @@
+"""Several server processes that share one port, kept running by a process that does nothing else.
+
+The operating system deals connections out among those that listen. The processes are replicas, as on several machines: they meet in the
+database alone. What is loaded here stays small: only the processes themselves load what a server needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+import structlog
+
+from asktell.server.logs import show_logs
+from asktell.server.settings import Settings, StartError
+
+log = structlog.get_logger("asktell.supervision")
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+PAUSE = 1.0
+"""Seconds before a process that died is started anew, so that one that cannot run does not keep a core busy."""
+PATIENCE = 15.0
+"""Seconds beyond the drain after which a process that does not end is killed."""
+
+
+async def supervise(settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Run `settings.processes` servers until SIGTERM or SIGINT, which ends them as it ends one; `announce` gets HOST:PORT once all answer.
+
+    Raises StartError if one cannot start. One that dies later is started anew, again and again.
+    """
+    _require_shareable(settings)
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    with _reserved(settings.listen) as listen:
+        members = [_Member(replace(settings, listen=listen)) for _ in range(settings.processes)]
+        try:
+            await asyncio.gather(*(member.start() for member in members))
+            announce(listen)
+            keepers = [asyncio.create_task(member.keep()) for member in members]
+            await stopped.wait()
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+        finally:
+            await asyncio.gather(*(member.stop() for member in members))
+    log.info("all_stopped")
+
+
+def _require_shareable(settings: Settings) -> None:
+    if settings.embedded:
+        raise StartError(f"--processes {settings.processes} needs PostgreSQL: a SQLite file has one server process")
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise StartError(f"--processes {settings.processes}: on this system, processes cannot share a port")
+
+
+@contextmanager
+def _reserved(listen: str) -> Iterator[str]:
+    """HOST:PORT with a port that nobody listens on, kept for the processes during the block, also while none of them runs."""
+    host, _, port = listen.rpartition(":")
+    with socket.socket(*_family(listen)) as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            # Asked for without sharing, a port is refused also where others share it.
+            with socket.create_server((host.strip("[]"), int(port)), family=kept.family) as probe:
+                chosen = probe.getsockname()[1]
+            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            kept.bind((host.strip("[]"), chosen))
+        except OSError as error:
+            raise StartError(f"cannot listen on {listen}: {error}") from error
+        yield f"{host}:{chosen}"
+
+
+def _family(listen: str) -> tuple[socket.AddressFamily, socket.SocketKind]:
+    host, _, port = listen.rpartition(":")
+    try:
+        family, kind, *_ = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise StartError(f"cannot listen on {listen}: {error}") from error
+    return family, kind
+
+
+@dataclass(slots=True)
+class _Member:
+    """One of the processes, and the one that takes its place."""
+
+    settings: Settings
+    process: SpawnProcess | None = field(default=None)
+
+    async def start(self) -> None:
+        """Start a process and return once it answers; StartError with what kept it from that."""
+        heard, say = _SPAWN.Pipe(duplex=False)
+        with heard:
+            self.process = _SPAWN.Process(target=_serve, args=(self.settings, say), name="asktell-server")
+            self.process.start()
+            say.close()
+            await _readable(heard.fileno())
+            try:
+                failure: str = heard.recv()
+            except EOFError:
+                failure = f"server process {self.process.pid} ended before it answered"
+        if failure:
+            raise StartError(failure)
+
+    async def keep(self) -> None:
+        """Start a process anew whenever it has ended, until cancelled."""
+        while self.process is not None:
+            await _readable(self.process.sentinel)
+            self.process.join()
+            log.warning("process_lost", process=self.process.pid, status=self.process.exitcode)
+            await asyncio.sleep(PAUSE)
+            try:
+                await self.start()
+                log.info("process_started_anew", process=self.process.pid)
+            except StartError as error:
+                log.warning("process_not_started", error=str(error))
+
+    async def stop(self) -> None:
+        """End the process in order, if it runs, and wait for it."""
+        if self.process is None or not self.process.is_alive():
+            return
+        self.process.terminate()
+        try:
+            async with asyncio.timeout(self.settings.drain + PATIENCE):
+                await _readable(self.process.sentinel)
+        except TimeoutError:
+            log.warning("process_killed", process=self.process.pid)
+            self.process.kill()
+        self.process.join()
+
+
+async def _readable(descriptor: int) -> None:
+    """Return once the file descriptor can be read, as a pipe whose other end is closed."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _serve(settings: Settings, say: Connection) -> None:
+    """What a process does: it says "" once it answers, or else what kept it from that."""
+    from asktell.server import bootstrap
+
+    show_logs(level=settings.log_level, style=settings.log_format)
+    parent: Any = multiprocessing.parent_process()
+    try:
+        bootstrap.serve(settings, announce=lambda _: say.send(""), parent=parent.sentinel)
+    except StartError as error:
+        say.send(str(error))
