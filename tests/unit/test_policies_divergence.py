@@ -11,7 +11,7 @@ import pytest
 
 from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Observation, SuggestRequest
-from asktell.server.domain.space import Float, SearchSpace
+from asktell.server.domain.space import Float, Parameters, SearchSpace
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import gp
 from asktell.server.policies.deadline import Deadline
@@ -139,3 +139,46 @@ def test_fewer_than_half_diverge() -> None:
     assert not beyond(np.array([1.0, 2.0, 1e6, 2e6])).any()
     assert not beyond(np.array([1.0])).any()
     assert beyond(np.array([1.0, 2.0, 1e6])).tolist() == [False, False, True]
+
+
+def told(request: SuggestRequest, point: Parameters, loss: float) -> SuggestRequest:
+    """The study after one more trial."""
+    seen = Observation(request.next_number, TrialState.SUCCEEDED, point, {"loss": MetricValue(loss)})
+    return replace(request, observations=(*request.observations, seen), next_number=request.next_number + 1)
+
+
+def designed(function: Callable[[Sequence[float]], float]) -> SuggestRequest:
+    """A study after its initial design."""
+    request = replace(study(function, ROWS[:0]), count=1)
+    for _ in range(4):
+        point = gp.suggest(request).candidates[0].parameters
+        request = told(request, point, function((point["x"], point["y"])))
+    return request
+
+
+def off_centre(row: Sequence[float]) -> float:
+    return bowl(row) + (1e4 if max(abs(row[0] - 0.5), abs(row[1] - 0.5)) < 0.05 else 0.0)
+
+
+def test_a_first_point_that_diverged_is_tried_again_halfway_to_the_best_once() -> None:
+    request = designed(off_centre)
+    best = min(request.observations, key=lambda seen: seen.metrics["loss"].value).parameters
+    (retreat,) = gp.suggest(request).candidates
+    assert (retreat.origin.method, retreat.origin.fallback) == ("initial-design", "")
+    assert retreat.parameters == {name: pytest.approx((best[name] + 0.5) / 2.0) for name in "xy"}
+    for loss in (0.1, 1e4):
+        after = gp.suggest(told(request, retreat.parameters, loss)).candidates[0]
+        assert after.origin.method == "acquisition"
+
+
+@pytest.mark.parametrize("function", [bowl, cliff])
+def test_a_first_point_that_did_not_diverge_is_not_tried_again(function: Callable[[Sequence[float]], float]) -> None:
+    request = designed(function)
+    assert gp.suggest(request).candidates[0].origin.method == "acquisition"
+
+
+def test_what_is_fixed_stays_so_in_what_replaces_a_first_point() -> None:
+    request = replace(designed(off_centre), fixed={"x": 0.25})
+    (retreat,) = gp.suggest(request).candidates
+    assert retreat.origin.method == "initial-design"
+    assert retreat.parameters["x"] == 0.25

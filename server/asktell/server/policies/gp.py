@@ -24,6 +24,7 @@ from asktell.server.policies.initial_design import (
     Design,
     design_size,
     enumerable,
+    lengthened,
     listed,
 )
 from asktell.server.policies.labels import measured
@@ -100,7 +101,8 @@ def stages(request: SuggestRequest) -> Iterator[Stage]:
     started = len(request.observations) + len(request.pending)
     learned = int(measured(request.measurements, request.objectives).sum())
     for index in range(request.count):
-        yield Stage.INITIAL_DESIGN if started + index < size or learned < MIN_LEARNED else Stage.MODEL
+        early = started + index < size or learned < MIN_LEARNED or lengthened(request, started + index)
+        yield Stage.INITIAL_DESIGN if early else Stage.MODEL
 
 
 def needs_model(request: SuggestRequest) -> bool:
@@ -159,7 +161,8 @@ class _Course:
             return self._plain(warm, method=warm_start.METHOD)
         # A source's point may have come first; the default or the centre is due all the same.
         point = self._design.point(number, started=0 if self._request.sources else started, seen=self._seen)
-        late = started >= design_size(len(self._request.space), self._request.max_trials)
+        size = design_size(len(self._request.space), self._request.max_trials)
+        late = started >= size and not lengthened(self._request, started)
         hasty = too_late(self._request) if self._request.space.constraints and self._deadline.passed else ""
         return self._plain(point, method=METHOD, fallback=_TOO_FEW if late else hasty)
 

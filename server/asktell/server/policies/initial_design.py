@@ -4,28 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
 
-from asktell.server.domain.policy import SuggestRequest
+from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.domain.space import Parameters, ParameterValue, key, middle, same
 from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.divergence import diverged
 from asktell.server.policies.draws import Designs, generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Matrix
+from asktell.server.policies.labels import measured
 from asktell.server.policies.random_search import RandomDraw
+from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.region import Region
 from asktell.server.policies.scope import MAX_LISTED, Key, Scope
 
 METHOD = "initial-design"
 ENUMERATION = "enumeration"
 _MIDST = 256
+_FIRST = 1
+"""The first trial's number."""
 
 
 def design_size(dimensions: int, max_trials: int | None) -> int:
     """How many trials the initial design has: d + 1, from 4 to 10, but at most a fifth of the budget, and never below 2."""
     usual = min(max(dimensions + 1, 4), 10)
     return usual if max_trials is None else max(2, min(usual, max_trials // 5))
+
+
+def lengthened(request: SuggestRequest, started: int) -> bool:
+    """Whether, `started` trials being there, one more belongs to the design: in place of its first, which diverged."""
+    due = started == design_size(len(request.space), request.max_trials) and not request.sources
+    return due and any(seen.number == _FIRST for seen in _split(request)[1])
+
+
+def _split(request: SuggestRequest) -> tuple[list[Observation], list[Observation]]:
+    """The trials whose losses count, and those that diverged."""
+    ordered = sorted(request.observations, key=lambda seen: seen.number)
+    gone = diverged(ordered, request.objectives, STANDARD)
+    useful = measured(ordered, request.objectives) & ~gone
+    return list(compress(ordered, useful)), list(compress(ordered, gone))
 
 
 def enumerable(request: SuggestRequest) -> bool:
@@ -71,7 +91,7 @@ class Design:
         """The point for a trial when `started` trials are there; None if a finite scope has no other.
 
         First comes the user's default point, or the centre if there is none, then the trial's point of a Latin hypercube of that size, or,
-        under constraints, of as many allowed points that are far apart.
+        under constraints, of as many allowed points that are far apart. Last comes what replaces a first trial that diverged.
         """
         due = started == 0 or self._due
         if (
@@ -81,11 +101,26 @@ class Design:
             and self._allows(self._first)
         ):
             return self._first
+        retreat = self._retreat() if lengthened(self._request, started) else None
+        if retreat is not None and key(retreat) not in seen:
+            return retreat
         if not self._draw.empty:
             point = self._planned(max(number - 2, 0))
             if point is not None and key(point) not in seen:
                 return point
         return self._draw.configuration(number, seen)
+
+    def _retreat(self) -> dict[str, ParameterValue] | None:
+        """The point halfway from the first trial, which diverged, to the best one, whose names it has; None if that is not allowed."""
+        objective = self._request.objectives[0]
+        useful, gone = _split(self._request)
+        best = min(useful, key=lambda seen: objective.loss(seen.metrics[objective.metric].value))
+        encoder = Encoder.of(self._request.space)
+        rows = encoder.encode([gone[0].parameters, best.parameters])
+        halfway = encoder.decode(np.where(encoder.nominal, rows[1], rows.mean(axis=0)))
+        others = {spec.name: middle(spec) for spec in self._request.space}
+        point = self._request.space.active({**others, **halfway, **self._request.fixed})
+        return point if fits(point, self._request.fixed) and self._allows(point) else None
 
     def _allows(self, point: Parameters) -> bool:
         return self._request.space.allows(point)
