@@ -289,14 +289,11 @@ def test_both_agree_on_the_candidates_acquisition_and_ours_finds_as_high_a_one(s
     ambitious = ExpectedImprovement(model.posterior, model.incumbents - 0.5)(whole.features(row))[0]
     explored = choice.method == "exploration"
     assert choice.acquisition == pytest.approx(ambitious if explored else value, rel=1e-6)
-    raw = raw_points(
-        within,
-        leaders=whole.settled(model.posterior.inputs[:5]),
-        lengthscales=model.posterior.hyper.lengthscales,
-        seed=seed,
-        number=1,
-    )
-    assert Search(within, whole, ours, Deadline(None)).run(Ground.of(raw, within, whole)).values[0] > value - 1e-3
+    lengthscales = model.posterior.hyper.lengthscales
+    leaders = whole.settled(model.posterior.inputs[:5])
+    raw = raw_points(within, leaders=leaders, lengthscales=lengthscales, seed=seed, number=1)
+    ground = Ground.of(raw, within, whole, lengthscales=lengthscales)
+    assert Search(within, whole, ours, Deadline(None)).run(ground).values[0] > value - 1e-3
 
 
 def test_its_prediction_and_incumbent_are_those_of_our_posterior():

@@ -32,7 +32,7 @@ _SWEPT = 2_000
 """Finite scopes up to this size are scored whole."""
 _LEADERS = 5
 _LEAST_NOISE = 1e-12
-_STAGNANT = -3.5
+STAGNANT = -3.5
 """The search is stagnant when no point promises more than this log expected improvement, of standardised labels."""
 _AMBITION = 0.5
 """How much more than the incumbent, in standard deviations of the labels, a stagnant search asks for: it then explores."""
@@ -60,6 +60,7 @@ class ModelChooser(ABC, Generic[Known]):
         self._tried = self._whole.encode([*tried, *request.pending])
         self._aim = Aim.of(self._whole, request.aim)
         self._known: Known | None = None
+        self._optima: tuple[int, Optima] | None = None
         bounded = {constraint.metric for constraint in request.outcome_constraints}
         self._bounded = any(bounded & seen.metrics.keys() for seen in self._ordered)
         self._repeatable = repeatable(request, self._ordered) if request.noisy else []
@@ -110,20 +111,34 @@ class ModelChooser(ABC, Generic[Known]):
         fresh = self._listed(seen)
         if fresh is not None:
             return self._best_listed(fresh, known, imagined)
-        optima = self._search(number, known, imagined)
-        # Every other trial of a stagnant search explores, lest it stays with the first categories that were any good.
-        stagnant = len(optima.values) > 0 and optima.values[0] < _STAGNANT
-        explores = self._recipe.explores and number % 2 == 0 and stagnant
-        if explores:
-            bold = self._search(number, known, imagined, ambition=_AMBITION)
-            explores = not self._bounded or bold.values[0] > _VAIN
-            optima = bold if explores else optima
+        optima, explores = self._sought(number, known, imagined)
         choice = self._first_new(optima, known, pending=pending, seen=seen)
         return (
             replace(choice, method=self._named(EXPLORATION))
             if choice and explores and choice.method != REPEAT
             else choice
         )
+
+    def _sought(self, number: int, known: Known, imagined: Known) -> tuple[Optima, bool]:
+        """Where the acquisition is highest, and whether that explores: as every other trial of a stagnant search does, lest it stays with
+        the first categories that were any good.
+        """
+        if self._recipe.explores and number % 2 == 0 and self._is_stagnant(number, known, imagined):
+            bold = self._search(number, known, imagined, ambition=_AMBITION)
+            if not self._bounded or bold.values[0] > _VAIN:
+                return bold, True
+        return self._usual(number, known, imagined), False
+
+    def _usual(self, number: int, known: Known, imagined: Known) -> Optima:
+        """Where the acquisition of this trial is highest."""
+        if self._optima is None or self._optima[0] != number:
+            self._optima = number, self._search(number, known, imagined)
+        return self._optima[1]
+
+    def _is_stagnant(self, number: int, known: Known, imagined: Known) -> bool:
+        """Whether no point that a search finds promises much."""
+        optima = self._usual(number, known, imagined)
+        return len(optima.values) > 0 and optima.values[0] < STAGNANT
 
     def _or_again(
         self, choice: Choice | None, known: Known, imagined: Known, pending: Sequence[Parameters]
