@@ -8,12 +8,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Decision, Observation, SuggestRequest
 from asktell.server.domain.space import Float, SearchSpace
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import torch_device
+from asktell.server.policies.parcel import Parcel
+
+T = TypeVar("T")
 
 Compute = Callable[[SuggestRequest], Decision]
 
@@ -37,6 +41,11 @@ def rehearse(compute: Compute) -> Decision:
             ),
         )
     )
+
+
+def answer(compute: Callable[[SuggestRequest], T], parcel: Parcel) -> T:
+    """What is computed of a request."""
+    return compute(parcel.unpack())
 
 
 def load(module: str) -> None:

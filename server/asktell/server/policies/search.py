@@ -27,6 +27,8 @@ _APART = 0.02
 _CALLS = 30
 _HOPELESS = 0.2
 """A climb that gains less by a step than this share of what it is behind the best will hardly overtake it."""
+_HIDDEN = 1.0
+"""A climb from the best of the raw points seldom gains half so much."""
 _GLANCE = 8
 """Calls of the acquisition after which a climb that is on its way to something good has shown it."""
 
@@ -109,8 +111,8 @@ class Search:
     def reaches(self, bar: float, ground: Ground) -> bool:
         """Whether the acquisition is seen to be so high somewhere, at a glance; so it is where time does not suffice for one."""
         values, order, rows = self._starts(ground)
-        if values[order[0]] >= bar:
-            return True
+        if not bar - _HIDDEN <= values[order[0]] < bar:
+            return bool(values[order[0]] >= bar)
         try:
             rows = self._rounded(rows, self._ascend(rows, self._movable, ground.scales, calls=_GLANCE))
         except OutOfTimeError:

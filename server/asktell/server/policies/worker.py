@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.policies import child, inside, torch_device
 from asktell.server.policies.inside import Compute
+from asktell.server.policies.parcel import Parcel
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ class Worker:
 
     async def run(self, compute: Callable[[SuggestRequest], T], request: SuggestRequest) -> T:
         """What the process computes for the request; what that raises is raised here. Raises WorkerDied."""
-        result: T = await self._call(compute, request)
+        result: T = await self._call(inside.answer, compute, Parcel.of(request))
         return result
 
     def kill(self) -> None:
