@@ -376,9 +376,9 @@ def turned(x, epochs):
 
 
 def climbed(*, metric="loss", **metrics):
-    """Twelve trials at the lowest rung, of which three went on, and two of these to the top: another one may go on."""
+    """Twelve trials at the lowest rung, of which three went on to the top, the best among them: another one may go on."""
     places = [(x, 1.0) for x in (0.05, 0.13, 0.21, 0.3, 0.38, 0.47, 0.55, 0.64, 0.72, 0.8, 0.88, 0.97)]
-    places += [(x, epochs) for x in (0.05, 0.55, 0.8) for epochs in (3.0, 9.0, 27.0)]
+    places += [(x, epochs) for x in (0.13, 0.55, 0.8) for epochs in (3.0, 9.0, 27.0)]
     return [
         Observation(
             number,
@@ -398,17 +398,31 @@ def test_once_some_came_farther_those_go_on_of_whom_most_is_expected_at_the_top(
     (found,) = ask(policy, climbed(), space=LINE)
     assert (found.origin.method, found.parameters["epochs"]) == (METHOD, 3.0)
     assert found.parameters["x"] > 0.8
-    assert found.origin.reason == "among the 4 of 12 at epochs=1 of which most is expected at epochs=27"
+    assert (
+        found.origin.reason == "among the 4 of 12 at epochs=1 that are best or of which most is expected at epochs=27"
+    )
+
+
+def test_the_best_at_the_rung_and_those_of_which_most_is_expected_go_on_in_turns():
+    """With three more configurations than `climbed` has there are two places: the second is that of the best that did not go on yet."""
+    more = [
+        Observation(30 + number, TrialState.SUCCEEDED, {"x": x, "epochs": 1.0}, {"loss": MetricValue(turned(x, 1.0))})
+        for number, x in enumerate((0.45, 0.5, 0.6))
+    ]
+    found = ask("gp", [*climbed(), *more], space=LINE, count=2)
+    assert [each.origin.method for each in found] == [METHOD, METHOD]
+    assert found[0].parameters["x"] > 0.8
+    assert found[1].parameters["x"] == 0.05
 
 
 def test_without_a_surrogate_ranks_say_who_goes_on():
     (found,) = ask("random", climbed(), space=LINE)
-    assert (found.parameters["x"], found.origin.reason) == (0.13, "among the best 4 of 12 at epochs=1")
+    assert (found.parameters["x"], found.origin.reason) == (0.05, "among the best 4 of 12 at epochs=1")
 
 
 def test_without_time_for_a_surrogate_ranks_say_who_goes_on():
     (found,) = ask("gp", climbed(), space=LINE, time_limit=1e-9)
-    assert (found.origin.method, found.parameters["x"]) == (METHOD, 0.13)
+    assert (found.origin.method, found.parameters["x"]) == (METHOD, 0.05)
 
 
 def test_what_is_expected_to_miss_a_bound_at_the_top_goes_on_last():

@@ -1,15 +1,15 @@
 """Multi-fidelity as a course over other policies: asynchronous successive halving by promotion (after ASHA, Li et al. 2020).
 
 New configurations are chosen by the policy as if they were run at the highest fidelity, and start at the lowest rung; what did well at a
-rung goes on to the next one. With a surrogate this is MOBSTER (Klein et al. 2020), but that it also says who goes on, once some came farther:
-those of whom it expects most at the highest rung.
+rung goes on to the next one. With a surrogate this is MOBSTER (Klein et al. 2020), but that it also has a say in who goes on, once some came
+farther: in turns those of which it expects most at the highest rung, and the best at their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 
 from asktell.server.domain.fidelity import Fidelity
 from asktell.server.domain.policy import Candidate, Decision, Observation, SuggestRequest
@@ -134,7 +134,10 @@ class _Rung:
 
 
 class Ladder:
-    """The rungs of a request's study, and which configurations came to each. With foresight, that says who goes on, else ranks do."""
+    """The rungs of a request's study, and which configurations came to each.
+
+    Who goes on is a matter of ranks, and of foresight if there is any.
+    """
 
     def __init__(self, request: SuggestRequest, fidelity: Fidelity, foresight: Foresight | None = None) -> None:
         self.request, self.fidelity, self.foresight = request, fidelity, foresight
@@ -208,7 +211,8 @@ class Ladder:
         """Those of the best that did not go on yet."""
         reason = f"among the best {quota} of {rung.count} at {self._at(rung.level)}"
         if self._foresees(rung):
-            reason = f"among the {quota} of {rung.count} at {self._at(rung.level)} of which most is expected at {self._at(self._levels[-1])}"
+            top = self._at(self._levels[-1])
+            reason = f"among the {quota} of {rung.count} at {self._at(rung.level)} that are best or of which most is expected at {top}"
         for own, seen in best:
             if own not in rung.above and fits(seen.parameters, self.request.fixed):
                 yield Promotion(self.fidelity.at(seen.parameters, rung.following), seen.number, reason)
@@ -216,18 +220,27 @@ class Ladder:
     def _ranked(self, rung: _Rung) -> list[tuple[Key, Observation]]:
         """The configurations that succeeded at a rung, the best first, each with its best trial; of equals the earlier one comes first.
 
-        The best are those of which most is expected at the highest rung, if that is foreseen: early results tell how fast a training is
-        as much as how good it becomes.
+        Where what they come to is foreseen, that of which most is expected comes first, then the best, and so on in turns: early results
+        tell how fast a training is as much as how good it becomes, and the surrogate may be wrong.
         """
         able = [(own, seen) for own, seen in rung.ended if self._able(seen)]
-        trials: Sequence[Observation] = [seen for _, seen in able]
-        if self.foresight is not None and self._foresees(rung):
-            trials = self.foresight.of(trials)
-        standing = ranks(trials, self.request).tolist()
+        trials = [seen for _, seen in able]
+        best = self._ordered(able, trials)
+        if self.foresight is None or not self._foresees(rung):
+            return list(best.items())
+        expected = self._ordered(able, self.foresight.of(trials))
+        turns = chain.from_iterable(zip(expected, best, strict=True))
+        return [(own, best[own]) for own in dict.fromkeys(turns)]
+
+    def _ordered(
+        self, able: Sequence[tuple[Key, Observation]], results: Sequence[Observation]
+    ) -> dict[Key, Observation]:
+        """Configurations by these results of their trials, the best first, each with its best trial."""
+        standing = ranks(results, self.request).tolist()
         best: dict[Key, Observation] = {}
         for _, (own, seen) in sorted(zip(standing, able, strict=True), key=lambda each: each[0]):
             best.setdefault(own, seen)
-        return list(best.items())
+        return best
 
     def _foresees(self, rung: _Rung) -> bool:
         return self.foresight is not None and rung.beyond >= ENOUGH
