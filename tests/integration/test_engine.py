@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 
 from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Decision, Observation, SuggestRequest
@@ -143,6 +144,47 @@ async def test_a_request_that_kills_twice_is_answered_by_chance(fifo):
         assert "died 2 times" in candidate.origin.fallback
         assert SPACE.check(candidate.parameters)
         assert not only(await running.suggest(LATER)).origin.fallback
+
+
+def test_a_process_that_died_while_idle_is_replaced_at_the_next_ask_on_the_servers_event_loop():
+    async def ask_after_death() -> Decision:
+        async with engine() as running:
+            before = set(psutil.Process().children())
+            await running.warm_up()
+            (idle,) = set(psutil.Process().children()) - before
+            idle.kill()
+            await asyncio.to_thread(idle.wait, 10)
+            # The event loop hears of it.
+            await asyncio.sleep(0.1)
+            return await running.suggest(LATER)
+
+    assert not only(uvloop.run(ask_after_death())).origin.fallback
+
+
+async def test_a_process_that_dies_of_an_import_is_replaced_for_the_next_ask(monkeypatch, tmp_path):
+    module = tmp_path / "needed_module.py"
+    module.write_text("import os\nos._exit(9)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "modules", lambda _: [module.stem])
+    async with engine() as running:
+        assert "died 2 times" in only(await running.suggest(LATER)).origin.fallback
+        module.write_text("")
+        assert not only(await running.suggest(LATER)).origin.fallback
+
+
+async def test_an_import_that_failed_is_tried_again(monkeypatch, tmp_path):
+    module = tmp_path / "not_there_yet.py"
+    worker = Worker(registry.suggest, start_limit=60.0)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        await worker.start()
+        with pytest.raises(ModuleNotFoundError):
+            await worker.load(module.stem)
+        await worker.loaded()
+        module.write_text("")
+        await worker.load(module.stem)
+    finally:
+        await worker.close()
 
 
 async def test_a_stuck_computation_is_given_up_and_its_process_ended(fifo):

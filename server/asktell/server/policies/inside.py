@@ -50,6 +50,8 @@ def answer(compute: Callable[[SuggestRequest], T], parcel: Parcel) -> T:
 
 def load(module: str) -> None:
     """Import a module that a later decision needs."""
+    # It may have been installed since an import in vain.
+    importlib.invalidate_caches()
     importlib.import_module(module)
 
 

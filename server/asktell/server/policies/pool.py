@@ -81,6 +81,9 @@ class Pool:
         try:
             await self._make_ready(worker, ends, modules)
             return await self._compute(worker, compute, request, ends)
+        except WorkerDied:
+            worker.kill()
+            raise
         finally:
             self._give_back(worker)
 
@@ -105,9 +108,6 @@ class Pool:
         except TimeoutError:
             worker.kill()
             raise Late("the computation did not end") from None
-        except WorkerDied:
-            worker.kill()
-            raise
 
     def _give_back(self, worker: Worker) -> None:
         if worker.usable and not worker.loading:

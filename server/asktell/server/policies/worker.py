@@ -57,15 +57,15 @@ class Worker:
 
         Whoever stops waiting does not stop the import: killed with every ask that is short of time, it would never be done.
         """
-        if self._loading is None:
+        if self._loading is None or (self._loading.done() and self._failed(self._loading)):
             self._loading = asyncio.create_task(self._call(inside.load, module), name="load-module")
             self._loading.add_done_callback(self._failed)
         await asyncio.shield(self._loading)
 
     async def loaded(self) -> None:
-        """Return when nothing is being imported. Raises WorkerDied."""
+        """Return when nothing is being imported, whatever became of that."""
         if self._loading is not None:
-            await asyncio.shield(self._loading)
+            await asyncio.wait([self._loading])
 
     @property
     def loading(self) -> bool:
@@ -120,6 +120,9 @@ class Worker:
         if process is None or process.stdin is None or process.stdout is None:
             raise WorkerDied("it was stopped")
         try:
+            if process.stdin.is_closing():
+                # It died while nobody called. uvloop's pipes raise RuntimeError for what is written to them then.
+                raise BrokenPipeError
             process.stdin.write(child.packed((function, arguments)))
             header = await process.stdout.readexactly(child.LENGTH.size)
             reply = await process.stdout.readexactly(*child.LENGTH.unpack(header))
