@@ -33,17 +33,31 @@ class Region:
         return bool(self.low <= self.score(point) <= self.high)
 
 
+@dataclass(frozen=True, slots=True)
+class Cliff:
+    """Where a problem's loss is worse, and by how much."""
+
+    region: Region
+    height: float
+
+
+def cliff_of(problem: Problem, seed: int) -> Cliff:
+    """The cliff that the seed chooses."""
+    generator = np.random.default_rng([seed, len(problem.params)])
+    region = _region(problem, generator)
+    return Cliff(region, HEIGHT * _typical_regret(problem, generator))
+
+
 def with_cliff(seeded: Seeded) -> Seeded:
     """The problem with a region, a slab or a ball chosen by the seed, that does not hold the optimum, and where the loss is worse."""
 
     def make(seed: int) -> Problem:
         problem = seeded(seed)
-        generator = np.random.default_rng([seed, len(problem.params)])
-        region, height = _region(problem, generator), HEIGHT * _typical_regret(problem, generator)
+        cliff = cliff_of(problem, seed)
 
         def function(configuration: Configuration) -> float:
             value = problem.function(configuration)
-            return value + height if units(problem.params, configuration) in region else value
+            return value + cliff.height if units(problem.params, configuration) in cliff.region else value
 
         return replace(problem, name=problem.name + SUFFIX, function=function)
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks import forewarned
 from benchmarks.families import COCO, FAMILIES
 from benchmarks.peers.in_process import InProcess
 from benchmarks.peers.random_search import RandomSearch
@@ -118,3 +119,9 @@ def test_units_are_logarithmic_where_the_parameter_is() -> None:
 def test_an_unknown_problem_is_named() -> None:
     with pytest.raises(ValueError, match="there is no problem 'nope'"):
         problem("nope", 0)
+
+
+def test_who_knows_the_cliff_enters_it_in_the_initial_design_at_most() -> None:
+    inside = [value > 1e3 for value in forewarned.run("branin", forewarned.FOREWARNED, 7, 12).y]
+    assert any(inside[:5])
+    assert not any(inside[5:])
