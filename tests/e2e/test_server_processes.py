@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,10 @@ import grpc
 import psutil
 import pytest
 
+from asktell.server import supervision
+from asktell.server.settings import StartError
 from asktell.v1 import study_service_pb2 as studies
-from tests.processes import DidNotStart, Processes, Server, until
+from tests.processes import ASKTELL, DidNotStart, Processes, Server, until
 from tests.wire import Wire, small_study
 
 WORKERS, TRIALS = 12, 96
@@ -100,3 +103,31 @@ def test_a_port_that_others_share_is_refused(shared: Server, processes: Processe
         processes.serve(shared.database, listen=shared.target, environment={"ASKTELL_PROCESSES": "2"})
     with pytest.raises(DidNotStart, match=f"cannot listen on {shared.target}"):
         processes.again(shared)
+
+
+def test_a_port_is_refused_to_others_before_a_process_listens_on_it() -> None:
+    with supervision.reserved("127.0.0.1:0") as listen:
+        for _ in range(2):
+            with pytest.raises(StartError, match="Address already in use"), supervision.reserved(listen):
+                pytest.fail("two servers would share the port unawares")
+
+
+def test_all_processes_stopped_while_they_start_end_in_order(migrated_url: str, processes: Processes) -> None:
+    with processes:
+        command = [ASKTELL, "serve", "--processes", "2", "--listen", "127.0.0.1:0", "--database", migrated_url]
+        starting = processes.start(command)
+        # Those two, and what keeps track of their resources.
+        until(lambda: len(psutil.Process(starting.pid).children()) == 3)
+        os.killpg(starting.pid, signal.SIGTERM)
+        assert starting.wait() == 0
+        assert starting.rest() == ""
+        assert "before it answered" not in starting.errors()
+
+
+def test_a_process_that_cannot_be_replaced_for_want_of_room_is_replaced_later(shared: Server) -> None:
+    limit = resource.prlimit(shared.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(shared.pid, resource.RLIMIT_NOFILE, (3, limit[1]))
+    serving(shared)[0].kill()
+    until(lambda: "Too many open files" in shared.errors())
+    resource.prlimit(shared.pid, resource.RLIMIT_NOFILE, limit)
+    until(lambda: len(serving(shared)) == 2)

@@ -10,8 +10,8 @@ import asyncio
 import multiprocessing
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -41,19 +41,29 @@ async def supervise(settings: Settings, *, announce: Callable[[str], None]) -> N
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    with _reserved(settings.listen) as listen:
+    with reserved(settings.listen) as listen:
         members = [_Member(replace(settings, listen=listen)) for _ in range(settings.processes)]
         try:
-            await asyncio.gather(*(member.start() for member in members))
-            announce(listen)
-            keepers = [asyncio.create_task(member.keep()) for member in members]
-            await stopped.wait()
-            for keeper in keepers:
-                keeper.cancel()
-            await asyncio.gather(*keepers, return_exceptions=True)
+            await _until(stopped, [member.start() for member in members])
+            if not stopped.is_set():
+                announce(listen)
+                await _until(stopped, [member.keep() for member in members])
         finally:
             await asyncio.gather(*(member.stop() for member in members))
     log.info("all_stopped")
+
+
+async def _until(stopped: asyncio.Event, work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all the work at once, to its end or until the event, which cancels it; raise what goes wrong before that."""
+    doing = asyncio.gather(*work)
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait((doing, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if stopped.is_set():
+        doing.cancel()
+        await asyncio.gather(doing, return_exceptions=True)
+    else:
+        await doing
 
 
 def _require_shareable(settings: Settings) -> None:
@@ -64,7 +74,7 @@ def _require_shareable(settings: Settings) -> None:
 
 
 @contextmanager
-def _reserved(listen: str) -> Iterator[str]:
+def reserved(listen: str) -> Iterator[str]:
     """HOST:PORT with a port that nobody listens on, kept for the processes during the block, also while none of them runs."""
     host, _, port = listen.rpartition(":")
     with socket.socket(*_family(listen)) as kept:
@@ -75,6 +85,8 @@ def _reserved(listen: str) -> Iterator[str]:
                 chosen = probe.getsockname()[1]
             kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             kept.bind((host.strip("[]"), chosen))
+            # From now on also a server that starts before any of the processes listens is refused the port.
+            kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError as error:
             raise StartError(f"cannot listen on {listen}: {error}") from error
         yield f"{host}:{chosen}"
@@ -97,17 +109,18 @@ class _Member:
     process: SpawnProcess | None = field(default=None)
 
     async def start(self) -> None:
-        """Start a process and return once it answers; StartError with what kept it from that."""
+        """Start a process and return once it answers. Raises StartError with what kept it from that, OSError if there is no room for it."""
         heard, say = _SPAWN.Pipe(duplex=False)
         with heard:
-            self.process = _SPAWN.Process(target=_serve, args=(self.settings, say), name="asktell-server")
-            self.process.start()
+            process = _SPAWN.Process(target=_serve, args=(self.settings, say), name="asktell-server")
+            process.start()
+            self.process = process
             say.close()
             await _readable(heard.fileno())
             try:
                 failure: str = heard.recv()
             except EOFError:
-                failure = f"server process {self.process.pid} ended before it answered"
+                failure = f"server process {process.pid} ended before it answered"
         if failure:
             raise StartError(failure)
 
@@ -121,7 +134,7 @@ class _Member:
             try:
                 await self.start()
                 log.info("process_started_anew", process=self.process.pid)
-            except StartError as error:
+            except (StartError, OSError) as error:
                 log.warning("process_not_started", error=str(error))
 
     async def stop(self) -> None:
@@ -156,6 +169,12 @@ def _serve(settings: Settings, say: Connection) -> None:
     show_logs(level=settings.log_level, style=settings.log_format)
     parent: Any = multiprocessing.parent_process()
     try:
-        bootstrap.serve(settings, announce=lambda _: say.send(""), parent=parent.sentinel)
+        bootstrap.serve(settings, announce=lambda _: _tell(say, ""), parent=parent.sentinel)
     except StartError as error:
-        say.send(str(error))
+        _tell(say, str(error))
+
+
+def _tell(say: Connection, what: str) -> None:
+    # A first process that is gone or ends hears nothing; this one ends with it.
+    with suppress(BrokenPipeError):
+        say.send(what)
