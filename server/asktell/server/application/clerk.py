@@ -35,6 +35,10 @@ PATIENCE = 0.05
 """Seconds for which what is ready waits for the transaction under way; then another begins beside it. The fewer there are, the more share
 each, and the less the server pays for transactions.
 """
+GATHERING = 0.02
+"""Seconds for which a transaction waits at most while one call after another comes in."""
+ROUNDS_OF_A_CALL = 10
+"""Rounds of the event loop that gRPC takes to bring a call here, from its first byte on."""
 TRANSACTIONS = 4
 """So many transactions of several studies go on at once at most."""
 
@@ -102,6 +106,7 @@ class Clerk:
         self._sharing = 0
         self._latest: int | None = None
         self._begun = 0.0
+        self._queued = 0
         self._relief: asyncio.TimerHandle | None = None
         self._stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,6 +122,7 @@ class Clerk:
         return reply
 
     def _queue(self, study: StudyName, change: Change[Any] | _Alone) -> asyncio.Future[Any]:
+        self._queued += 1
         entry = _Entry(change, asyncio.get_running_loop().create_future())
         line = self._lines.get(study)
         if line is None:
@@ -156,11 +162,21 @@ class Clerk:
         try:
             while self._ready and self._latest == number:
                 self._begun = time.monotonic()
+                await self._gather()
+                self._begun = time.monotonic()
                 await self._make_together(self._next_turns())
         finally:
             self._sharing -= 1
             if self._latest == number:
                 self._latest = None
+
+    async def _gather(self) -> None:
+        """Let the event loop take in what has come already: the more share a transaction, the less each pays for it."""
+        end, before = time.monotonic() + GATHERING, -1
+        while before != self._queued and time.monotonic() < end:
+            before = self._queued
+            for _ in range(ROUNDS_OF_A_CALL):
+                await asyncio.sleep(0)
 
     def _next_turns(self) -> list[_Turn]:
         """The turns that share the next transaction; those that come by and share none are begun."""
