@@ -36,7 +36,7 @@ PATIENCE = 0.05
 each, and the less the server pays for transactions.
 """
 GATHERING = 0.02
-"""Seconds for which a transaction waits at most while one call after another comes in."""
+"""Seconds for which a transaction that follows another waits at most while one call after another comes in."""
 ROUNDS_OF_A_CALL = 10
 """Rounds of the event loop that gRPC takes to bring a call here, from its first byte on."""
 TRANSACTIONS = 4
@@ -162,9 +162,9 @@ class Clerk:
         try:
             while self._ready and self._latest == number:
                 self._begun = time.monotonic()
-                await self._gather()
-                self._begun = time.monotonic()
                 await self._make_together(self._next_turns())
+                if self._ready:
+                    await self._gather()
         finally:
             self._sharing -= 1
             if self._latest == number:
