@@ -58,15 +58,25 @@ def leased(wire: Wire, study: str, count: int) -> Iterator[pb.Trial]:
         count -= batch
 
 
-def tells(wire: Wire, *, studies: int, count: int) -> list[list[Request]]:
-    """Requests that each tell one trial, for each of some new studies."""
+def tells(wire: Wire, *, studies: int, count: int, together: int = 1) -> list[list[Request]]:
+    """Requests that each tell so many trials of a study together, for each of some new studies; of `count` trials in all."""
     return [
         [
-            prepared(METHODS["Tell"], tell_request(trial, 0.25).SerializeToString())
-            for trial in leased(wire, new_study(wire), count // studies)
+            prepared(METHODS["Tell"], _tell_together(trials).SerializeToString())
+            for trials in _parts(leased(wire, new_study(wire), count // studies), together)
         ]
         for _ in range(studies)
     ]
+
+
+def _parts(trials: Iterator[pb.Trial], size: int) -> Iterator[list[pb.Trial]]:
+    while part := list(itertools.islice(trials, size)):
+        yield part
+
+
+def _tell_together(trials: Sequence[pb.Trial]) -> pb.TellRequest:
+    requests = [tell_request(trial, 0.25) for trial in trials]
+    return pb.TellRequest(parent=requests[0].parent, results=[each.results[0] for each in requests])
 
 
 def echoes(*, count: int) -> list[list[Request]]:

@@ -22,6 +22,8 @@ TELLS = 4_096
 """Tells of a round, of all clients together."""
 BARE_SECONDS = 2.0
 OPTUNA_THREADS, OPTUNA_EACH = 32, 8
+TOGETHER = 16
+"""Trials that one call tells, where a client tells several: none of the bars' rows."""
 SHARE_OF_BARE = {SQLITE: 0.6, POSTGRESQL: 0.3}
 TIMES_OPTUNA = 10.0
 
@@ -34,6 +36,7 @@ class Round:
     echo: Storm
     together: Storm
     apart: Storm
+    batches: Storm
 
 
 def measure(say: Say, databases: Databases, environments: Path) -> Iterator[Line]:
@@ -47,6 +50,7 @@ def measure(say: Say, databases: Databases, environments: Path) -> Iterator[Line
         ):
             yield _beside_bare(kind, name, rounds, storms)
             yield _beside_optuna(kind, name, storms, found)
+        yield _in_batches(kind, [each.batches for each in rounds])
 
 
 def _rounds(say: Say, databases: Databases, kind: str) -> list[Round]:
@@ -57,10 +61,12 @@ def _rounds(say: Say, databases: Databases, kind: str) -> list[Round]:
 def _round(say: Say, databases: Databases, kind: str, server: Server, echo: Server, wire: Wire, number: int) -> Round:
     say(f"{kind}: tells, round {number + 1} of {ROUNDS}")
     together, apart = (tells(wire, studies=studies, count=TELLS) for studies in (1, CLIENTS))
+    batches = tells(wire, studies=CLIENTS, count=TOGETHER * TELLS // 8, together=TOGETHER)
     return Round(
         bare=bare.commits(kind, databases.empty(kind), clients=CLIENTS, seconds=BARE_SECONDS),
         together=storm(server, together, clients=CLIENTS),
         apart=storm(server, apart, clients=CLIENTS),
+        batches=storm(server, batches, clients=CLIENTS),
         echo=storm(echo, echoes(count=TELLS), clients=CLIENTS),
     )
 
@@ -96,6 +102,24 @@ def _beside_bare(kind: str, name: str, rounds: list[Round], storms: list[Storm])
                 "echo µs CPU/call": 1e6 * statistics.median(each.echo.server_cpu for each in rounds),
                 "client µs CPU/tell": 1e6 * statistics.median(each.client_cpu for each in storms),
                 "refused": refused,
+            }
+        ),
+    )
+
+
+def _in_batches(kind: str, storms: list[Storm]) -> Line:
+    """What calls that tell several trials come to: each is one transaction's part, all or none."""
+    each = TOGETHER * statistics.median(of_round.per_second for of_round in storms)
+    return Line(
+        f"durable tells, {kind}, {CLIENTS} clients tell a study each, {TOGETHER} trials a call",
+        f"{each:,.0f} tells/s",
+        "none: a row of its own",
+        met=None,
+        details=figures(
+            {
+                **_latency(storms),
+                "server µs CPU/tell": 1e6 * statistics.median(of_round.server_cpu for of_round in storms) / TOGETHER,
+                "refused": sum(of_round.refused for of_round in storms),
             }
         ),
     )
