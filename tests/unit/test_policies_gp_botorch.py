@@ -43,7 +43,7 @@ from asktell.server.policies.random_search import seen_keys
 from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.scope import Scope
 from asktell.server.policies.search import Ground, Search, raw_points
-from asktell.server.settings import Settings, StartError
+from asktell.server.settings import Settings
 from tests.contract.test_policy import check_any_request, requests
 
 ROOT = Path(__file__).parents[2]
@@ -289,11 +289,14 @@ def test_both_agree_on_the_candidates_acquisition_and_ours_finds_as_high_a_one(s
     ambitious = ExpectedImprovement(model.posterior, model.incumbents - 0.5)(whole.features(row))[0]
     explored = choice.method == "exploration"
     assert choice.acquisition == pytest.approx(ambitious if explored else value, rel=1e-6)
-    lengthscales = model.posterior.hyper.lengthscales
-    leaders = whole.settled(model.posterior.inputs[:5])
-    raw = raw_points(within, leaders=leaders, lengthscales=lengthscales, seed=seed, number=1)
-    ground = Ground.of(raw, within, whole, lengthscales=lengthscales)
-    assert Search(within, whole, ours, Deadline(None)).run(ground).values[0] > value - 1e-3
+    raw = raw_points(
+        within,
+        leaders=whole.settled(model.posterior.inputs[:5]),
+        lengthscales=model.posterior.hyper.lengthscales,
+        seed=seed,
+        number=1,
+    )
+    assert Search(within, whole, ours, Deadline(None)).run(Ground.of(raw, within, whole)).values[0] > value - 1e-3
 
 
 def test_its_prediction_and_incumbent_are_those_of_our_posterior():
@@ -513,7 +516,7 @@ async def test_the_engine_computes_it_in_a_process_of_its_own():
 @pytest.mark.parametrize("device", ["cuda:99", "abacus"])
 async def test_a_server_whose_torch_device_does_not_exist_is_refused_by_name(device, tmp_path):
     settings = Settings(listen="127.0.0.1:0", database=str(tmp_path / "a.db"), torch_device=device)
-    with pytest.raises(StartError, match=rf"--torch-device \(ASKTELL_TORCH_DEVICE\) is '{device}'"):
+    with pytest.raises(bootstrap.StartError, match=rf"--torch-device \(ASKTELL_TORCH_DEVICE\) is '{device}'"):
         async with bootstrap.running(settings):
             pass
     assert not (tmp_path / "a.db").exists(), "nothing was begun"

@@ -29,25 +29,14 @@ _SETTLED = 1e-3
 """or when a step gains less than so much."""
 
 
-def ascend(
-    function: Function,
-    rows: Matrix,
-    *,
-    calls: int,
-    scales: Vector | None = None,
-    within: Within | None = None,
-    hopeless: float = 0.0,
-) -> Matrix:
+def ascend(function: Function, rows: Matrix, *, calls: int, within: Within | None = None) -> Matrix:
     """Rows (`m x d`) where the function is at least as high as at the given ones. A zero derivative keeps a coordinate where it is.
 
     Every start has its own curvature (Nocedal and Wright 2006, algorithm 7.4), its own line search by backtracking (Armijo) and its own
     end, and goes on with every one of the calls of the function; coordinates at a bound that the gradient points beyond stay there for
-    the step (Bertsekas 1982). `scales` (`d`) are over which lengths the function changes about as much in each coordinate: a climb whose
-    curvature is not known yet takes it to be that of a function of the rows in these units, which saves a third of the calls. `within`
-    keeps steps where they are allowed, as by a projection. A climb also ends with a step that gains less than this share of what it is
-    `hopeless`ly behind the best.
+    the step (Bertsekas 1982). `within` keeps steps where they are allowed, as by a projection.
     """
-    climbs = _Climbs(function, rows, np.ones(rows.shape[1]) if scales is None else scales * scales, within, hopeless)
+    climbs = _Climbs(function, rows, within)
     for _ in range(calls - 1):
         if not len(climbs.going):
             break
@@ -58,10 +47,8 @@ def ascend(
 class _Climbs:
     """The climbs that still go on: which starts they are, where they are, their losses (to be minimised), gradients, directions."""
 
-    def __init__(
-        self, function: Function, rows: Matrix, flexibility: Vector, within: Within | None, hopeless: float
-    ) -> None:
-        self._function, self._flexibility, self._within, self._hopeless = function, flexibility, within, hopeless
+    def __init__(self, function: Function, rows: Matrix, within: Within | None) -> None:
+        self._function, self._within = function, within
         self.best = rows.copy()
         self.going = np.arange(len(rows))
         self._rows = rows.copy()
@@ -92,8 +79,7 @@ class _Climbs:
         if not all_lower:
             gains[~lower] = np.inf
         # A step that had to be shortened says little about what a next one, with another curvature, will gain.
-        reached = np.minimum(losses, self._losses)
-        going = (gains > np.maximum(_SETTLED, self._hopeless * (reached - reached.min()))) | (self._length < 1.0)
+        going = (gains > _SETTLED) | (self._length < 1.0)
         if all_lower:
             self._accept(slice(None), tried, losses, gradients)
             self._length = np.ones(len(lower))
@@ -128,10 +114,11 @@ class _Climbs:
         free = gradients
         if low.any() or high.any():
             free = np.where((low & (gradients > 0.0)) | (high & (gradients < 0.0)), 0.0, gradients)
-        self._free[chosen], self._slope[chosen] = free, _largest(free)
+        slope = np.maximum.reduce(np.abs(free), axis=1, initial=0.0)
+        self._free[chosen], self._slope[chosen] = free, slope
         first = self._first_slot
         memory = self._steps[chosen, first:], self._changes[chosen, first:], self._weights[chosen, first:]
-        self._direction[chosen] = _downhill(free, self._flexibility, *memory)
+        self._direction[chosen] = _downhill(free, slope, *memory)
 
     def _drop(self, kept: Mask) -> None:
         if not kept.all():
@@ -156,45 +143,39 @@ def _push(memory: Matrix, chosen: Chosen, latest: Matrix) -> None:
     memory[chosen, -1] = latest
 
 
-def _downhill(free: Matrix, flexibility: Vector, steps: Matrix, changes: Matrix, weights: Matrix) -> Matrix:
-    """The gradients times the inverse curvature of the last steps (the two-loop recursion), reversed; a plain step if that is uphill.
+def _downhill(free: Matrix, slope: Vector, steps: Matrix, changes: Matrix, weights: Matrix) -> Matrix:
+    """The gradients times the inverse curvature of the last steps (the two-loop recursion), reversed; steepest descent if that is uphill.
 
-    A plain step follows the gradients times the flexibility (`d`). The memory (`m x k x d`, `m x k`) may be empty.
+    `slope` are the gradients' largest coordinates; the memory (`m x k x d`, `m x k`) may be empty.
     """
-    plain = free * flexibility
-    plain *= (-_FIRST_STEP / np.maximum(_largest(plain), 1e-300))[:, None]
-    if not weights.shape[1]:
-        return plain
-    direction = np.negative(_curved(free, flexibility, steps, changes, weights))
-    still = free == 0.0
-    if still.any():
-        direction[still] = 0.0
-    direction *= np.minimum(1.0, _LONGEST_STEP / np.maximum(_largest(direction), 1e-300))[:, None]
-    downhill = _inner(direction, free) < 0.0
-    return direction if downhill.all() else np.where(downhill[:, None], direction, plain)
+    plain = (_FIRST_STEP / np.maximum(slope, 1e-300))[:, None]
+    direction = -free
+    if weights.shape[1]:
+        direction = np.negative(_curved(free, plain, steps, changes, weights))
+        still = free == 0.0
+        if still.any():
+            direction[still] = 0.0
+    else:
+        direction *= plain
+    longest = np.maximum.reduce(np.abs(direction), axis=1, initial=0.0)
+    direction *= np.minimum(1.0, _LONGEST_STEP / np.maximum(longest, 1e-300))[:, None]
+    uphill = _inner(direction, free) >= 0.0
+    return np.where(uphill[:, None], -free * plain, direction) if uphill.any() else direction
 
 
-def _curved(free: Matrix, flexibility: Vector, steps: Matrix, changes: Matrix, weights: Matrix) -> Matrix:
-    """The gradients times the inverse curvature of the last steps; zero where there is none."""
+def _curved(free: Matrix, plain: Matrix, steps: Matrix, changes: Matrix, weights: Matrix) -> Matrix:
+    """The gradients times the inverse curvature of the last steps; times `plain` where there is none."""
     direction, slots = free.copy(), range(weights.shape[1])
     shares = np.empty_like(weights)
     for slot in reversed(slots):
         shares[:, slot] = weights[:, slot] * _inner(steps[:, slot], direction)
         direction -= shares[:, slot, None] * changes[:, slot]
-    latest = changes[:, -1]
-    curvature = weights[:, -1] * _inner(latest * flexibility, latest)
-    direction *= flexibility
-    direction *= np.where(curvature > 0.0, 1.0 / np.maximum(curvature, 1e-300), 0.0)[:, None]
+    curvature = weights[:, -1] * _inner(changes[:, -1], changes[:, -1])
+    direction *= np.where(curvature > 0.0, 1.0 / np.maximum(curvature, 1e-300), plain[:, 0])[:, None]
     for slot in slots:
         again = weights[:, slot] * _inner(changes[:, slot], direction)
         direction += (shares[:, slot] - again)[:, None] * steps[:, slot]
     return direction
-
-
-def _largest(rows: Matrix) -> Vector:
-    """The largest coordinate of each row, without its sign."""
-    largest: Vector = np.maximum.reduce(np.abs(rows), axis=1, initial=0.0)
-    return largest
 
 
 def _moved(rows: Matrix, step: Matrix) -> Matrix:

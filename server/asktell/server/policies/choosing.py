@@ -11,7 +11,7 @@ import numpy as np
 
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.space import Parameters, ParameterValue, key
-from asktell.server.domain.trial import Prediction, TrialState
+from asktell.server.domain.trial import Prediction
 from asktell.server.policies.aim import Aim
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
@@ -26,13 +26,11 @@ from asktell.server.policies.search import Optima, raw_points
 
 MAX_BELIEVED = 200
 """So many pending trials at most are in the posterior, whose cost is cubic; the others are only not repeated."""
-MAX_WAITING = 32
-"""Of configurations that stand below the highest fidelity so many, those that promise most, are taken for pending there."""
 _SWEPT = 2_000
 """Finite scopes up to this size are scored whole."""
 _LEADERS = 5
 _LEAST_NOISE = 1e-12
-STAGNANT = -3.5
+_STAGNANT = -3.5
 """The search is stagnant when no point promises more than this log expected improvement, of standardised labels."""
 _AMBITION = 0.5
 """How much more than the incumbent, in standard deviations of the labels, a stagnant search asks for: it then explores."""
@@ -60,7 +58,6 @@ class ModelChooser(ABC, Generic[Known]):
         self._tried = self._whole.encode([*tried, *request.pending])
         self._aim = Aim.of(self._whole, request.aim)
         self._known: Known | None = None
-        self._optima: tuple[int, Optima] | None = None
         bounded = {constraint.metric for constraint in request.outcome_constraints}
         self._bounded = any(bounded & seen.metrics.keys() for seen in self._ordered)
         self._repeatable = repeatable(request, self._ordered) if request.noisy else []
@@ -92,7 +89,7 @@ class ModelChooser(ABC, Generic[Known]):
     def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         """The choice for a trial, given what is pending and what has been tried; None if every good point is a near-duplicate."""
         known = self._learn(number)
-        believed = self._whole.encode(sorted([*self._believed(pending, known), *self._waiting(known)], key=_order))
+        believed = self._whole.encode(self._believed(pending, known))
         imagined = self._imagine(known, believed) if len(believed) else known
         choice = self._new(number, known, imagined, pending=pending, seen=seen)
         if not self._replicates or (choice and choice.method in (EXPLORATION, REPEAT)):
@@ -111,34 +108,20 @@ class ModelChooser(ABC, Generic[Known]):
         fresh = self._listed(seen)
         if fresh is not None:
             return self._best_listed(fresh, known, imagined)
-        optima, explores = self._sought(number, known, imagined)
+        optima = self._search(number, known, imagined)
+        # Every other trial of a stagnant search explores, lest it stays with the first categories that were any good.
+        stagnant = len(optima.values) > 0 and optima.values[0] < _STAGNANT
+        explores = self._recipe.explores and number % 2 == 0 and stagnant
+        if explores:
+            bold = self._search(number, known, imagined, ambition=_AMBITION)
+            explores = not self._bounded or bold.values[0] > _VAIN
+            optima = bold if explores else optima
         choice = self._first_new(optima, known, pending=pending, seen=seen)
         return (
             replace(choice, method=self._named(EXPLORATION))
             if choice and explores and choice.method != REPEAT
             else choice
         )
-
-    def _sought(self, number: int, known: Known, imagined: Known) -> tuple[Optima, bool]:
-        """Where the acquisition is highest, and whether that explores: as every other trial of a stagnant search does, lest it stays with
-        the first categories that were any good.
-        """
-        if self._recipe.explores and number % 2 == 0 and self._is_stagnant(number, known, imagined):
-            bold = self._search(number, known, imagined, ambition=_AMBITION)
-            if not self._bounded or bold.values[0] > _VAIN:
-                return bold, True
-        return self._usual(number, known, imagined), False
-
-    def _usual(self, number: int, known: Known, imagined: Known) -> Optima:
-        """Where the acquisition of this trial is highest."""
-        if self._optima is None or self._optima[0] != number:
-            self._optima = number, self._search(number, known, imagined)
-        return self._optima[1]
-
-    def _is_stagnant(self, number: int, known: Known, imagined: Known) -> bool:
-        """Whether no point that a search finds promises much."""
-        optima = self._usual(number, known, imagined)
-        return len(optima.values) > 0 and optima.values[0] < STAGNANT
 
     def _or_again(
         self, choice: Choice | None, known: Known, imagined: Known, pending: Sequence[Parameters]
@@ -176,33 +159,13 @@ class ModelChooser(ABC, Generic[Known]):
     def _believed(self, pending: Sequence[Parameters], known: Known) -> list[Parameters]:
         """The pending trials that matter: the last of this request's own, and those which would else be chosen again."""
         if len(pending) <= MAX_BELIEVED:
-            return list(pending)
+            return sorted(pending, key=_order)
         earlier = len(self._request.pending)
         own = list(pending[earlier:][-MAX_BELIEVED:])
         others = sorted(pending[:earlier], key=_order)
         scores = self._score(known, self._whole.encode(others))
         order = np.argsort(-scores, kind="stable")[: MAX_BELIEVED - len(own)]
-        return [*own, *(others[index] for index in order)]
-
-    def _waiting(self, known: Known) -> list[Parameters]:
-        """The most promising of the configurations that may still come to the highest fidelity.
-
-        Another one is worth what it is beyond them. Else, where the surrogate expects much and a low fidelity does not tell, it would choose
-        near-duplicates of what already waits there, one after another.
-        """
-        if self._aim is None or len(self._request.objectives) > 1:
-            return []
-        there = {seen.number for seen in self._ordered if self._request.aim.items() <= seen.parameters.items()}
-        waiting = [
-            seen.parameters
-            for seen in self._request.observations
-            if seen.state is TrialState.SUCCEEDED and seen.number not in there
-        ]
-        if not waiting:
-            return []
-        waiting.sort(key=_order)
-        scores = self._score(known, self._whole.encode(waiting))
-        return [waiting[place] for place in np.argsort(-scores, kind="stable")[:MAX_WAITING]]
+        return sorted([*own, *(others[index] for index in order)], key=_order)
 
     def _listed(self, seen: Collection[Key]) -> list[dict[str, ParameterValue]] | None:
         count = self._scope.count()

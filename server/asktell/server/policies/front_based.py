@@ -59,15 +59,14 @@ class FrontChooser(ModelChooser[Front]):
     def _search(self, number: int, known: Front, imagined: Front, *, ambition: float = 0.0) -> Optima:  # noqa: ARG002
         posteriors = [mixture.posteriors[0] for mixture in known.objectives]
         leaders = posteriors[0].inputs[np.argsort(known.ranks(), kind="stable")[:_LEADERS]]
-        lengthscales = np.min([posterior.hyper.lengthscales for posterior in posteriors], axis=0)
         raw = raw_points(
             self._encoder,
             leaders=self._whole.settled(leaders),
-            lengthscales=lengthscales,
+            lengthscales=np.min([posterior.hyper.lengthscales for posterior in posteriors], axis=0),
             seed=self._request.seed,
             number=number,
         )
-        ground = Ground.of(raw, self._encoder, self._whole, lengthscales=lengthscales)
+        ground = Ground.of(raw, self._encoder, self._whole)
         return Search(self._encoder, self._whole, imagined.acquisition(self._deadline), self._deadline).run(ground)
 
     def _expect(self, known: Front, settled: Matrix) -> dict[str, Prediction]:

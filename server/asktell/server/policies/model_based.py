@@ -6,7 +6,7 @@ import numpy as np
 
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.trial import Prediction
-from asktell.server.policies.choosing import STAGNANT, ModelChooser
+from asktell.server.policies.choosing import ModelChooser
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.hints import Fits
@@ -46,34 +46,20 @@ class AnalyticChooser(ModelChooser[Learned]):
         return known.acquisition()(self._whole.features(settled))
 
     def _search(self, number: int, known: Learned, imagined: Learned, *, ambition: float = 0.0) -> Optima:
-        return self._searcher(imagined, ambition=ambition).run(self._ground_for(number, known))
-
-    def _is_stagnant(self, number: int, known: Learned, imagined: Learned) -> bool:
-        """Whether no point promises much; where all is continuous, a glance tells, which takes a third of a search."""
-        search = self._searcher(imagined)
-        if not search.continuous:
-            return super()._is_stagnant(number, known, imagined)
-        ground = self._ground_for(number, known)
-        return len(ground.latent) > 0 and not search.reaches(STAGNANT, ground)
-
-    def _searcher(self, imagined: Learned, *, ambition: float = 0.0) -> Search:
-        return Search(self._encoder, self._whole, imagined.acquisition(ambition=ambition), self._deadline)
-
-    def _ground_for(self, number: int, known: Learned) -> Ground:
         if self._ground is None or self._ground[0] != number:
             self._ground = number, self._ground_of(number, known)
-        return self._ground[1]
+        acquisition = imagined.acquisition(ambition=ambition)
+        return Search(self._encoder, self._whole, acquisition, self._deadline).run(self._ground[1])
 
     def _ground_of(self, number: int, known: Learned) -> Ground:
         model = known.models[0]
-        lengthscales = model.posterior.hyper.lengthscales
         raw = self._raw(
             number,
             inputs=self._whole.settled(model.posterior.inputs),
             means=known.ranks(),
-            lengthscales=lengthscales,
+            lengthscales=model.posterior.hyper.lengthscales,
         )
-        return Ground.of(raw, self._encoder, self._whole, lengthscales=lengthscales)
+        return Ground.of(raw, self._encoder, self._whole)
 
     def _worth_again(self, imagined: Learned, settled: Matrix) -> Vector:
         rows = self._whole.features(settled)

@@ -25,12 +25,6 @@ _CELLS = 500_000
 """So many features are scored at a time."""
 _APART = 0.02
 _CALLS = 30
-_HOPELESS = 0.2
-"""A climb that gains less by a step than this share of what it is behind the best will hardly overtake it."""
-_HIDDEN = 1.0
-"""A climb from the best of the raw points seldom gains half so much."""
-_GLANCE = 8
-"""Calls of the acquisition after which a climb that is on its way to something good has shown it."""
 
 
 class OutOfTimeError(Exception):
@@ -54,8 +48,7 @@ class Optima:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Where searches of one trial start from: latent rows (`m x d`) rounded to values, the same settled, and their features (`m x D`); and
-    over which lengths the acquisition changes (`d`).
+    """Where searches of one trial start from: latent rows (`m x d`) rounded to values, the same settled, and their features (`m x D`).
 
     Nothing of it changes, so that what is believed of it may be kept from one search to the next.
     """
@@ -63,16 +56,15 @@ class Ground:
     latent: Matrix
     settled: Matrix
     features: Matrix
-    scales: Vector
 
     @classmethod
-    def of(cls, raw: Matrix, encoder: Encoder, whole: Encoder, *, lengthscales: Vector) -> Ground:
-        """The ground of raw latent rows, under a model with these lengthscales (`d`); encoders as `Search` takes them."""
+    def of(cls, raw: Matrix, encoder: Encoder, whole: Encoder) -> Ground:
+        """The ground of raw latent rows; encoders as `Search` takes them."""
         latent = encoder.snap(raw)
         settled = encoder.settle(latent)
         features = whole.features(settled)
         features.flags.writeable = False
-        return cls(latent, settled, features, np.minimum(lengthscales, 1.0))
+        return cls(latent, settled, features)
 
 
 class Search:
@@ -94,36 +86,15 @@ class Search:
         raw = ground.latent
         if not len(raw):
             return Optima(raw, np.empty(0), early=False)
-        values, order, rows = self._starts(ground)
-        early = False
+        values = self._valued(ground.features)
+        order = np.argsort(-values, kind="stable")
+        rows, early = raw[order[distinct(ground.settled[order[:200]])]], False
         try:
-            rows = self._improve(rows, ground.scales)
+            rows = self._improve(rows)
         except OutOfTimeError:
             early = True
         found = np.concatenate([self.score(rows), values[order]])
         return Optima.ranked(np.concatenate([rows, raw[order]]), found, early=early)
-
-    @property
-    def continuous(self) -> bool:
-        """Whether there is nothing to sweep over."""
-        return not len(self._discrete)
-
-    def reaches(self, bar: float, ground: Ground) -> bool:
-        """Whether the acquisition is seen to be so high somewhere, at a glance; so it is where time does not suffice for one."""
-        values, order, rows = self._starts(ground)
-        if not bar - _HIDDEN <= values[order[0]] < bar:
-            return bool(values[order[0]] >= bar)
-        try:
-            rows = self._rounded(rows, self._ascend(rows, self._movable, ground.scales, calls=_GLANCE))
-        except OutOfTimeError:
-            return True
-        return bool((self.score(rows) >= bar).any())
-
-    def _starts(self, ground: Ground) -> tuple[Vector, Indices, Matrix]:
-        """What the ground's points promise, in which order they do, and the latent rows to climb from."""
-        values = self._valued(ground.features)
-        order = np.argsort(-values, kind="stable")
-        return values, order, ground.latent[order[distinct(ground.settled[order[:200]])]]
 
     def score(self, latent: Matrix) -> Vector:
         """The acquisition (`m`) at latent rows, part by part if they are many; minus infinity where time did not suffice."""
@@ -141,15 +112,15 @@ class Search:
                 break
         return values
 
-    def _improve(self, rows: Matrix, scales: Vector) -> Matrix:
-        rows = self._rounded(rows, self._ascend(rows, self._movable, scales))
+    def _improve(self, rows: Matrix) -> Matrix:
+        rows = self._rounded(rows, self._ascend(rows, self._movable))
         if not len(self._discrete):
             return rows
         rows = rows[np.argsort(-self.score(rows), kind="stable")[:KEPT]]
         for _ in range(2):
             for index in self._discrete:
                 rows = self._sweep(rows, int(index))
-            rows = self._ascend(rows, self._smooth, scales)
+            rows = self._ascend(rows, self._smooth)
         return rows
 
     def _rounded(self, before: Matrix, after: Matrix) -> Matrix:
@@ -174,7 +145,7 @@ class Search:
         best = [np.flatnonzero(owners == row)[np.argmax(scores[owners == row])] for row in range(len(rows))]
         return varied[best]
 
-    def _ascend(self, rows: Matrix, columns: Mask, scales: Vector, *, calls: int = _CALLS) -> Matrix:
+    def _ascend(self, rows: Matrix, columns: Mask) -> Matrix:
         """Rows after an ascent over some columns, those that are active; a relaxed discrete column is not rounded."""
         if not columns.any():
             return rows
@@ -198,9 +169,7 @@ class Search:
             return self._region.between(before, self._region.projected(after, free[which]))
 
         limited = None if self._region.unbounded else within
-        found = ascend(
-            function, self._encoder.settle(rows), calls=calls, scales=scales, within=limited, hopeless=_HOPELESS
-        )
+        found = ascend(function, self._encoder.settle(rows), calls=_CALLS, within=limited)
         return np.where(free, found, rows)
 
     def _check_time(self) -> None:
