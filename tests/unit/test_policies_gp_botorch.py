@@ -43,7 +43,7 @@ from asktell.server.policies.random_search import seen_keys
 from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.scope import Scope
 from asktell.server.policies.search import Ground, Search, raw_points
-from asktell.server.settings import Settings
+from asktell.server.settings import Settings, StartError
 from tests.contract.test_policy import check_any_request, requests
 
 ROOT = Path(__file__).parents[2]
@@ -516,7 +516,7 @@ async def test_the_engine_computes_it_in_a_process_of_its_own():
 @pytest.mark.parametrize("device", ["cuda:99", "abacus"])
 async def test_a_server_whose_torch_device_does_not_exist_is_refused_by_name(device, tmp_path):
     settings = Settings(listen="127.0.0.1:0", database=str(tmp_path / "a.db"), torch_device=device)
-    with pytest.raises(bootstrap.StartError, match=rf"--torch-device \(ASKTELL_TORCH_DEVICE\) is '{device}'"):
+    with pytest.raises(StartError, match=rf"--torch-device \(ASKTELL_TORCH_DEVICE\) is '{device}'"):
         async with bootstrap.running(settings):
             pass
     assert not (tmp_path / "a.db").exists(), "nothing was begun"

@@ -11,7 +11,7 @@ import numpy as np
 
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.space import Parameters, ParameterValue, key
-from asktell.server.domain.trial import Prediction
+from asktell.server.domain.trial import Prediction, TrialState
 from asktell.server.policies.aim import Aim
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
@@ -26,6 +26,8 @@ from asktell.server.policies.search import Optima, raw_points
 
 MAX_BELIEVED = 200
 """So many pending trials at most are in the posterior, whose cost is cubic; the others are only not repeated."""
+MAX_WAITING = 32
+"""Of configurations that stand below the highest fidelity so many, those that promise most, are taken for pending there."""
 _SWEPT = 2_000
 """Finite scopes up to this size are scored whole."""
 _LEADERS = 5
@@ -89,7 +91,7 @@ class ModelChooser(ABC, Generic[Known]):
     def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         """The choice for a trial, given what is pending and what has been tried; None if every good point is a near-duplicate."""
         known = self._learn(number)
-        believed = self._whole.encode(self._believed(pending, known))
+        believed = self._whole.encode(sorted([*self._believed(pending, known), *self._waiting(known)], key=_order))
         imagined = self._imagine(known, believed) if len(believed) else known
         choice = self._new(number, known, imagined, pending=pending, seen=seen)
         if not self._replicates or (choice and choice.method in (EXPLORATION, REPEAT)):
@@ -159,13 +161,33 @@ class ModelChooser(ABC, Generic[Known]):
     def _believed(self, pending: Sequence[Parameters], known: Known) -> list[Parameters]:
         """The pending trials that matter: the last of this request's own, and those which would else be chosen again."""
         if len(pending) <= MAX_BELIEVED:
-            return sorted(pending, key=_order)
+            return list(pending)
         earlier = len(self._request.pending)
         own = list(pending[earlier:][-MAX_BELIEVED:])
         others = sorted(pending[:earlier], key=_order)
         scores = self._score(known, self._whole.encode(others))
         order = np.argsort(-scores, kind="stable")[: MAX_BELIEVED - len(own)]
-        return sorted([*own, *(others[index] for index in order)], key=_order)
+        return [*own, *(others[index] for index in order)]
+
+    def _waiting(self, known: Known) -> list[Parameters]:
+        """The most promising of the configurations that may still come to the highest fidelity.
+
+        Another one is worth what it is beyond them. Else, where the surrogate expects much and a low fidelity does not tell, it would choose
+        near-duplicates of what already waits there, one after another.
+        """
+        if self._aim is None or len(self._request.objectives) > 1:
+            return []
+        there = {seen.number for seen in self._ordered if self._request.aim.items() <= seen.parameters.items()}
+        waiting = [
+            seen.parameters
+            for seen in self._request.observations
+            if seen.state is TrialState.SUCCEEDED and seen.number not in there
+        ]
+        if not waiting:
+            return []
+        waiting.sort(key=_order)
+        scores = self._score(known, self._whole.encode(waiting))
+        return [waiting[place] for place in np.argsort(-scores, kind="stable")[:MAX_WAITING]]
 
     def _listed(self, seen: Collection[Key]) -> list[dict[str, ParameterValue]] | None:
         count = self._scope.count()
