@@ -461,7 +461,7 @@ def test_promotions_are_the_same_with_a_hint_and_without_and_leave_one(count):
 
 def test_who_is_foreseen_to_go_on_takes_a_model_and_who_ranks_let_go_on_does_not():
     assert registry.outlook(request_for("auto", climbed(), space=LINE)) is registry.Outlook.MODEL
-    assert registry.outlook(request_for("random", climbed(), space=LINE)) is registry.Outlook.MODEL_LATER
+    assert registry.outlook(request_for("random", climbed(), space=LINE)) is registry.Outlook.NO_MODEL
     ranked = [seen(number, float(-number)) for number in range(1, 8)]
     assert registry.outlook(request_for("auto", ranked)) is registry.Outlook.MODEL_LATER
 

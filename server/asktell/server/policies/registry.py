@@ -57,7 +57,7 @@ def outlook(request: SuggestRequest) -> Outlook:
             return Outlook.MODEL
         own = afresh(request)
         if own is None:
-            return Outlook.MODEL_LATER
+            return Outlook.MODEL_LATER if modelled(whole(request)) else Outlook.NO_MODEL
         if not modelled(own):
             return Outlook.NO_MODEL
         if gp.needs_model(own):
