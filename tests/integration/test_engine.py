@@ -153,9 +153,10 @@ def test_a_process_that_died_while_idle_is_replaced_at_the_next_ask_on_the_serve
             await running.warm_up()
             (idle,) = set(psutil.Process().children()) - before
             idle.kill()
-            await asyncio.to_thread(idle.wait, 10)
-            # The event loop hears of it.
-            await asyncio.sleep(0.1)
+            # Until the event loop has taken in the end of it, which nobody else may do.
+            while psutil.pid_exists(idle.pid):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
             return await running.suggest(LATER)
 
     assert not only(uvloop.run(ask_after_death())).origin.fallback
@@ -241,6 +242,7 @@ async def test_an_engine_is_one_process_and_closing_leaves_none_behind():
         await running.warm_up()
         (worker,) = set(psutil.Process().children()) - before
         assert child.__name__ in worker.cmdline()
+        assert os.getpgid(worker.pid) != os.getpgid(0), "Ctrl-C in the terminal reaches the server alone"
     await asyncio.to_thread(worker.wait, 10)
 
 

@@ -149,4 +149,6 @@ async def _open() -> asyncio.subprocess.Process:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=os.environ | _ONE_THREAD | {"PYTHONPATH": path},
+        # Ctrl-C in the terminal is the server's to handle, also while this one starts.
+        start_new_session=True,
     )
