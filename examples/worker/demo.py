@@ -30,6 +30,8 @@ def main() -> None:
             max_trials=12,
             seed=0,
         )
+        # Tried first: what chance alone might leave out, the one that says that it cannot work.
+        study.enqueue({"rate": 0.01, "optimizer": "lbfgs"})
         place = ["--target", client.target, "--logs", str(Path(folder) / "logs")]
         options = ["--slots", "3", "--gpus", "none", "--infeasible-exit-code", "42", "--timeout", "60", "--quiet"]
         command = ["./train.sh", "{rate}", "{optimizer}", "[--momentum {momentum}]"]
