@@ -9,7 +9,10 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +40,7 @@ from benchmarks.peers import Peer
 from benchmarks.peers.in_process import InProcess
 from benchmarks.peers.random_search import RandomSearch
 from benchmarks.problem import Problem, Vector
+from benchmarks.progress import Progress
 from benchmarks.score import INTERVAL, RANDOM, RESAMPLES, Board
 from benchmarks.seeds import parsed as parse_seeds
 from benchmarks.server import ROOT, engine_version
@@ -46,7 +50,12 @@ CLEAN, CLIFF, FOREWARNED = "clean", "cliff", "forewarned"
 _NEVER = -60.0
 """The log probability that a trial below the cliff is worth anything."""
 
-app = cyclopts.App(name="python -m benchmarks.forewarned", help_format="plaintext", version_flags=[])
+app = cyclopts.App(
+    name="python -m benchmarks.forewarned",
+    help_format="plaintext",
+    version_flags=[],
+    help_epilogue="For example: python -m benchmarks.forewarned --problems branin,levy8 --seeds 0-1",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +106,14 @@ def forewarned(region: Region) -> Policy:
     return suggest
 
 
-def run(name: str, peer: str, seed: int, trials: int) -> records.Run:
-    """One run, recorded as if it were of the problem without the cliff, so that all are scored alike."""
+def run(
+    name: str, peer: str, seed: int, trials: int, *, progress: Callable[[int], None] = lambda _done: None
+) -> records.Run:
+    """One run, recorded as if it were of the problem without the cliff, so that all are scored alike; `progress` gets the trials done."""
     clean, fallen = SYNTHETIC[name](seed), with_cliff(SYNTHETIC[name])(seed)
     given = fallen if peer in (CLIFF, FOREWARNED) else clean
     course = Course(given, _peer(peer, clean, given, seed), OwnMeter())
-    course.run(trials=trials, workers=1, seed=seed, progress=lambda _done: None)
+    course.run(trials=trials, workers=1, seed=seed, progress=progress)
     engine = "" if peer == RANDOM else engine_version()
     return records.Run(
         peer=peer,
@@ -147,14 +158,21 @@ def main(
     """
     names, numbers = problems.split(","), parse_seeds(seeds)
     done = records.done(records.read_file(output), trials=trials, engine=engine_version())
-    for seed in numbers:
-        for name in names:
-            for peer in (RANDOM, CLEAN, CLIFF, FOREWARNED):
-                if (peer, name, seed) not in done:
-                    records.append(output, run(name, peer, seed, trials))
+    peers = (RANDOM, CLEAN, CLIFF, FOREWARNED)
+    todo = [each for each in product(numbers, names, peers) if (each[2], each[1], each[0]) not in done]
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    with Progress(console, runs=len(todo)) as progress:
+        for seed, name, peer in todo:
+            progress.begin(f"{peer} on {name}", runs=1, trials=trials)
+            advance = partial(_advance, progress, seed, trials)
+            records.append(output, run(name, peer, seed, trials, progress=advance))
     board = Board.of(records.read_file(output), problems=names, seeds=numbers, trials=trials)
-    Console(width=None if sys.stdout.isatty() else 140).print(table(board, trials))
+    console.print(table(board, trials))
     return 0
+
+
+def _advance(progress: Progress, seed: int, trials: int, done: int) -> None:
+    progress.advance(seed, done, last=done == trials)
 
 
 def table(board: Board, trials: int) -> Table:

@@ -18,7 +18,7 @@ from asktell.server.domain.space import Categorical, Float, Int, SearchSpace, ke
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import registry, safety
 from asktell.server.policies.beliefs import Beliefs
-from asktell.server.policies.promotion import METHOD, afresh, whole
+from asktell.server.policies.promotion import METHOD, prospect, whole
 
 LOSS = Objective("loss", Goal.MINIMIZE)
 EPOCHS = Int(name="epochs", low=1, high=27, log=True)
@@ -134,7 +134,7 @@ def test_what_is_left_to_a_policy_is_what_promotions_leave(changes):
     for wanted in (1, 2, 5):
         asked = request_for("random", study.observations[:60], count=wanted, next_number=61, **changes)
         promoted = [each for each in registry.suggest(asked).candidates if each.origin.method == METHOD]
-        left = afresh(asked)
+        left = prospect(asked, whole(asked)).left
         assert (left.count if left else 0) == wanted - len(promoted)
 
 

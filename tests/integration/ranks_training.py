@@ -36,6 +36,14 @@ def loss_after(epoch: int) -> float:
     return 99.0 if epoch >= 5 else 1.0
 
 
+def learn(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """One epoch over this process's half of the data."""
+    for batch in INPUTS[RANK::2].split(8):
+        optimizer.zero_grad()
+        model(batch).square().mean().backward()
+        optimizer.step()
+
+
 def with_pytorch(trial: ReportingTrial, place: Path | None, began: Began) -> nn.Module:
     from asktell.integrations.pytorch import Loop
 
@@ -44,10 +52,7 @@ def with_pytorch(trial: ReportingTrial, place: Path | None, began: Began) -> nn.
     loop = Loop(trial, model=model, optimizer=optimizer, checkpoints=place)
     for epoch in loop.epochs(EPOCHS):
         began(epoch)
-        for batch in INPUTS[RANK::2].split(8):
-            optimizer.zero_grad()
-            model(batch).square().mean().backward()
-            optimizer.step()
+        learn(model, optimizer)
         loop.report(loss=loss_after(epoch) if RANK == 0 else -1)
     return model
 
@@ -83,10 +88,7 @@ def with_fsdp(trial: ReportingTrial, place: Path | None, began: Began) -> nn.Mod
     for epoch in loop.epochs(EPOCHS):
         began(epoch)
         death.epoch = epoch
-        for batch in INPUTS[RANK::2].split(8):
-            optimizer.zero_grad()
-            model(batch).square().mean().backward()
-            optimizer.step()
+        learn(model, optimizer)
         loop.report(loss=loss_after(epoch) if RANK == 0 else -1)
     return model
 

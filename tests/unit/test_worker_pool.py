@@ -52,13 +52,13 @@ def pool(study: FakeStudy, *evaluators: Calls, interruption: Interruption | None
     return Pool(workers, interruption=wish), course
 
 
-def together(count: int) -> Callable[[FakeTrial], Outcome]:
-    """An evaluation that only ends when `count` of them are under way."""
+def together(count: int, outcome: Outcome = DONE) -> Callable[[FakeTrial], Outcome]:
+    """An evaluation that only ends, in the outcome, when `count` of them are under way."""
     barrier = threading.Barrier(count)
 
     def evaluate(trial: FakeTrial) -> Outcome:
         barrier.wait(PATIENCE)
-        return DONE
+        return outcome
 
     return evaluate
 

@@ -95,24 +95,14 @@ def test_sixteen_slots_work_at_once_before_any_trial_has_succeeded() -> None:
 
 
 def test_sixteen_slots_go_on_together_though_all_that_ended_are_infeasible() -> None:
-    study, meet = FakeStudy(budget=48), threading.Barrier(16)
-
-    def evaluate(_: FakeTrial) -> Outcome:
-        meet.wait(PATIENCE)
-        return Infeasible("too wide")
-
+    study, evaluate = FakeStudy(budget=48), together(16, Infeasible("too wide"))
     working, course = pool(study, *(Calls(evaluate) for _ in range(16)), max_failures_in_a_row=3)
     working.run()
     assert course.summary.outcomes == {"infeasible": 48}
 
 
 def test_in_a_study_that_was_known_to_have_a_success_every_failure_is_told() -> None:
-    study, meet = FakeStudy(budget=16, counts=TrialCounts(succeeded=1)), threading.Barrier(16)
-
-    def evaluate(_: FakeTrial) -> Outcome:
-        meet.wait(PATIENCE)
-        return BROKEN
-
+    study, evaluate = FakeStudy(budget=16, counts=TrialCounts(succeeded=1)), together(16, BROKEN)
     working, course = pool(study, *(Calls(evaluate) for _ in range(16)), max_failures_in_a_row=3)
     working.run()
     assert course.summary.outcomes == {"failed": 16}

@@ -37,35 +37,42 @@ def promoting(policy: Policy, *, name: str, modelled: Callable[[SuggestRequest],
             return policy(request)
         fresh = whole(request)
         foresight = Foresight(fresh) if modelled(fresh) else None
-        return _suggest(policy, Ladder(request, request.fidelity, foresight), name)
+        return _suggest(policy, Ladder(request, request.fidelity, foresight), fresh, name)
 
     return suggest
 
 
-def whole(request: SuggestRequest) -> SuggestRequest:
-    """What the policy would be asked if nothing could go on."""
-    return request if request.fidelity is None else _afresh(request, request.fidelity, 0)
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What comes of a request: whether it takes a surrogate, where there is one, to say who goes on; and what is left to the policy itself,
+    None if promotions are all that is wanted.
+    """
+
+    foreseen: bool
+    left: SuggestRequest | None
 
 
-def afresh(request: SuggestRequest) -> SuggestRequest | None:
-    """The request that is left to the policy itself: its own where there is no fidelity; None if promotions are all that is wanted."""
+def prospect(request: SuggestRequest, fresh: SuggestRequest) -> Prospect:
+    """What comes of a request, of which `fresh` is the whole."""
     if request.fidelity is None:
-        return request
-    found = Ladder(request, request.fidelity).count(request.count)
-    return _afresh(request, request.fidelity, found) if found < request.count else None
+        return Prospect(foreseen=False, left=fresh)
+    ladder = Ladder(request, request.fidelity)
+    return Prospect(ladder.foreseen, _less(fresh, ladder.count(request.count)))
 
 
-def foreseen(request: SuggestRequest) -> bool:
-    """Whether it takes a surrogate, where there is one, to say who goes on."""
-    return request.fidelity is not None and Ladder(request, request.fidelity).foreseen
+def _less(fresh: SuggestRequest, promoted: int) -> SuggestRequest | None:
+    """What is left of a request for new configurations after promotions."""
+    if promoted == fresh.count:
+        return None
+    return replace(fresh, count=fresh.count - promoted, next_number=fresh.next_number + promoted)
 
 
-def _suggest(policy: Policy, ladder: Ladder, name: str) -> Decision:
+def _suggest(policy: Policy, ladder: Ladder, fresh: SuggestRequest, name: str) -> Decision:
     request, foresight = ladder.request, ladder.foresight
     chosen = [_candidate(each, name) for each in islice(ladder.promotions(), request.count)]
-    if len(chosen) == request.count:
+    left = _less(fresh, len(chosen))
+    if left is None:
         return Decision(tuple(chosen), hint=foresight.hint() if foresight else b"")
-    left = _afresh(request, ladder.fidelity, len(chosen))
     decision = policy(foresight.followed(left) if foresight else left)
     chosen += [replace(each, parameters=ladder.started(each.parameters)) for each in decision.candidates]
     if not chosen and not request.pending:
@@ -79,10 +86,15 @@ def _candidate(promotion: Promotion, name: str) -> Candidate:
     return Candidate(promotion.parameters, origin, parent=promotion.parent)
 
 
-def _afresh(request: SuggestRequest, fidelity: Fidelity, promoted: int) -> SuggestRequest:
-    """The request for new configurations alone, as if all were run at the highest fidelity: what was tried at several rungs counts once, and
-    `lessons` have what was really measured.
+def whole(request: SuggestRequest) -> SuggestRequest:
+    """What the policy would be asked if nothing could go on.
+
+    With a fidelity, it is as if all were run at the highest: what was tried at several rungs counts once, and `lessons` have what was
+    really measured.
     """
+    if request.fidelity is None:
+        return request
+    fidelity = request.fidelity
     top = fidelity.rungs(request.space)[-1]
 
     def raised(parameters: Parameters) -> dict[str, ParameterValue]:
@@ -94,8 +106,6 @@ def _afresh(request: SuggestRequest, fidelity: Fidelity, promoted: int) -> Sugge
     observations = (replace(seen, parameters=raised(seen.parameters)) for seen in tried.values())
     return replace(
         request,
-        count=request.count - promoted,
-        next_number=request.next_number + promoted,
         observations=tuple(sorted(observations, key=lambda seen: seen.number)),
         pending=tuple(parameters for known, parameters in waiting.items() if known not in tried),
         lessons=request.observations,
@@ -126,6 +136,11 @@ class _Rung:
     count: int
     quota: int
     beyond: int
+
+    @property
+    def foreseeable(self) -> bool:
+        """Whether there are results enough above to foresee what those here will come to."""
+        return self.beyond >= ENOUGH
 
     @property
     def room(self) -> int:
@@ -176,7 +191,7 @@ class Ladder:
         """Whether somebody may go on from a rung above which there are results enough to foresee others'."""
         if self.fidelity.parameter in self.request.fixed:
             return False
-        return any(rung.beyond >= ENOUGH and (rung.room or self._last) for rung in self._rungs)
+        return any(rung.foreseeable and (rung.room or self._last) for rung in self._rungs)
 
     @property
     def _last(self) -> bool:
@@ -210,7 +225,7 @@ class Ladder:
     def _promoted(self, best: Sequence[tuple[Key, Observation]], rung: _Rung, quota: int) -> Iterator[Promotion]:
         """Those of the best that did not go on yet."""
         reason = f"among the best {quota} of {rung.count} at {self._at(rung.level)}"
-        if self._foresees(rung):
+        if self.foresight is not None and rung.foreseeable:
             top = self._at(self._levels[-1])
             reason = f"among the {quota} of {rung.count} at {self._at(rung.level)} that are best or of which most is expected at {top}"
         for own, seen in best:
@@ -226,7 +241,7 @@ class Ladder:
         able = [(own, seen) for own, seen in rung.ended if self._able(seen)]
         trials = [seen for _, seen in able]
         best = self._ordered(able, trials)
-        if self.foresight is None or not self._foresees(rung):
+        if self.foresight is None or not rung.foreseeable:
             return list(best.items())
         expected = self._ordered(able, self.foresight.of(trials))
         turns = chain.from_iterable(zip(expected, best, strict=True))
@@ -241,9 +256,6 @@ class Ladder:
         for _, (own, seen) in sorted(zip(standing, able, strict=True), key=lambda each: each[0]):
             best.setdefault(own, seen)
         return best
-
-    def _foresees(self, rung: _Rung) -> bool:
-        return self.foresight is not None and rung.beyond >= ENOUGH
 
     def _at(self, level: float) -> str:
         return f"{self.fidelity.parameter}={level:g}"

@@ -12,7 +12,7 @@ from asktell.server.domain.ranking import MAX_FRONT
 from asktell.server.policies import auto, cma_es, evolution, gp, grid, population_based, random_search, sobol
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.initial_design import enumerable
-from asktell.server.policies.promotion import afresh, foreseen, promoting, whole
+from asktell.server.policies.promotion import promoting, prospect, whole
 from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.safety import Policy, fallback, guarded
 from asktell.server.policies.warm_start import alone
@@ -53,16 +53,13 @@ class Outlook(Enum):
 def outlook(request: SuggestRequest) -> Outlook:
     """What the request takes. Never raises: what is wrong with a request, its policy finds out."""
     try:
-        if foreseen(request) and modelled(whole(request)):
-            return Outlook.MODEL
-        own = afresh(request)
-        if own is None:
-            return Outlook.MODEL_LATER if modelled(whole(request)) else Outlook.NO_MODEL
-        if not modelled(own):
+        fresh = whole(request)
+        if not modelled(fresh):
             return Outlook.NO_MODEL
-        if gp.needs_model(own):
+        ahead = prospect(request, fresh)
+        if ahead.foreseen or (ahead.left is not None and gp.needs_model(ahead.left)):
             return Outlook.MODEL
-        return Outlook.NO_MODEL if enumerable(own) else Outlook.MODEL_LATER
+        return Outlook.NO_MODEL if ahead.left is not None and enumerable(ahead.left) else Outlook.MODEL_LATER
     except Exception:  # noqa: BLE001 - see above
         return Outlook.NO_MODEL
 
