@@ -79,7 +79,7 @@ class Forewarned(Learned):
 
     known: Known | None = None
 
-    def acquisition(self, *, ambition: float = 0.0, again: Matrix | None = None) -> Acquisition:
+    def acquisition(self, *, ambition: float | Vector = 0.0, again: Matrix | None = None) -> Acquisition:
         """What is maximised: beside the cliff."""
         value = super().acquisition(ambition=ambition, again=again)
         return value if self.known is None else Product(value, self.known)

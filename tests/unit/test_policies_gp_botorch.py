@@ -296,7 +296,10 @@ def test_both_agree_on_the_candidates_acquisition_and_ours_finds_as_high_a_one(s
         seed=seed,
         number=1,
     )
-    assert Search(within, whole, ours, Deadline(None)).run(Ground.of(raw, within, whole)).values[0] > value - 1e-3
+    assert (
+        Search(within, whole, lambda _: ours, Deadline(None)).run(Ground.of(raw, within, whole)).values[0]
+        > value - 1e-3
+    )
 
 
 def test_its_prediction_and_incumbent_are_those_of_our_posterior():

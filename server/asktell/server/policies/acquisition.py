@@ -104,11 +104,12 @@ class ExpectedImprovement:
     (Picheny et al. 2013, section 3.3, at the noise of one measurement): what noise would hide is worth nothing, and measuring again is
     worth what is still to be learned.
 
-    Of a stack of posteriors, with incumbents `p x 1 x s`, it is one for each: values `p x m`, gradients `p x m x D`.
+    Rows may have incumbents of their own (`m x s`). Of a stack of posteriors, with incumbents `p x 1 x s` or `p x m x s`, it is one for each:
+    values `p x m`, gradients `p x m x D`.
     """
 
     posterior: Surrogate
-    incumbents: Vector
+    incumbents: Array
     noise: float = 0.0
 
     def __call__(self, rows: Matrix) -> Vector:
@@ -199,11 +200,11 @@ def _blended(values: Matrix, gradients: Matrix) -> tuple[Vector, Matrix]:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """The logarithm of one acquisition times another one to a power, all of which are logarithms."""
+    """The logarithm of one acquisition times another one to a power (of all rows or `m`), all of which are logarithms."""
 
     first: Acquisition
     second: Acquisition
-    power: float = 1.0
+    power: float | Array = 1.0
 
     def __call__(self, rows: Matrix) -> Vector:
         return self.first(rows) + self.power * self.second(rows)
@@ -211,7 +212,7 @@ class Product:
     def with_gradient(self, rows: Matrix) -> tuple[Vector, Matrix]:
         value, gradient = self.first.with_gradient(rows)
         other, other_gradient = self.second.with_gradient(rows)
-        return value + self.power * other, gradient + self.power * other_gradient
+        return value + self.power * other, gradient + np.asarray(self.power)[..., None] * other_gradient
 
 
 def log_mean(values: Array) -> Array:

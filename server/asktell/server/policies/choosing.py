@@ -32,9 +32,9 @@ _SWEPT = 2_000
 """Finite scopes up to this size are scored whole."""
 _LEADERS = 5
 _LEAST_NOISE = 1e-12
-_STAGNANT = -3.5
+STAGNANT = -3.5
 """The search is stagnant when no point promises more than this log expected improvement, of standardised labels."""
-_AMBITION = 0.5
+AMBITION = 0.5
 """How much more than the incumbent, in standard deviations of the labels, a stagnant search asks for: it then explores."""
 _VAIN = -12.0
 """Under outcome constraints nothing is explored that promises less: the best is at a bound, and what lies beyond is known to."""
@@ -77,8 +77,8 @@ class ModelChooser(ABC, Generic[Known]):
         """The acquisition (`m`) at settled rows (`m x d`)."""
 
     @abstractmethod
-    def _search(self, number: int, known: Known, imagined: Known, *, ambition: float = 0.0) -> Optima:
-        """Where the acquisition is highest. `ambition` is how much more than the incumbent is asked for, in units of the labels."""
+    def _search(self, number: int, known: Known, imagined: Known) -> Optima:
+        """Where the acquisition is highest."""
 
     @abstractmethod
     def _expect(self, known: Known, settled: Matrix) -> dict[str, Prediction]:
@@ -110,20 +110,28 @@ class ModelChooser(ABC, Generic[Known]):
         fresh = self._listed(seen)
         if fresh is not None:
             return self._best_listed(fresh, known, imagined)
-        optima = self._search(number, known, imagined)
-        # Every other trial of a stagnant search explores, lest it stays with the first categories that were any good.
-        stagnant = len(optima.values) > 0 and optima.values[0] < _STAGNANT
-        explores = self._recipe.explores and number % 2 == 0 and stagnant
-        if explores:
-            bold = self._search(number, known, imagined, ambition=_AMBITION)
-            explores = not self._bounded or bold.values[0] > _VAIN
-            optima = bold if explores else optima
+        optima, explores = self._sought(number, known, imagined)
         choice = self._first_new(optima, known, pending=pending, seen=seen)
         return (
             replace(choice, method=self._named(EXPLORATION))
             if choice and explores and choice.method != REPEAT
             else choice
         )
+
+    def _sought(self, number: int, known: Known, imagined: Known) -> tuple[Optima, bool]:
+        """Where the acquisition is highest, and whether that explores: as every other trial of a stagnant search does, lest it stays with
+        the first categories that were any good.
+        """
+        if not self._recipe.explores or number % 2:
+            return self._search(number, known, imagined), False
+        usual, bold = self._search_both(number, known, imagined)
+        if bold is None or not stagnant(usual) or (self._bounded and bold.values[0] <= _VAIN):
+            return usual, False
+        return bold, True
+
+    def _search_both(self, number: int, known: Known, imagined: Known) -> tuple[Optima, Optima | None]:
+        """Where the acquisition is highest, and where it is with an ambition; None if the search is not stagnant, or nothing is explored."""
+        return self._search(number, known, imagined), None
 
     def _or_again(
         self, choice: Choice | None, known: Known, imagined: Known, pending: Sequence[Parameters]
@@ -270,6 +278,11 @@ class ModelChooser(ABC, Generic[Known]):
     def _named(self, method: str) -> str:
         """A method's name, with how several objectives were brought to one."""
         return f"{method} (ParEGO)" if len(self._request.objectives) > 1 else method
+
+
+def stagnant(optima: Optima) -> bool:
+    """Whether no point promises much."""
+    return len(optima.values) > 0 and bool(optima.values[0] < STAGNANT)
 
 
 def _weights(request: SuggestRequest, number: int) -> Vector | None:

@@ -56,7 +56,7 @@ class FrontChooser(ModelChooser[Front]):
     def _score(self, known: Front, settled: Matrix) -> Vector:
         return known.acquisition(self._deadline)(self._whole.features(settled))
 
-    def _search(self, number: int, known: Front, imagined: Front, *, ambition: float = 0.0) -> Optima:  # noqa: ARG002
+    def _search(self, number: int, known: Front, imagined: Front) -> Optima:
         posteriors = [mixture.posteriors[0] for mixture in known.objectives]
         leaders = posteriors[0].inputs[np.argsort(known.ranks(), kind="stable")[:_LEADERS]]
         raw = raw_points(
@@ -67,7 +67,8 @@ class FrontChooser(ModelChooser[Front]):
             number=number,
         )
         ground = Ground.of(raw, self._encoder, self._whole)
-        return Search(self._encoder, self._whole, imagined.acquisition(self._deadline), self._deadline).run(ground)
+        acquisition = imagined.acquisition(self._deadline)
+        return Search(self._encoder, self._whole, lambda _: acquisition, self._deadline).run(ground)
 
     def _expect(self, known: Front, settled: Matrix) -> dict[str, Prediction]:
         return known.predictions(self._whole.features(settled))

@@ -35,7 +35,7 @@ from asktell.server.policies.botorch_model import (
     tensor,
 )
 from asktell.server.policies.boxes import non_dominated
-from asktell.server.policies.choosing import ModelChooser
+from asktell.server.policies.choosing import AMBITION, ModelChooser, stagnant
 from asktell.server.policies.columns import Column, Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.divergence import diverged
@@ -216,7 +216,16 @@ class BotorchChooser(TorchChooser[Known]):
         *lengthscales, noise, _ = np.exp(point_of(known.model))
         return np.array(lengthscales), float(noise)
 
-    def _search(self, number: int, known: Known, imagined: Known, *, ambition: float = 0.0) -> Optima:
+    def _search(self, number: int, known: Known, imagined: Known) -> Optima:
+        return self._sought_for(number, known, imagined, ambition=0.0)
+
+    def _search_both(self, number: int, known: Known, imagined: Known) -> tuple[Optima, Optima | None]:
+        usual = self._search(number, known, imagined)
+        bold = self._sought_for(number, known, imagined, ambition=AMBITION) if stagnant(usual) else None
+        return usual, bold
+
+    def _sought_for(self, number: int, known: Known, imagined: Known, *, ambition: float) -> Optima:
+        """Where the acquisition is highest that asks for so much more than the incumbent, in standard deviations of the labels."""
         raw = self._raw(
             number,
             inputs=known.places.cpu().numpy(),
@@ -301,7 +310,7 @@ class BotorchFrontChooser(TorchChooser[KnownFront]):
     def _score(self, known: KnownFront, settled: Matrix) -> Vector:
         return score(self._improvement(known), settled)
 
-    def _search(self, number: int, known: KnownFront, imagined: KnownFront, *, ambition: float = 0.0) -> Optima:  # noqa: ARG002
+    def _search(self, number: int, known: KnownFront, imagined: KnownFront) -> Optima:
         means = known.means()
         raw = raw_points(
             self._encoder,

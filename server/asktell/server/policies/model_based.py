@@ -6,7 +6,8 @@ import numpy as np
 
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.trial import Prediction
-from asktell.server.policies.choosing import ModelChooser
+from asktell.server.policies.acquisition import Acquisition
+from asktell.server.policies.choosing import AMBITION, STAGNANT, ModelChooser
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.hints import Fits
@@ -45,11 +46,22 @@ class AnalyticChooser(ModelChooser[Learned]):
     def _score(self, known: Learned, settled: Matrix) -> Vector:
         return known.acquisition()(self._whole.features(settled))
 
-    def _search(self, number: int, known: Learned, imagined: Learned, *, ambition: float = 0.0) -> Optima:
+    def _search(self, number: int, known: Learned, imagined: Learned) -> Optima:
+        return self._searching(imagined).run(self._ground_for(number, known))
+
+    def _search_both(self, number: int, known: Learned, imagined: Learned) -> tuple[Optima, Optima | None]:
+        return self._searching(imagined).run_both(self._ground_for(number, known), ambition=AMBITION, bar=STAGNANT)
+
+    def _searching(self, imagined: Learned) -> Search:
+        def acquisition(ambition: Vector) -> Acquisition:
+            return imagined.acquisition(ambition=ambition)
+
+        return Search(self._encoder, self._whole, acquisition, self._deadline)
+
+    def _ground_for(self, number: int, known: Learned) -> Ground:
         if self._ground is None or self._ground[0] != number:
             self._ground = number, self._ground_of(number, known)
-        acquisition = imagined.acquisition(ambition=ambition)
-        return Search(self._encoder, self._whole, acquisition, self._deadline).run(self._ground[1])
+        return self._ground[1]
 
     def _ground_of(self, number: int, known: Learned) -> Ground:
         model = known.models[0]

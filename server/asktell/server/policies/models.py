@@ -11,6 +11,7 @@ import numpy as np
 from asktell.server.domain.trial import Prediction
 from asktell.server.policies.acquisition import (
     Acquisition,
+    Array,
     Average,
     ExpectedImprovement,
     Feasibility,
@@ -151,22 +152,24 @@ class Learned:
     feasibility: Feasibility | None = None
     limits: tuple[Limit, ...] = ()
 
-    def acquisition(self, *, ambition: float = 0.0, again: Matrix | None = None) -> Acquisition:
-        """What is maximised. `ambition` is how much more than the incumbent is asked for, in standard deviations of the labels.
+    def acquisition(self, *, ambition: float | Vector = 0.0, again: Matrix | None = None) -> Acquisition:
+        """What is maximised. `ambition` is how much more than the incumbent is asked for, in standard deviations of the labels, of all rows or
+        of each (`m`).
 
         For measuring `again` a configuration (`1 x D`) the incumbent is the best of the others, and only what noise lets through counts.
         """
-        value = self._improvement(ambition) if again is None else self._improvement_again(again)
+        bold = np.asarray(ambition) > 0.0
+        value = self._improvement(np.asarray(ambition)[..., None]) if again is None else self._improvement_again(again)
         for limit in self.limits:
-            value = Product(value, limit.feasibility, power=_CARE if ambition else 1.0)
+            value = Product(value, limit.feasibility, power=np.where(bold, _CARE, 1.0))
         if self.feasibility is None:
             return value
-        return Product(value, self.feasibility, power=CAUTION if ambition else 1.0)
+        return Product(value, self.feasibility, power=np.where(bold, CAUTION, 1.0))
 
-    def _improvement(self, ambition: float) -> Acquisition:
+    def _improvement(self, ambition: Array) -> Acquisition:
+        """The improvement on incumbents less an ambition (`1` or `m x 1`)."""
         if self._stack is not None:
-            incumbents = np.stack([model.incumbents for model in self.models])[:, None]
-            return StackAverage(ExpectedImprovement(self._stack, incumbents - ambition), self.log_weights)
+            return StackAverage(ExpectedImprovement(self._stack, self._incumbents - ambition), self.log_weights)
         return self._average([ExpectedImprovement(each.posterior, each.incumbents - ambition) for each in self.models])
 
     def _improvement_again(self, row: Matrix) -> Acquisition:
@@ -176,6 +179,11 @@ class Learned:
 
     def _average(self, parts: Sequence[Acquisition]) -> Acquisition:
         return parts[0] if len(parts) == 1 else Average(parts, self.log_weights)
+
+    @cached_property
+    def _incumbents(self) -> Array:
+        """The models' incumbents (`p x 1 x s`)."""
+        return np.stack([model.incumbents for model in self.models])[:, None]
 
     @cached_property
     def _stack(self) -> Stack | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,10 @@ _CELLS = 500_000
 """So many features are scored at a time."""
 _APART = 0.02
 _CALLS = 30
+
+
+Asked = Callable[[Vector], Acquisition]
+"""The acquisition of rows of which each asks for its own ambition (`m`)."""
 
 
 class OutOfTimeError(Exception):
@@ -73,7 +78,7 @@ class Search:
     `encoder` says what may be chosen; `whole` is that of the whole space, which the surrogate's features are made by.
     """
 
-    def __init__(self, encoder: Encoder, whole: Encoder, acquisition: Acquisition, deadline: Deadline) -> None:
+    def __init__(self, encoder: Encoder, whole: Encoder, acquisition: Asked, deadline: Deadline) -> None:
         self._encoder, self._whole, self._acquisition, self._deadline = encoder, whole, acquisition, deadline
         self._region = Region(encoder)
         several = np.array([codes.size != 1 for codes in encoder.columns])
@@ -83,45 +88,79 @@ class Search:
 
     def run(self, ground: Ground) -> Optima:
         """The optima found from where constraints allow one to start, as they allow the optima; the starts follow after them."""
+        (optima,) = self._run(ground, {0.0: self._scored(ground, 0.0)})
+        return optima
+
+    def run_both(self, ground: Ground, *, ambition: float, bar: float) -> tuple[Optima, Optima | None]:
+        """The optima, and those with an ambition unless one of the starts reaches the bar without it.
+
+        Both are climbed at once: a few rows more in each call cost little.
+        """
+        scores = {0.0: self._scored(ground, 0.0)}
+        if not (scores[0.0] >= bar).any():
+            scores[ambition] = self._scored(ground, ambition)
+        usual, *bold = self._run(ground, scores)
+        return usual, bold[0] if bold else None
+
+    def _run(self, ground: Ground, scores: Mapping[float, Vector]) -> list[Optima]:
+        """The optima for each of the ambitions, given the scores of the ground's rows (`m`)."""
         raw = ground.latent
         if not len(raw):
-            return Optima(raw, np.empty(0), early=False)
-        values = self._valued(ground.features)
-        order = np.argsort(-values, kind="stable")
-        rows, early = raw[order[distinct(ground.settled[order[:200]])]], False
+            return [Optima(raw, np.empty(0), early=False) for _ in scores]
+        orders = [np.argsort(-each, kind="stable") for each in scores.values()]
+        starts = [raw[order[distinct(ground.settled[order[:200]])]] for order in orders]
+        rows, asked, early = np.concatenate(starts), np.repeat(list(scores), [len(each) for each in starts]), False
         try:
-            rows = self._improve(rows)
+            rows, asked = self._improve(rows, asked)
         except OutOfTimeError:
             early = True
-        found = np.concatenate([self.score(rows), values[order]])
-        return Optima.ranked(np.concatenate([rows, raw[order]]), found, early=early)
+        found = self.score(rows, asked)
+        return [
+            Optima.ranked(
+                np.concatenate([rows[asked == ambition], raw[order]]),
+                np.concatenate([found[asked == ambition], values[order]]),
+                early=early,
+            )
+            for (ambition, values), order in zip(scores.items(), orders, strict=True)
+        ]
 
-    def score(self, latent: Matrix) -> Vector:
-        """The acquisition (`m`) at latent rows, part by part if they are many; minus infinity where time did not suffice."""
-        return self._valued(self._whole.features(self._encoder.settle(latent)))
+    def _scored(self, ground: Ground, ambition: float) -> Vector:
+        return self._valued(ground.features, np.full(len(ground.features), ambition))
 
-    def _valued(self, features: Matrix) -> Vector:
+    def score(self, latent: Matrix, asked: Vector) -> Vector:
+        """The acquisition (`m`) at latent rows, each with its ambition (`m`), part by part if they are many; minus infinity where time did
+        not suffice.
+        """
+        return self._valued(self._whole.features(self._encoder.settle(latent)), asked)
+
+    def _valued(self, features: Matrix, asked: Vector) -> Vector:
         size = max(1, _CELLS // features.shape[1])
         if len(features) <= size:
-            return self._acquisition(features)
+            return self._acquisition(asked)(features)
         values = np.full(len(features), -np.inf)
         for start in range(0, len(features), size):
             some = slice(start, start + size)
-            values[some] = self._acquisition(features[some])
+            values[some] = self._acquisition(asked[some])(features[some])
             if self._deadline.passed:
                 break
         return values
 
-    def _improve(self, rows: Matrix) -> Matrix:
-        rows = self._rounded(rows, self._ascend(rows, self._movable))
+    def _improve(self, rows: Matrix, asked: Vector) -> tuple[Matrix, Vector]:
+        rows = self._rounded(rows, self._ascend(rows, asked, self._movable))
         if not len(self._discrete):
-            return rows
-        rows = rows[np.argsort(-self.score(rows), kind="stable")[:KEPT]]
+            return rows, asked
+        kept = self._best(rows, asked)
+        rows, asked = rows[kept], asked[kept]
         for _ in range(2):
             for index in self._discrete:
-                rows = self._sweep(rows, int(index))
-            rows = self._ascend(rows, self._smooth)
-        return rows
+                rows = self._sweep(rows, asked, int(index))
+            rows = self._ascend(rows, asked, self._smooth)
+        return rows, asked
+
+    def _best(self, rows: Matrix, asked: Vector) -> Indices:
+        """Which of the rows go on: the best of each ambition."""
+        order = np.argsort(-self.score(rows, asked), kind="stable")
+        return np.concatenate([order[asked[order] == each][:KEPT] for each in dict.fromkeys(asked.tolist())])
 
     def _rounded(self, before: Matrix, after: Matrix) -> Matrix:
         """The rows after an ascent, rounded; where that breaks a constraint, moved to where none is, or as they were before."""
@@ -131,7 +170,7 @@ class Search:
         repaired, allowed = self._region.repaired(rounded, generator(0, purpose="repair"))
         return np.where(allowed[:, None], repaired, before)
 
-    def _sweep(self, rows: Matrix, index: int) -> Matrix:
+    def _sweep(self, rows: Matrix, asked: Vector, index: int) -> Matrix:
         """Each row with the best of a discrete parameter's alternatives."""
         self._check_time()
         codes = self._encoder.columns[index]
@@ -141,11 +180,11 @@ class Search:
         varied[:, index] = np.concatenate(options)
         scores = np.full(len(varied), -np.inf)
         allowed = self._region.allows(varied)
-        scores[allowed] = self.score(varied[allowed])
+        scores[allowed] = self.score(varied[allowed], asked[owners][allowed])
         best = [np.flatnonzero(owners == row)[np.argmax(scores[owners == row])] for row in range(len(rows))]
         return varied[best]
 
-    def _ascend(self, rows: Matrix, columns: Mask) -> Matrix:
+    def _ascend(self, rows: Matrix, asked: Vector, columns: Mask) -> Matrix:
         """Rows after an ascent over some columns, those that are active; a relaxed discrete column is not rounded."""
         if not columns.any():
             return rows
@@ -157,7 +196,7 @@ class Search:
 
         def function(points: Matrix, which: Indices) -> tuple[Vector, Matrix]:
             self._check_time()
-            values, slopes = self._acquisition.with_gradient(self._whole.features(points))
+            values, slopes = self._acquisition(asked[which]).with_gradient(self._whole.features(points))
             gradients = slopes
             if not all_numbers:
                 gradients = np.zeros_like(points)
