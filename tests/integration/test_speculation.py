@@ -18,7 +18,7 @@ from asktell.server.application.ask import Answer, Ask
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
-from asktell.server.application.tell import Failed, Result, Succeeded, Tell, tell
+from asktell.server.application.tell import Failed, Result, Stopped, Succeeded, Tell, tell
 from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
 from asktell.server.domain.space import Float, SearchSpace
@@ -91,8 +91,10 @@ class House:
         result = Result(
             number=trial.number, lease_token=trial.lease.token, outcome=outcome or Succeeded({"y": MetricValue(value)})
         )
-        await Clerk(self.store).make(tell(Tell(study=NAME, results=[result]), pack=lambda told: b""))
-        self.desk.told(NAME)
+        command = Tell(study=NAME, results=[result])
+        self.desk.telling(command)
+        await Clerk(self.store).make(tell(command, pack=lambda told: b""))
+        self.desk.told(command)
 
 
 @asynccontextmanager
@@ -150,6 +152,95 @@ async def test_an_ask_that_comes_while_its_candidate_is_being_prepared_waits_for
         assert len(home.engine.asked) == 1
 
 
+def success(trial: Trial, value: float) -> Tell:
+    outcome = Succeeded({"y": MetricValue(value)})
+    return Tell(study=NAME, results=[Result(number=trial.number, lease_token=trial.lease.token, outcome=outcome)])
+
+
+async def store_result(home: House, command: Tell) -> None:
+    await Clerk(home.store).make(tell(command, pack=lambda told: b""))
+
+
+async def test_the_choice_begins_while_the_result_is_still_being_stored(tmp_path):
+    async with house(tmp_path) as home:
+        (first,) = await home.ask()
+        await home.desk.settle()
+        command = success(first, 5.0)
+        home.desk.telling(command)
+        await home.desk.settle()
+        assert [[seen.metrics for seen in request.observations] for request in home.engine.ahead] == [
+            [{"y": MetricValue(5.0)}]
+        ]
+        assert home.engine.ahead[0].pending == ()
+        await store_result(home, command)
+        home.desk.told(command)
+        await home.desk.settle()
+        (second,) = await home.ask()
+        assert (second.parameters, second.origin.made_for) == ({"x": 0.01 * 2 + 1e-4}, second.sequence - 1)
+        assert (len(home.engine.ahead), len(home.engine.asked)) == (1, 1), "nothing was chosen twice"
+
+
+async def test_a_choice_for_a_result_that_was_not_stored_serves_nobody(tmp_path):
+    async with house(tmp_path) as home:
+        (first,) = await home.ask()
+        home.desk.telling(success(first, 5.0))
+        await home.desk.settle()
+        assert len(home.engine.ahead) == 1
+        (second,) = await home.ask()
+        assert second.parameters == {"x": 0.01 * 2}
+        assert (len(home.engine.asked), second.origin.made_for) == (2, second.sequence - 1)
+
+
+@pytest.mark.parametrize("stored", [4.0, float("nan")])
+async def test_a_choice_for_another_result_than_the_stored_one_serves_nobody(tmp_path, stored):
+    async with house(tmp_path) as home:
+        (first,) = await home.ask()
+        home.desk.telling(success(first, 5.0))
+        await home.desk.settle()
+        await store_result(home, success(first, stored))
+        await home.ask()
+        assert [len(request.observations) for request in home.engine.asked] == [0, 1]
+
+
+async def test_a_choice_that_lacks_a_result_that_was_stored_first_serves_nobody(tmp_path):
+    async with house(tmp_path) as home:
+        first, other = await home.ask(2)
+        home.desk.telling(success(first, 5.0))
+        await home.desk.settle()
+        await store_result(home, success(other, 3.0))
+        await store_result(home, success(first, 5.0))
+        await home.ask()
+        assert [len(request.observations) for request in home.engine.asked] == [0, 2]
+
+
+@pytest.mark.parametrize("outcome", [Failed("broken", retry=False), Failed("broken", retry=True), Stopped({}, "slow")])
+async def test_only_of_a_success_it_is_known_beforehand_what_it_makes_of_the_trial(tmp_path, outcome):
+    async with house(tmp_path) as home:
+        (first,) = await home.ask()
+        token = first.lease.token
+        home.desk.telling(Tell(study=NAME, results=[Result(number=first.number, lease_token=token, outcome=outcome)]))
+        await home.desk.settle()
+        assert home.engine.ahead == []
+
+
+async def test_nothing_is_chosen_for_a_result_that_will_be_refused(tmp_path):
+    async with house(tmp_path) as home:
+        (first,) = await home.ask()
+        for number, token in ((first.number, "another-1"), (first.number + 7, first.lease.token)):
+            wrong = Result(number=number, lease_token=token, outcome=Succeeded({"y": MetricValue(1.0)}))
+            home.desk.telling(Tell(study=NAME, results=[wrong]))
+            await home.desk.settle()
+        assert home.engine.ahead == []
+
+
+async def test_a_worker_of_a_study_that_allows_one_trial_at_a_time_is_chosen_for_while_its_result_is_stored(tmp_path):
+    async with house(tmp_path, max_parallel=1) as home:
+        (first,) = await home.ask()
+        home.desk.telling(success(first, 5.0))
+        await home.desk.settle()
+        assert len(home.engine.ahead) == 1
+
+
 async def with_workers(home: House, count: int) -> list[Trial]:
     """Active trials, and a candidate prepared beside them."""
     active = await home.ask(count)
@@ -176,7 +267,7 @@ async def test_a_result_as_expected_leaves_what_is_prepared_for_many_workers_and
 async def test_more_results_than_many_workers_bear_drop_what_is_prepared(tmp_path):
     async with house(tmp_path) as home:
         active = await with_workers(home, 32)
-        home.desk.told = lambda name: None
+        home.desk.telling = home.desk.told = lambda command: None
         await home.tell(active[0])
         await home.tell(active[1])
         (new,) = await home.ask()
@@ -260,7 +351,7 @@ async def test_a_busy_engine_prepares_nothing_and_nothing_is_missed(tmp_path):
 
 async def test_nothing_is_prepared_for_a_study_that_hands_out_nothing_or_that_nobody_asks_here(tmp_path):
     async with house(tmp_path, max_trials=1) as home:
-        home.desk.told(NAME)
+        home.desk.told(Tell(study=NAME, results=[]))
         await home.desk.settle()
         (first,) = await home.ask()
         await home.tell(first)
@@ -305,13 +396,14 @@ async def test_a_burst_of_tells_looks_once_and_what_was_in_vain_is_not_tried_at_
         active = await home.ask(3)
         await home.desk.settle()
         home.engine.idle = False
-        home.desk.told, told = lambda name: None, home.desk.told
+        told = home.desk.told
+        home.desk.telling = home.desk.told = lambda command: None
         await asyncio.gather(*(home.tell(trial, 5.0) for trial in active))
         for _ in active:
-            told(NAME)
+            told(Tell(study=NAME, results=[]))
         await home.desk.settle()
         assert [len(request.observations) for request in home.engine.ahead] == [3]
-        told(NAME)
+        told(Tell(study=NAME, results=[]))
         await home.desk.settle()
         assert len(home.engine.ahead) == 1
 

@@ -19,6 +19,7 @@ from asktell.server.application.history import History, Snapshot
 from asktell.server.application.ports import Engine, Replay, Store
 from asktell.server.application.requests import replay_of
 from asktell.server.application.speculation import Prepared, Shelf, tagged
+from asktell.server.application.tell import Tell
 from asktell.server.domain.errors import AlreadyExists, Conflict, Overloaded, Unavailable
 from asktell.server.domain.policy import MAX_HINT, Decision, SuggestRequest
 from asktell.server.domain.space import key
@@ -201,10 +202,16 @@ class Desk:
             self._keep(self._work(command.study, line))
         return await caller
 
-    def told(self, name: StudyName) -> None:
-        """A result came: prepare what its worker will ask for."""
-        if self._shelf is not None and name not in self._lines and self._shelf.pays(name):
-            self._keep(self._shelf.prepare_after_tell(name))
+    def telling(self, command: Tell) -> None:
+        """A result is about to be stored: begin to prepare what its worker will ask for."""
+        if self._shelf is not None and len(command.results) == 1 and self._pays(command.study):
+            self._keep(self._shelf.prepare_during_tell(command.study, command.results[0]))
+
+    def told(self, command: Tell) -> None:
+        """Results were stored: prepare what their worker will ask for."""
+        if self._shelf is not None and self._pays(command.study):
+            numbers = [result.number for result in command.results]
+            self._keep(self._shelf.prepare_after_tell(command.study, numbers))
 
     async def settle(self) -> None:
         """Wait for what goes on behind the asks: hints that are being stored, candidates that are being prepared."""
@@ -218,6 +225,9 @@ class Desk:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._shelf is not None:
             await self._shelf.close()
+
+    def _pays(self, name: StudyName) -> bool:
+        return self._shelf is not None and name not in self._lines and self._shelf.pays(name)
 
     def _admit(self, name: StudyName, line: _Line) -> None:
         """Raise Overloaded if too many wait, here or in all lines."""

@@ -52,6 +52,12 @@ class Snapshot:
     hint: bytes = b""
     expected: Mapping[int, MetricValue] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
+    foretold: Observation | None = None
+
+    def foretelling(self, result: Observation) -> Snapshot:
+        """The study as it will stand if nothing else happens before an active trial's success, of which nothing is expected, is stored."""
+        counts = replace(self.counts, active=self.counts.active - 1, succeeded=self.counts.succeeded + 1)
+        return replace(self, counts=counts, foretold=result)
 
     @property
     def observations(self) -> tuple[Observation, ...]:
@@ -59,6 +65,8 @@ class Snapshot:
         ended in the objective that is foreseen, if that is `expected`. The other objectives are as they stood.
         """
         objective = foreseen(self.study.spec)
+        if self.foretold is not None:
+            return tuple(sorted((*self.roster.observations, self.foretold), key=lambda seen: seen.number))
         if not self.expected or objective is None:
             return self.roster.observations
         metric = objective.metric
@@ -72,7 +80,8 @@ class Snapshot:
     @property
     def pending(self) -> tuple[Trial, ...]:
         """The queued and active trials of which nothing is expected, in the order of numbers."""
-        return tuple(trial for trial in self.roster.unfinished if trial.number not in self.expected)
+        known = {*self.expected, *(() if self.foretold is None else (self.foretold.number,))}
+        return tuple(trial for trial in self.roster.unfinished if trial.number not in known)
 
 
 @dataclass(frozen=True, slots=True)

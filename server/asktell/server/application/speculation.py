@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
 
 from asktell.server.application.ask import Allowance, suggest_request
-from asktell.server.application.history import History, Snapshot
+from asktell.server.application.history import History, Snapshot, foreseen
 from asktell.server.application.ports import Engine
+from asktell.server.application.roster import observed
+from asktell.server.application.tell import Result, Succeeded
 from asktell.server.domain.errors import DomainError
 from asktell.server.domain.metric import Goal, Objective
-from asktell.server.domain.policy import Candidate, Decision
+from asktell.server.domain.policy import Candidate, Decision, Observation
 from asktell.server.domain.study import StudyName
 from asktell.server.domain.trial import Trial, TrialState, finite
 
@@ -46,7 +48,8 @@ class Prepared:
     """Candidates for the next trials of a study, being chosen or there already.
 
     `made_for` is the sequence number of the study that they were chosen for, `first_number` the number of the first one's trial, `count` how
-    many they are, `handed` how many have been handed out; `decision` is None where preparing did not pay.
+    many they are, `handed` how many have been handed out; `decision` is None where preparing did not pay. `foretold` is a result that was
+    not stored yet when they were chosen: they serve only if it was what made the sequence number this.
     """
 
     study_id: int
@@ -54,6 +57,7 @@ class Prepared:
     first_number: int
     count: int
     decision: asyncio.Task[Decision | None]
+    foretold: Observation | None = None
     handed: int = 0
 
     @property
@@ -83,8 +87,8 @@ class Prepared:
         study = snapshot.study
         if study.id != self.study_id or study.next_number != self.first_number + self.handed:
             return False
-        if study.own_sequence > self.made_for:
-            # The study itself was changed: its space may be wider.
+        if study.own_sequence > self.made_for or not self._came_true(snapshot):
+            # The study itself was changed: its space may be wider. Or it is another result that was stored first.
             return False
         changed = snapshot.roster.changes_after(self.made_for)
         if changed is None:
@@ -96,6 +100,12 @@ class Prepared:
         if not all(unsurprising(trial, study.spec.objectives) for trial in results):
             return False
         return len(results) <= snapshot.counts.active // WORKERS_PER_RESULT
+
+    def _came_true(self, snapshot: Snapshot) -> bool:
+        if self.foretold is None:
+            return True
+        trial = snapshot.roster.trials[self.foretold.number]
+        return trial.sequence == self.made_for and observed(trial) == self.foretold
 
 
 class Shelf:
@@ -156,33 +166,51 @@ class Shelf:
         if asked is not None and asked == self._asked.get(name):
             await self._prepare(name, at_least=0)
 
-    async def prepare_after_tell(self, name: StudyName) -> None:
-        """Choose at once what the worker that told will ask for, if that pays."""
+    async def prepare_during_tell(self, name: StudyName, result: Result) -> None:
+        """Choose what the worker that tells will ask for while its result is being stored, which takes some milliseconds, if that pays."""
         if self.pays(name):
+            await self._prepare(name, at_least=1, result=result)
+
+    async def prepare_after_tell(self, name: StudyName, numbers: Collection[int]) -> None:
+        """Choose at once what the worker that told of these trials will ask for, if that pays and was not begun before."""
+        prepared = self._prepared.get(name)
+        begun = prepared is not None and prepared.foretold is not None and prepared.foretold.number in numbers
+        if not begun and self.pays(name):
             await self._prepare(name, at_least=1)
 
-    async def _prepare(self, name: StudyName, *, at_least: int) -> None:
+    async def _prepare(self, name: StudyName, *, at_least: int, result: Result | None = None) -> None:
         if self._busy(name) or name in self._preparing:
             return
         self._preparing.add(name)
         try:
             snapshot = await self._history.read(name)
             if not self._busy(name) and self.serving(snapshot) is None:
-                self._begin(snapshot, _count(snapshot, at_least=at_least))
+                foretold = None if result is None else _foretold(snapshot, result)
+                if foretold is not None:
+                    self._begin(snapshot.foretelling(foretold), at_least)
+                elif result is None:
+                    self._begin(snapshot, at_least)
         except DomainError as error:
             log.debug("not_prepared", study=str(name), error=str(error))
         finally:
             self._preparing.discard(name)
 
-    def _begin(self, snapshot: Snapshot, count: int) -> None:
-        study = snapshot.study
+    def _begin(self, snapshot: Snapshot, at_least: int) -> None:
+        study, count = snapshot.study, _count(snapshot, at_least=at_least)
         if count == 0 or study.name not in self._asked:
             return
         request = suggest_request(snapshot, count, fixed={}, time_limit=LONGEST)
         decision = asyncio.create_task(self._engine.suggest_ahead(request), name="prepare")
         self._tasks.add(decision)
         decision.add_done_callback(partial(self._note_outcome, study.name))
-        self._prepared[study.name] = Prepared(study.id, study.sequence, study.next_number, count, decision)
+        self._prepared[study.name] = Prepared(
+            study.id,
+            study.sequence + (snapshot.foretold is not None),
+            study.next_number,
+            count,
+            decision,
+            snapshot.foretold,
+        )
 
     def _note_outcome(self, name: StudyName, task: asyncio.Task[Decision | None]) -> None:
         self._tasks.discard(task)
@@ -192,6 +220,16 @@ class Shelf:
             prepared = self._prepared.get(name)
             if prepared is not None and prepared.decision is task:
                 del self._prepared[name]
+
+
+def _foretold(snapshot: Snapshot, result: Result) -> Observation | None:
+    """What the result will make of its trial; None if it is stored already, may be refused, or more depends on it than what is observed."""
+    trial, spec = snapshot.roster.trials.get(result.number), snapshot.study.spec
+    if trial is None or trial.state is not TrialState.ACTIVE or not trial.held(result.lease_token):
+        return None
+    if not isinstance(result.outcome, Succeeded) or spec.fidelity is not None or foreseen(spec) is not None:
+        return None
+    return replace(observed(trial), state=TrialState.SUCCEEDED, metrics=result.outcome.metrics)
 
 
 def _count(snapshot: Snapshot, *, at_least: int) -> int:

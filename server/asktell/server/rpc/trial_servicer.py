@@ -48,9 +48,11 @@ class TrialServicer(TrialServiceServicer):
         def pack(told: Sequence[Trial]) -> bytes:
             return pb.TellResponse(trials=convert.trial_messages(command.study, told)).SerializeToString()
 
-        reply = await self.clerk.make(tell(command, pack=pack))
+        change = tell(command, pack=pack)
+        self.desk.telling(command)
+        reply = await self.clerk.make(change)
         reach("tell.committed")
-        self.desk.told(command.study)
+        self.desk.told(command)
         reach("tell.replying")
         return reply
 
