@@ -14,6 +14,9 @@ from asktell.server.policies.posterior import LEAST_VARIANCE, Posterior
 MOST = 256
 """Observations beyond which arithmetic takes the time, and copies would take memory."""
 
+_CELLS = 25_600
+"""Covariances computed at a time: all that comes of them stays in the cache."""
+
 Array = npt.NDArray[np.float64]
 
 
@@ -58,6 +61,7 @@ class Stack:
         # As their posteriors have them in memory, column by column.
         self._weights = np.stack([each.weights.T for each in posteriors]).swapaxes(1, 2)
         self._whiteners = np.stack([each.whitener.T for each in posteriors])
+        self._size = max(1, _CELLS // (len(posteriors) * len(posteriors[0].labels)))
         self._known: tuple[Matrix, tuple[Array, Matrix]] | None = None
 
     @staticmethod
@@ -70,13 +74,18 @@ class Stack:
         """Means (`p x m x s`) and standard deviations (`p x m`) at feature rows (`m x D`). Those of rows that cannot change are kept."""
         if self._known is not None and self._known[0] is rows:
             return self._known[1]
-        placed = self._place(rows)
-        cross = self._with_trends(matern(self._distances(placed)), placed)
-        solved = cross @ self._whiteners
-        moments = self._prior_means + cross @ self._weights, self._deviations(placed, solved)
+        parts = [self._moments(rows[start : start + self._size]) for start in range(0, max(len(rows), 1), self._size)]
+        means, deviations = zip(*parts, strict=True)
+        moments = np.concatenate(means, axis=1), np.concatenate(deviations, axis=1)
         if not rows.flags.writeable:
             self._known = rows, moments
         return moments
+
+    def _moments(self, rows: Matrix) -> tuple[Array, Matrix]:
+        placed = self._place(rows)
+        cross = self._with_trends(matern(self._distances(placed)), placed)
+        solved = cross @ self._whiteners
+        return self._prior_means + cross @ self._weights, self._deviations(placed, solved)
 
     def believe(self, rows: Matrix) -> StackBelief:
         """The same, ready for gradients."""
