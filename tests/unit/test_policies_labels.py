@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Observation
 from asktell.server.domain.trial import TrialState
-from asktell.server.policies.labels import Warp, make_labels, measured, scalarise
+from asktell.server.policies.labels import Shape, Warp, make_labels, measured, scalarise
 
 COST = Objective("cost", Goal.MINIMIZE)
 GAIN = Objective("gain", Goal.MAXIMIZE)
@@ -40,6 +40,15 @@ def test_a_divergence_costs_no_resolution_among_good_losses():
 def test_a_crowd_of_bad_accuracies_costs_no_resolution_among_good_ones():
     _, warped = Warp.fitted(-np.array([0.1, 0.12, 0.4, 0.55, 0.95, 0.96, 0.97, 0.975, 0.98]))
     assert np.ptp(warped[-5:]) > 0.2
+
+
+@pytest.mark.parametrize("better", [[0.0, 5e-324, 1e-323], [-5e-324, 0.0], [1e-310, 1e-310], [1e-300, 1e-290]])
+@pytest.mark.parametrize("worse", [[1.0, 2.0, 3.0], [1e-9, 0.1, 1.0], [1e300, 1.0, 1.7e308]])
+def test_spreads_of_hardly_any_size_leave_units_that_can_be_compared(better, worse):
+    seen = [observation(number, cost=cost) for number, cost in enumerate([*better * 2, *worse], 1)]
+    units = [make_labels(seen, (COST,), shape=shape).unit for shape in Shape]
+    assert all(math.isfinite(math.log(each)) for each in units)
+    assert max(units) / min(units) < math.inf
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=30, unique=True))

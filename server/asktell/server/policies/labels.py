@@ -28,6 +28,8 @@ _LOUDEST = 1e6
 """Variances of labels above this are as good as none at all."""
 _FARTHEST = 1e6
 """Of labels, which have a spread of 1."""
+_THINNEST = 1e-305
+"""Spreads below this share of the largest loss are none: nothing can be counted in units so small."""
 _LARGEST = np.finfo(np.float64).max
 
 
@@ -61,7 +63,8 @@ class Warp:
         magnitude = float(np.abs(losses).max()) or 1.0
         scaled = losses / magnitude
         fence, width = _fence(scaled, shape, least / magnitude)
-        width = width or 1e-3 * float(np.ptp(scaled)) or 1.0
+        if width < _THINNEST:
+            width = 1e-3 * float(np.ptp(scaled)) or 1.0
         fenced = _fenced(scaled, fence, width)
         best, span = float(fenced.min()), float(np.ptp(fenced)) or 1.0
         return cls(magnitude, fence, width, best, span), (fenced - best) / span
