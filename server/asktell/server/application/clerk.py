@@ -35,10 +35,11 @@ PATIENCE = 0.05
 """Seconds for which what is ready waits for the transaction under way; then another begins beside it. The fewer there are, the more share
 each, and the less the server pays for transactions.
 """
-GATHERING = 0.02
-"""Seconds for which a transaction that follows another waits at most while one call after another comes in."""
-ROUNDS_OF_A_CALL = 10
-"""Rounds of the event loop that gRPC takes to bring a call here, from its first byte on."""
+GATHERING = 0.025
+"""Seconds for which a transaction that follows another waits at most while those who were answered call again."""
+PAUSE = 0.001
+QUIET_PAUSES = 3
+"""After so many pauses of so many seconds without a call it waits no longer. The first may be spent on sending the replies."""
 TRANSACTIONS = 4
 """So many transactions of several studies go on at once at most."""
 
@@ -162,21 +163,25 @@ class Clerk:
         try:
             while self._ready and self._latest == number:
                 self._begun = time.monotonic()
-                await self._make_together(self._next_turns())
-                if self._ready:
-                    await self._gather()
+                turns = self._next_turns()
+                await self._make_together(turns)
+                await self._gather(answered=sum(len(turn.entries) for turn in turns))
         finally:
             self._sharing -= 1
             if self._latest == number:
                 self._latest = None
 
-    async def _gather(self) -> None:
-        """Let the event loop take in what has come already: the more share a transaction, the less each pays for it."""
-        end, before = time.monotonic() + GATHERING, -1
-        while before != self._queued and time.monotonic() < end:
+    async def _gather(self, *, answered: int) -> None:
+        """Wait until so many have called again, as most do at once when there is much to do, or until no call comes: the more share a
+        transaction, the less each pays for it.
+        """
+        if not self._ready and answered <= 1:
+            return
+        all_again, end, quiet = self._queued + answered, time.monotonic() + GATHERING, 0
+        while self._queued < all_again and quiet < QUIET_PAUSES and time.monotonic() < end:
             before = self._queued
-            for _ in range(ROUNDS_OF_A_CALL):
-                await asyncio.sleep(0)
+            await asyncio.sleep(PAUSE)
+            quiet = quiet + 1 if self._queued == before else 0
 
     def _next_turns(self) -> list[_Turn]:
         """The turns that share the next transaction; those that come by and share none are begun."""

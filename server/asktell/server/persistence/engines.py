@@ -39,9 +39,12 @@ def postgresql_reader(url: URL, *, connections: int, lock_timeout: timedelta) ->
 
 
 def postgresql_notifier(url: URL, *, connections: int, lock_timeout: timedelta) -> Engine:
-    """An engine for what is not run again when a connection turns out to be broken: each is tried before its use."""
+    """An engine for what is not run again when a connection turns out to be broken: each is tried before its use.
+
+    Each statement is a transaction.
+    """
     return _postgresql_engine(
-        url, connections=connections, lock_timeout=lock_timeout, isolation="READ COMMITTED", ping=True
+        url, connections=connections, lock_timeout=lock_timeout, isolation="AUTOCOMMIT", ping=True
     )
 
 

@@ -92,7 +92,7 @@ class Notifications:
         if not study_ids:
             return
         try:
-            with self._engine.begin() as connection:
+            with self._engine.connect() as connection:
                 for payload in payloads(self._sender, sorted(study_ids)):
                     connection.execute(_NOTIFY, {"payload": payload})
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live on
@@ -108,7 +108,7 @@ class Notifications:
                 self._closed.wait(RECONNECT_PAUSE)
 
     def _listen(self, hear: Listener) -> None:
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with self._engine.connect() as connection:
             try:
                 connection.exec_driver_sql(f"LISTEN {CHANNEL}")
                 driver: Any = connection.connection.driver_connection

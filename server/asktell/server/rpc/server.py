@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from typing import cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from asktell.server.application.beliefs import Oracle
 from asktell.server.application.clerk import Clerk
@@ -15,7 +16,7 @@ from asktell.server.application.desk import Desk
 from asktell.server.application.leases import Renewals
 from asktell.server.application.reports import Reports
 from asktell.server.application.watch import Feeds
-from asktell.server.rpc.interceptor import Boundary
+from asktell.server.rpc.boundary import Methods
 from asktell.server.rpc.study_servicer import StudyServicer
 from asktell.server.rpc.surrogate_servicer import SurrogateServicer
 from asktell.server.rpc.trial_servicer import TrialServicer
@@ -86,13 +87,16 @@ def build_server(
         ("grpc.so_reuseport", int(shared_port)),
         ("grpc.max_connection_age_ms", int(max_connection_age * 1000)),
     ]
-    server = grpc.aio.server(interceptors=[Boundary()], options=options)
-    add_StudyServiceServicer_to_server(StudyServicer(desk.store, clerk, desk.engine, desk.history, feeds), server)
-    add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, Renewals(desk.store, clerk), reports), server)
-    add_SurrogateServiceServicer_to_server(SurrogateServicer(oracle), server)
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    methods, checks = Methods(), health.aio.HealthServicer()
+    # All that the generated code does with a server is to add methods to it.
+    adding = cast("grpc.aio.Server", methods)
+    add_StudyServiceServicer_to_server(StudyServicer(desk.store, clerk, desk.engine, desk.history, feeds), adding)
+    add_TrialServiceServicer_to_server(TrialServicer(desk, clerk, Renewals(desk.store, clerk), reports), adding)
+    add_SurrogateServiceServicer_to_server(SurrogateServicer(oracle), adding)
+    health_pb2_grpc.add_HealthServicer_to_server(checks, adding)
+    shown = reflection.aio.ReflectionServicer((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(shown, adding)
+    server = grpc.aio.server(handlers=[methods], options=options)
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
