@@ -223,6 +223,14 @@ async def test_only_of_a_success_it_is_known_beforehand_what_it_makes_of_the_tri
         assert home.engine.ahead == []
 
 
+async def test_for_a_result_that_is_being_stored_nothing_is_chosen_beside_what_may_serve(tmp_path):
+    async with house(tmp_path) as home:
+        active = await with_workers(home, 32)
+        home.desk.telling(success(active[0], 1.0))
+        await home.desk.settle()
+        assert len(home.engine.ahead) == 1
+
+
 async def test_nothing_is_chosen_for_a_result_that_will_be_refused(tmp_path):
     async with house(tmp_path) as home:
         (first,) = await home.ask()

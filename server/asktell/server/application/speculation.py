@@ -167,8 +167,11 @@ class Shelf:
             await self._prepare(name, at_least=0)
 
     async def prepare_during_tell(self, name: StudyName, result: Result) -> None:
-        """Choose what the worker that tells will ask for while its result is being stored, which takes some milliseconds, if that pays."""
-        if self.pays(name):
+        """Choose what the worker that tells will ask for while its result is being stored, which takes some milliseconds, if that pays and
+        nothing else is there, which may still serve.
+        """
+        prepared = self._prepared.get(name)
+        if (prepared is None or not prepared.left) and self.pays(name):
             await self._prepare(name, at_least=1, result=result)
 
     async def prepare_after_tell(self, name: StudyName, numbers: Collection[int]) -> None:
