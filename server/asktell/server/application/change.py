@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -12,7 +12,7 @@ from asktell.server.application.requests import replay_of
 from asktell.server.domain.errors import Conflict, DomainError, NotFound
 from asktell.server.domain.metric import Measurement, Metrics
 from asktell.server.domain.study import Study, StudyName
-from asktell.server.domain.trial import Trial, TrialName, TrialState
+from asktell.server.domain.trial import Trial, TrialName, TrialState, changed
 
 T = TypeVar("T")
 
@@ -100,9 +100,9 @@ class Draft:
 
     def change(self, trial: Trial) -> Trial:
         """Store a trial in place of the one of its number, and return it with its new sequence number. At most once for each."""
-        changed = replace(trial, sequence=self._ledger.sequence + len(self.put))
-        self.put[trial.number] = changed
-        return changed
+        latest = changed(trial, sequence=self._ledger.sequence + len(self.put))
+        self.put[trial.number] = latest
+        return latest
 
     def may_resume(self) -> bool:
         """Whether the budget leaves room for one more active trial. Costs a statement if it has a limit."""

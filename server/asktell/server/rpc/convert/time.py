@@ -25,9 +25,12 @@ def read_duration(path: str, message: Duration) -> timedelta:
 
 def duration(value: timedelta) -> Duration:
     """The message for a duration."""
-    message = Duration()
-    message.FromTimedelta(value)
-    return message
+    # As `timestamp`; protobuf wants both parts of one sign.
+    if value.days < 0:
+        message = Duration()
+        message.FromTimedelta(value)
+        return message
+    return Duration(seconds=value.days * 86_400 + value.seconds, nanos=value.microseconds * 1000)
 
 
 def timestamp(value: datetime | None) -> Timestamp | None:
