@@ -79,7 +79,7 @@ class Comparison:
         return [peer for peer in self.peers if peer in suite.peers]
 
     def _suite(self, suite: Suite) -> list[Table | str]:
-        board = Board.of(self.places.runs(suite), problems=suite.problems, seeds=self.seeds, trials=suite.trials)
+        board = self._board(suite, self.seeds)
         notes = [f"{peer} is left out: {count} of its runs are missing." for peer, count in board.missing.items()]
         if RANDOM not in board.peers:
             return [*notes, "Nothing can be scored without random search's runs."]
@@ -91,7 +91,17 @@ class Comparison:
             )
         problems = tables.problems_table(board, suite, suite.trials)
         peers = tables.peers_table(board, suite, suite.trials, recorded=recorded)
-        return [problems, peers, *notes, *tables.verdicts(board, suite, suite.trials)]
+        return [problems, peers, *notes, *tables.verdicts(board, suite, suite.trials), *self._fewer_seeds(suite, board)]
+
+    def _fewer_seeds(self, suite: Suite, board: Board) -> Iterator[Table | str]:
+        """The peers once more, with seeds that those that were left out have."""
+        for seeds in dict.fromkeys(map(board.seeds_of, board.missing)):
+            if seeds:
+                fewer = self._board(suite, seeds)
+                yield tables.peers_table(fewer, suite, suite.trials, recorded=self._recorded(suite, fewer))
+
+    def _board(self, suite: Suite, seeds: tuple[int, ...]) -> Board:
+        return Board.of(self.places.runs(suite), problems=suite.problems, seeds=seeds, trials=suite.trials)
 
     def _cliffs(self, suite: Suite) -> list[Table | str]:
         clean, cliffs = self.places.runs(SUITES[CLEAN]), self.places.runs(suite)

@@ -56,6 +56,12 @@ class Board:
         """All runs of a peer."""
         return [self.runs[peer, problem, seed] for problem in self.problems for seed in self.seeds]
 
+    def seeds_of(self, peer: str) -> tuple[int, ...]:
+        """The seeds with which a peer ran all of the problems."""
+        return tuple(
+            seed for seed in self.seeds if all((peer, problem, seed) in self.runs for problem in self.problems)
+        )
+
     def floor(self, problem: str, seed: int) -> float:
         """The best value known: of the function or by any peer, with any seed where the problem is the same for all."""
         seeds = self.seeds if seedless(problem) else (seed,)

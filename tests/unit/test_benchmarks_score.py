@@ -223,6 +223,19 @@ def test_the_recorded_peers_are_scored_without_running_anything(
     assert (tmp_path / "sequential.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_peer_that_ran_some_seeds_is_compared_with_the_others_on_those(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    problems = "branin,levy8"
+    assert main(suites="parallel", problems=problems, seeds="0-4", score_only=True, output=tmp_path) == 0
+    page = (tmp_path / "parallel.md").read_text(encoding="utf-8")
+    assert "hebo is left out: 8 of its runs are missing." in capsys.readouterr().out
+    of_all, with_fewer = page.split("2 problems, seeds 0–4")[1], page.split("2 problems, seeds 0, ")[1]
+    assert "| hebo" not in of_all.split("2 problems")[0]
+    assert "| hebo" in with_fewer
+    assert "| optuna_gp" in with_fewer
+
+
 @pytest.mark.parametrize("suite", ["mixint", "biobj", "constrained", "conditional"])
 def test_every_kind_of_problem_has_recorded_peers_a_page_and_a_picture(
     suite: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
