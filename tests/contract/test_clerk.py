@@ -61,7 +61,7 @@ def told(trial, value=1.0, *, token=None, request=None, name=NAME, outcome=None)
         outcome=outcome or Succeeded({"y": MetricValue(value)}),
     )
     command = Tell(study=name, results=[result], request=request)
-    return tell(command, pack=lambda told: b",".join(str(each.sequence).encode() for each in told))
+    return tell(command, pack=lambda told: b",".join(str(each.sequence).encode() for each in told.trials))
 
 
 async def stored(store, name=NAME):

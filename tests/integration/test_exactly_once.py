@@ -58,6 +58,10 @@ def calls(wire: Wire, study: str) -> list[Repeatable]:
     ]
 
 
+def _named(code: int) -> tuple[int, str]:
+    return next(status.value for status in StatusCode if status.value[0] == code)
+
+
 def at_once(wires: Sequence[Wire], call: Repeatable, request_id: str) -> list[bytes]:
     """The replies to copies that are sent together, to one server after the other in turn."""
     with ThreadPoolExecutor(COPIES) as pool:
@@ -94,6 +98,39 @@ def test_a_repeated_call_happens_once_and_gets_equal_bytes_also_after_a_restart(
     with Wire(back.target) as wire:
         assert {call.method: wire.send(call.method, call.payload("id")) for call in repeatable} == first
         assert (wire.all_trials(study), wire.study(study)) == (stored, counted)
+
+
+def test_independent_results_count_once_and_what_was_refused_is_refused_alike(
+    processes: Processes, tmp_path: Path
+) -> None:
+    server = processes.serve(str(tmp_path / "asktell.db"))
+    with Wire(server.target) as wire:
+        study = wire.create("once", small_study()).name
+        asked = list(wire.ask(study, count=4).trials)
+        wire.tell(asked[1], 0.5)
+        results = [tell_request(trial, value=0.25).results[0] for trial in asked]
+        results[2].ClearField("succeeded")
+        results[2].succeeded.SetInParent()
+        results.append(trials.TrialResult(number=9, lease_token="t", succeeded=results[0].succeeded))
+        request = trials.TellRequest(parent=study, results=results, request_id="id", independent=True)
+        first = wire.send("Tell", request.SerializeToString())
+        reply, stored = trials.TellResponse.FromString(first), wire.all_trials(study)
+        assert [trial.number for trial in reply.trials] == [1, 4]
+        assert [(each.number, StatusCode(_named(each.code)), each.reason, each.field) for each in reply.refusals] == [
+            (2, StatusCode.FAILED_PRECONDITION, "TRIAL_ENDED", ""),
+            (3, StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT", "results[2].succeeded.metrics[loss]"),
+            (9, StatusCode.NOT_FOUND, "TRIAL_NOT_FOUND", ""),
+        ]
+        states = [trial.state for trial in stored]
+        assert states == [trials.Trial.STATE_SUCCEEDED] * 2 + [trials.Trial.STATE_ACTIVE, trials.Trial.STATE_SUCCEEDED]
+        server.kill()
+        with Wire(processes.again(server).target) as back:
+            assert back.send("Tell", request.SerializeToString()) == first
+            assert back.all_trials(study) == stored
+            # Under another id what was told is told already, and what was refused is refused again.
+            request.request_id = "another"
+            assert back.call("Tell", request) == reply
+            assert back.all_trials(study) == stored
 
 
 def test_copies_sent_at_once_through_two_servers_happen_once(processes: Processes, migrated_url: str) -> None:

@@ -166,6 +166,39 @@ def test_a_released_trial_is_handed_out_again_with_its_checkpoint(client):
     assert second.parameters == first.parameters
 
 
+def test_results_told_together_each_count_though_one_is_refused(client):
+    study = new_study(client, max_trials=6)
+    trials = study.ask(6)
+    study.get_trial(trials[2].number).cancel()
+    results = [1.0, {"y": (2.0, 0.1)}, 3.0, ValueError("too wide"), float("inf"), 6]
+    with pytest.raises(at.ResultsRefused, match=r"1 of 6 results were refused.*trial 3 is cancelled") as caught:
+        study.tell_all(zip(trials, results, strict=True))
+    assert {number: (type(error), error.reason) for number, error in caught.value.refusals.items()} == {
+        3: (at.FailedPrecondition, "TRIAL_ENDED")
+    }
+    states = [trial.state.name for trial in study.list_trials()]
+    assert states == ["SUCCEEDED", "SUCCEEDED", "CANCELLED", "FAILED", "SUCCEEDED", "SUCCEEDED"]
+    assert [trial.ended for trial in trials] == [True, True, False, True, True, True]
+    assert trials[2].lost
+    assert (trials[1].value(), trials[1].metrics["y"].standard_error) == (2.0, 0.1)
+    assert trials[3].message == "ValueError: too wide"
+    with pytest.raises(at.FailedPrecondition, match="was ended here before"):
+        study.tell_all([(trials[0], 1.0)])
+
+
+async def test_asyncio_tells_results_together(client):
+    async with aio.Client(client.target) as asynchronous:
+        study = await asynchronous.create_study(
+            next(names), parameters=[at.Float("x", 0, 1)], objectives=[at.Minimize("y")], policy="random"
+        )
+        trials = await study.ask(3)
+        await (await study.get_trial(2)).cancel()
+        with pytest.raises(at.ResultsRefused) as caught:
+            await study.tell_all((trial, float(trial.number)) for trial in trials)
+        assert list(caught.value.refusals) == [2]
+        assert [trial.state.name for trial in await study.list_trials()] == ["SUCCEEDED", "CANCELLED", "SUCCEEDED"]
+
+
 def test_fixed_parameters_are_exactly_so(client):
     study = new_study(client, parameters=PARAMETERS)
     trials = study.ask(3, fixed={"optimizer": "sgd", "width": 64})

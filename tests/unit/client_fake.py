@@ -206,8 +206,10 @@ class Trials(trial_service_pb2_grpc.TrialServiceServicer):
 
     def Tell(self, request, context):
         self.service.begin("Tell", request, context)
-        (result,) = request.results
-        trial = self.service.trials[request.parent][result.number]
+        return trials_pb2.TellResponse(trials=[self._end(request.parent, each, context) for each in request.results])
+
+    def _end(self, study, result, context):
+        trial = self.service.trials[study][result.number]
         if trial.lease.token != result.lease_token:
             context.abort_with_status(precondition(f"trial {trial.number}: the lease was lost", "LEASE_LOST"))
         ending = getattr(result, kind := result.WhichOneof("outcome"))
@@ -218,7 +220,7 @@ class Trials(trial_service_pb2_grpc.TrialServiceServicer):
         trial.metadata.update(result.metadata)
         trial.checkpoint_uri = result.checkpoint_uri or trial.checkpoint_uri
         trial.ClearField("lease")
-        return trials_pb2.TellResponse(trials=[trial])
+        return trial
 
     def Report(self, request, context):
         self.service.begin("Report", request, context)

@@ -167,6 +167,49 @@ def test_a_result_told_again_after_an_unknown_fate_is_the_same_request(service, 
     assert len({request.SerializeToString(deterministic=True) for request in service.requests["Tell"]}) == 1
 
 
+def test_results_told_together_are_one_request_however_often_it_is_sent(service, study):
+    trials = study.ask(3)
+    service.fail("Tell", *[unavailable()] * 2)
+    study.tell_all(zip(trials, [1, 2, 3], strict=True))
+    sent = service.requests["Tell"]
+    assert len({request.SerializeToString(deterministic=True) for request in sent}) == 1
+    assert (len(sent), sent[0].independent, len(sent[0].request_id)) == (3, True, 32)
+    assert [trial.value() for trial in trials] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        (lambda trials: [], "results: has 0 results; 1 to 1,000 are allowed"),
+        (lambda trials: trials, r"results\[0\]: is no pair of a trial and its metrics.* it is Trial"),
+        (lambda trials: [(trials[0], 1), (0.5, trials[1])], r"results\[1\]: is no pair.* it is tuple"),
+        (
+            lambda trials: [(trials[0], 1), (trials[1], {"z": 1})],
+            r"results\[1\].metrics\[y\]: is an objective and missing",
+        ),
+        (lambda trials: [(trials[0], 1), (trials[1], "b")], r"results\[1\].metrics\[y\]: 'b' is text, not a number"),
+        (lambda trials: [(trials[0], 1), (trials[0], 2)], r"results\[1\]: trial 1 stands there twice"),
+    ],
+)
+def test_results_of_another_shape_are_refused_with_their_place_and_nothing_is_told(service, study, results, words):
+    trials = study.ask(2)
+    with pytest.raises(at.InvalidArgument, match=words):
+        study.tell_all(results(trials))
+    assert not service.requests["Tell"]
+
+
+def test_results_of_another_study_are_not_told_together(service, client, study):
+    (mine,), (other,) = (
+        study.ask(),
+        client.create_study("other", parameters=[at.Float("x", 0, 1)], objectives=[at.Minimize("y")]).ask(),
+    )
+    with pytest.raises(
+        at.InvalidArgument, match=r"results\[1\]: projects/default/studies/other/trials/1 is of another"
+    ):
+        study.tell_all([(mine, 1), (other, 1)])
+    assert not service.requests["Tell"]
+
+
 def test_another_result_after_an_unknown_fate_is_another_request(service):
     with at.Client(service.target, retry_for=0) as client:
         (trial,) = new_study(client).ask()

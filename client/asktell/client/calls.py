@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from asktell.client import outcomes, wire
 from asktell.client.archive import File
 from asktell.client.claim import Claim
+from asktell.client.errors import AskTellError, refused
 from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, ParameterValue, Population
 from asktell.client.stopping import StoppingRule
 from asktell.client.values import (
@@ -273,8 +274,25 @@ def tell(
     claim: Claim, outcome: outcomes.Outcome, *, metadata: Mapping[str, str] | None, checkpoint_uri: str
 ) -> Call[TrialRecord]:
     """Tell what became of a trial."""
+    packed = pack_result(claim, outcome, metadata=metadata, checkpoint_uri=checkpoint_uri)
+    request = wire.build(trial_service_pb2.TellRequest, parent=claim.study, results=[packed], request_id=_request_id())
+    return Call("TrialService", "Tell", request, _only_trial)
+
+
+def tell_all(study: str, results: Sequence[trial_service_pb2.TrialResult]) -> Call[list[TrialRecord | AskTellError]]:
+    """Tell what became of trials, each by itself: for each the trial, or why its result was refused."""
+    request = wire.build(
+        trial_service_pb2.TellRequest, parent=study, results=results, independent=True, request_id=_request_id()
+    )
+    return Call("TrialService", "Tell", request, lambda reply: _taken(results, reply))
+
+
+def pack_result(
+    claim: Claim, outcome: outcomes.Outcome, *, metadata: Mapping[str, str] | None, checkpoint_uri: str
+) -> trial_service_pb2.TrialResult:
+    """What became of a trial, as a message."""
     ending: dict[str, Any] = {outcome.kind: outcome.message}
-    packed = wire.build(
+    return wire.build(
         trial_service_pb2.TrialResult,
         number=claim.number,
         lease_token=claim.token,
@@ -282,8 +300,6 @@ def tell(
         checkpoint_uri=checkpoint_uri,
         **ending,
     )
-    request = wire.build(trial_service_pb2.TellRequest, parent=claim.study, results=[packed], request_id=_request_id())
-    return Call("TrialService", "Tell", request, _only_trial)
 
 
 def report(claim: Claim, *, step: int, metrics: Mapping[str, MetricValue], checkpoint_uri: str) -> Call[Verdict]:
@@ -488,6 +504,16 @@ def cross_validate(study: str) -> Call[list[LeaveOneOut]]:
 
 def _only_trial(reply: trial_service_pb2.TellResponse | trial_service_pb2.AddTrialsResponse) -> TrialRecord:
     return wire.unpack_trial(reply.trials[0])
+
+
+def _taken(
+    results: Sequence[trial_service_pb2.TrialResult], reply: trial_service_pb2.TellResponse
+) -> list[TrialRecord | AskTellError]:
+    taken: dict[int, TrialRecord | AskTellError] = {trial.number: wire.unpack_trial(trial) for trial in reply.trials}
+    taken |= {
+        each.number: refused(each.code, each.message, reason=each.reason, field=each.field) for each in reply.refusals
+    }
+    return [taken[result.number] for result in results]
 
 
 def _nothing(_: Message) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, cast
 
 import grpc
@@ -11,6 +11,9 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 FieldViolation = tuple[str, str]
+
+MAX_SHOWN = 5
+"""Refusals in the message of one error."""
 
 
 class AskTellError(Exception):
@@ -65,6 +68,18 @@ class FailedPrecondition(AskTellError):
     """The state of the study or trial does not allow the call: a trial that ended, a lease that was lost."""
 
     default_code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class ResultsRefused(FailedPrecondition):
+    """Some of the results that were told together were refused; all the others count. `refusals` says which and why, by trial number."""
+
+    def __init__(self, refusals: Mapping[int, AskTellError], *, of: int) -> None:
+        shown = "; ".join(str(error) for error in list(refusals.values())[:MAX_SHOWN])
+        more = f"; and {len(refusals) - MAX_SHOWN} more" if len(refusals) > MAX_SHOWN else ""
+        super().__init__(
+            f"{len(refusals)} of {of} results were refused, the others count: {shown}{more}", reason="RESULTS_REFUSED"
+        )
+        self.refusals = dict(refusals)
 
 
 class MissingExtra(FailedPrecondition):
@@ -149,6 +164,13 @@ def from_rpc(error: grpc.RpcError, *, call_name: str) -> AskTellError:
     text = status.message or f"{call_name}: {call.details() or code.name}"
     kind = _BY_CODE.get(code, AskTellError)
     return kind(text, code=code, reason=reason, field_violations=tuple(violations), retry_delay=delay)
+
+
+def refused(code: int, message: str, *, reason: str, field: str) -> AskTellError:
+    """The exception for a result that the service did not take along with others."""
+    status = next((status for status in grpc.StatusCode if status.value[0] == code), grpc.StatusCode.UNKNOWN)
+    violations = ((field, message.removeprefix(f"{field}: ")),) if field else ()
+    return _BY_CODE.get(status, AskTellError)(message, code=status, reason=reason, field_violations=violations)
 
 
 def worth_retrying(error: Exception) -> bool | float:

@@ -111,7 +111,7 @@ class Trial(TrialProtocol):
 
     def release(self, *, checkpoint_uri: str = "") -> None:
         """Give the trial back unfinished: it is queued for the next worker, and no attempt is spent."""
-        self._hand_over()
+        self.hand_over()
         self._end(self._connection.run(self._releasing(checkpoint_uri)))
 
     def cancel(self) -> None:
@@ -153,13 +153,13 @@ class Trial(TrialProtocol):
         if (call := self._conclusion(result)) is not None:
             self._deliver(call)
 
-    def _hand_over(self) -> None:
+    def hand_over(self) -> None:
         """Have the worker upload the state before the trial ends, where that is needed."""
         for pause in () if self.lost else uploading(self._upload):
             time.sleep(pause)
 
     def _tell(self, call: Call[TrialRecord]) -> None:
-        self._hand_over()
+        self.hand_over()
         try:
             self._end(self._connection.run(call))
         except FailedPrecondition as refusal:
@@ -167,7 +167,7 @@ class Trial(TrialProtocol):
             raise
 
     def _deliver(self, call: Call[TrialRecord]) -> None:
-        self._hand_over()
+        self.hand_over()
         try:
             self._end(self._connection.run(call))
         except FailedPrecondition as refusal:

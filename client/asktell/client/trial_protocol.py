@@ -15,6 +15,7 @@ from asktell.client.errors import AskTellError, FailedPrecondition
 from asktell.client.outcomes import Outcome, Told
 from asktell.client.values import Directive, Metrics, MetricValue, OnError, Report, TrialRecord, Verdict
 from asktell.client.views import TrialView
+from asktell.v1 import trial_service_pb2
 
 logger = logging.getLogger("asktell.client")
 
@@ -53,6 +54,23 @@ class TrialProtocol(TrialView):
         """This trial, whose state the worker of this process keeps: it is uploaded before the trial ends."""
         self._upload = which.upload
         return self
+
+    def pack_result(self, told: Told | Exception) -> trial_service_pb2.TrialResult:
+        """What became of the trial, to be told along with others: metrics as `tell` takes them, or an exception, which is a failure."""
+        claim = self._held()
+        outcome = (
+            outcomes.failed(outcomes.explain(told), retry=False)
+            if isinstance(told, Exception)
+            else self._judged(outcomes.gather(told, {}, self._objectives))
+        )
+        return calls.pack_result(claim, outcome, metadata=None, checkpoint_uri="")
+
+    def hear_of_result(self, reply: TrialRecord | AskTellError) -> None:
+        """Take in what the service made of a result that was told along with others."""
+        if isinstance(reply, TrialRecord):
+            self._end(reply)
+        elif isinstance(reply, FailedPrecondition):
+            self._refused(reply)
 
     def _telling(
         self, told: Told | None, named: Metrics, *, metadata: Mapping[str, str] | None, checkpoint_uri: str

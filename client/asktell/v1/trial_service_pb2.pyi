@@ -609,10 +609,13 @@ class TellRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    INDEPENDENT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """Required. `projects/{project}/studies/{study}`."""
     request_id: _builtins.str
     """Optional. Makes the call safe to repeat."""
+    independent: _builtins.bool
+    """Optional. Whether each result counts by itself: one that cannot be taken undoes no other, and is among the response's refusals."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrialResult]:
         """Required. 1 to 1,000 results, of different trials. A lost lease may still tell success, infeasibility or a stop, if the study takes late
@@ -625,10 +628,11 @@ class TellRequest(_message.Message):
         parent: _builtins.str = ...,
         results: _abc.Iterable[Global___TrialResult] | None = ...,
         request_id: _builtins.str = ...,
+        independent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "request_id", b"request_id", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["independent", b"independent", "parent", b"parent", "request_id", b"request_id", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -856,19 +860,61 @@ class TellResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class Refusal(_message.Message):
+        """A result that was not taken: its trial is as before."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NUMBER_FIELD_NUMBER: _builtins.int
+        CODE_FIELD_NUMBER: _builtins.int
+        REASON_FIELD_NUMBER: _builtins.int
+        MESSAGE_FIELD_NUMBER: _builtins.int
+        FIELD_FIELD_NUMBER: _builtins.int
+        number: _builtins.int
+        """The trial's number."""
+        code: _builtins.int
+        """The gRPC status code that a call with this result alone would have had."""
+        reason: _builtins.str
+        """Why, for programs: UPPER_SNAKE_CASE, as in `google.rpc.ErrorInfo`."""
+        message: _builtins.str
+        """Why, for people."""
+        field: _builtins.str
+        """The path of the field that is at fault, if one is."""
+        def __init__(
+            self,
+            *,
+            number: _builtins.int = ...,
+            code: _builtins.int = ...,
+            reason: _builtins.str = ...,
+            message: _builtins.str = ...,
+            field: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "field", b"field", "message", b"message", "number", b"number", "reason", b"reason"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TRIALS_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___Trial]:
-        """In the order of the results."""
+        """Those that were told, in the order of the results."""
+
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___TellResponse.Refusal]:
+        """The results that were not taken, in their order; none unless the request is `independent`."""
 
     def __init__(
         self,
         *,
         trials: _abc.Iterable[Global___Trial] | None = ...,
+        refusals: _abc.Iterable[Global___TellResponse.Refusal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["trials", b"trials"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refusals", b"refusals", "trials", b"trials"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -125,8 +125,8 @@ class TrialServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Tell(self, request, context):
-        """Takes what became of one or more trials, all or none. Repeated with equal results it changes nothing; a trial that already ended
-        otherwise is FAILED_PRECONDITION.
+        """Takes what became of one or more trials: all or none, or each by itself. Repeated with equal results it changes nothing; a trial that
+        already ended otherwise is FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

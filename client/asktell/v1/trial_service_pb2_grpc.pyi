@@ -52,8 +52,8 @@ class TrialServiceStub:
     for, or none, and says why. Honours the deadline.
     """
     Tell: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.TellRequest, _trial_service_pb2.TellResponse]
-    """Takes what became of one or more trials, all or none. Repeated with equal results it changes nothing; a trial that already ended
-    otherwise is FAILED_PRECONDITION.
+    """Takes what became of one or more trials: all or none, or each by itself. Repeated with equal results it changes nothing; a trial that
+    already ended otherwise is FAILED_PRECONDITION.
     """
     Report: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.ReportRequest, _trial_service_pb2.ReportResponse]
     """Takes measurements of a running trial, or where its checkpoint lies, or both; renews its lease, and says whether to go on. Repeated steps
@@ -99,8 +99,8 @@ class TrialServiceAsyncStub(TrialServiceStub):
     for, or none, and says why. Honours the deadline.
     """
     Tell: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.TellRequest, _trial_service_pb2.TellResponse]  # type: ignore[assignment]
-    """Takes what became of one or more trials, all or none. Repeated with equal results it changes nothing; a trial that already ended
-    otherwise is FAILED_PRECONDITION.
+    """Takes what became of one or more trials: all or none, or each by itself. Repeated with equal results it changes nothing; a trial that
+    already ended otherwise is FAILED_PRECONDITION.
     """
     Report: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.ReportRequest, _trial_service_pb2.ReportResponse]  # type: ignore[assignment]
     """Takes measurements of a running trial, or where its checkpoint lies, or both; renews its lease, and says whether to go on. Repeated steps
@@ -155,8 +155,8 @@ class TrialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trial_service_pb2.TellRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trial_service_pb2.TellResponse, _abc.Awaitable[_trial_service_pb2.TellResponse]]:
-        """Takes what became of one or more trials, all or none. Repeated with equal results it changes nothing; a trial that already ended
-        otherwise is FAILED_PRECONDITION.
+        """Takes what became of one or more trials: all or none, or each by itself. Repeated with equal results it changes nothing; a trial that
+        already ended otherwise is FAILED_PRECONDITION.
         """
 
     @_abc_1.abstractmethod

@@ -21,6 +21,7 @@ from asktell.client.lineage import lineage
 from asktell.client.outcomes import Told
 from asktell.client.spec import ParameterSpec, ParameterValue
 from asktell.client.stopping import StoppingRule
+from asktell.client.together import Together
 from asktell.client.values import (
     KEEP,
     Answer,
@@ -162,6 +163,19 @@ class Study(StudyView):
                 for callback in callbacks:
                     callback(self, trial)
         await self.refresh()
+
+    async def tell_all(self, results: Iterable[tuple[Trial, Told | Exception]]) -> None:
+        """Tell what became of several trials in one call, as who evaluates many configurations at once: pairs of a trial and its metrics as
+        `Trial.tell` takes them, or an exception, which is told as a failure. 1 to 1,000, each trial once.
+
+        Each result counts by itself: if some are refused, as of a trial whose lease was lost, all others are told, and ResultsRefused says
+        which and why. What cannot be told at all, as a missing objective, is an error before anything is sent. After Unavailable the same
+        results can be told again: each counts once.
+        """
+        together = Together.of(self.name, results)
+        for trial in together.trials:
+            await trial.hand_over()
+        together.take(await self._connection.run(together.call))
 
     async def enqueue(
         self, parameters: Mapping[str, ParameterValue], *, metadata: Mapping[str, str] | None = None

@@ -105,7 +105,7 @@ class Trial(TrialProtocol):
 
     async def release(self, *, checkpoint_uri: str = "") -> None:
         """Give the trial back unfinished: it is queued for the next worker, and no attempt is spent."""
-        await self._hand_over()
+        await self.hand_over()
         self._end(await self._connection.run(self._releasing(checkpoint_uri)))
 
     async def cancel(self) -> None:
@@ -143,13 +143,13 @@ class Trial(TrialProtocol):
         if (call := self._conclusion(result)) is not None:
             await self._deliver(call)
 
-    async def _hand_over(self) -> None:
+    async def hand_over(self) -> None:
         """Have the worker upload the state before the trial ends, where that is needed."""
         for pause in () if self.lost else uploading(self._upload):
             await asyncio.sleep(pause)
 
     async def _tell(self, call: Call[TrialRecord]) -> None:
-        await self._hand_over()
+        await self.hand_over()
         try:
             self._end(await self._connection.run(call))
         except FailedPrecondition as refusal:
@@ -157,7 +157,7 @@ class Trial(TrialProtocol):
             raise
 
     async def _deliver(self, call: Call[TrialRecord]) -> None:
-        await self._hand_over()
+        await self.hand_over()
         try:
             self._end(await self._connection.run(call))
         except FailedPrecondition as refusal:

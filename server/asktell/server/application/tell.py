@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from asktell.server.application.change import Change, Draft
 from asktell.server.application.failpoints import reach
 from asktell.server.application.ports import Request
-from asktell.server.domain.errors import InvalidArgument
+from asktell.server.domain.errors import DomainError, InvalidArgument
 from asktell.server.domain.metric import Metrics, check_metrics
 from asktell.server.domain.study import Study, StudyName, StudySpec
 from asktell.server.domain.text import check_checkpoint_uri, check_lease_token, check_message, check_notes
@@ -78,16 +78,33 @@ class Result:
             raise error.within(kind(outcome)) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A result that was not taken, and why."""
+
+    number: int
+    error: DomainError
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a call came to: the trials that were told, and the results that were not taken, both in the order of the results."""
+
+    trials: Sequence[Trial]
+    refusals: Sequence[Refusal] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tell:
-    """A worker's call that ends trials."""
+    """A worker's call that ends trials: all or none of them, or, `independent`, each by itself."""
 
     study: StudyName
     results: Sequence[Result]
+    independent: bool = False
     request: Request | None = None
 
     def validate(self) -> None:
-        """Raise InvalidArgument with a path relative to the request."""
+        """Raise InvalidArgument with a path relative to the request; of independent results each is looked at when it is taken."""
         if not 1 <= len(self.results) <= MAX_RESULTS:
             raise InvalidArgument("results", f"has {len(self.results):,} results; 1 to {MAX_RESULTS:,} are allowed")
         seen: set[int] = set()
@@ -95,14 +112,19 @@ class Tell:
             if result.number in seen:
                 raise InvalidArgument(f"results[{index}].number", f"trial {result.number} stands there twice")
             seen.add(result.number)
-            try:
-                result.validate()
-            except InvalidArgument as error:
-                raise error.within(f"results[{index}]") from None
+            if not self.independent:
+                _validate(result, place=f"results[{index}]")
 
 
-def tell(command: Tell, *, pack: Callable[[Sequence[Trial]], bytes]) -> Change[bytes]:
-    """The change that ends the trials, all or none; its reply is the packed trials in the order of the results.
+def _validate(result: Result, *, place: str) -> None:
+    try:
+        result.validate()
+    except InvalidArgument as error:
+        raise error.within(place) from None
+
+
+def tell(command: Tell, *, pack: Callable[[Taken], bytes]) -> Change[bytes]:
+    """The change that ends the trials; its reply is packed.
 
     A trial that ended just so already stays as it is; one that ended otherwise, or whose lease is another's, is FailedPrecondition.
     """
@@ -110,9 +132,7 @@ def tell(command: Tell, *, pack: Callable[[Sequence[Trial]], bytes]) -> Change[b
 
     def amend(draft: Draft) -> bytes:
         reach("tell.locked")
-        _require_objectives(command, draft.study.spec)
-        told = [_tell_one(draft, result, place=f"results[{index}]") for index, result in enumerate(command.results)]
-        return pack(told)
+        return pack(_tell_each(draft, command) if command.independent else _tell_all(draft, command))
 
     return Change(
         study=command.study,
@@ -127,13 +147,32 @@ def _ends_as_reported(outcome: Outcome) -> bool:
     return isinstance(outcome, Stopped) and not outcome.metrics
 
 
-def _require_objectives(command: Tell, spec: StudySpec) -> None:
+def _tell_all(draft: Draft, command: Tell) -> Taken:
+    placed = [(f"results[{index}]", result) for index, result in enumerate(command.results)]
+    for place, result in placed:
+        _require_objectives(result, draft.study.spec, place=place)
+    return Taken([_tell_one(draft, result, place=place) for place, result in placed])
+
+
+def _tell_each(draft: Draft, command: Tell) -> Taken:
+    told, refusals = [], []
     for index, result in enumerate(command.results):
-        if isinstance(result.outcome, Succeeded):
-            try:
-                check_metrics(result.outcome.metrics, required=spec.objectives)
-            except InvalidArgument as error:
-                raise error.within(f"results[{index}].succeeded") from None
+        place = f"results[{index}]"
+        try:
+            _validate(result, place=place)
+            _require_objectives(result, draft.study.spec, place=place)
+            told.append(_tell_one(draft, result, place=place))
+        except DomainError as error:
+            refusals.append(Refusal(result.number, error))
+    return Taken(told, refusals)
+
+
+def _require_objectives(result: Result, spec: StudySpec, *, place: str) -> None:
+    if isinstance(result.outcome, Succeeded):
+        try:
+            check_metrics(result.outcome.metrics, required=spec.objectives)
+        except InvalidArgument as error:
+            raise error.within(f"{place}.succeeded") from None
 
 
 def _tell_one(draft: Draft, result: Result, *, place: str) -> Trial:

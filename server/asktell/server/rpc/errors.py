@@ -26,7 +26,7 @@ STATUS_OF = {
     errors.OutOfTime: Code.DEADLINE_EXCEEDED,
 }
 DOMAIN = "asktell"
-_MAX_MESSAGE = 2_000
+MAX_MESSAGE = 2_000
 
 
 class Aborting(Protocol):
@@ -41,13 +41,13 @@ def status_of(error: errors.DomainError) -> Status:
     details: list[ErrorInfo | BadRequest | RetryInfo] = [ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, errors.InvalidArgument | errors.Unsupported):
         violation = BadRequest.FieldViolation(
-            field=error.field[:_MAX_MESSAGE], description=error.description[:_MAX_MESSAGE]
+            field=error.field[:MAX_MESSAGE], description=error.description[:MAX_MESSAGE]
         )
         details.append(BadRequest(field_violations=[violation]))
     if isinstance(error, errors.Unavailable | errors.Overloaded):
         delay = error.retry_after if isinstance(error, errors.Overloaded) else 1.0
         details.append(RetryInfo(retry_delay=duration(timedelta(seconds=delay))))
-    status = Status(code=STATUS_OF[type(error)], message=str(error)[:_MAX_MESSAGE])
+    status = Status(code=STATUS_OF[type(error)], message=str(error)[:MAX_MESSAGE])
     for detail in details:
         packed = Any()
         packed.Pack(detail)

@@ -13,7 +13,7 @@ from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.failpoints import reach
 from asktell.server.application.reports import Reports
-from asktell.server.application.tell import tell
+from asktell.server.application.tell import Taken, tell
 from asktell.server.domain.study import StudyName
 from asktell.server.domain.trial import Trial, TrialName
 from asktell.server.rpc.convert import trial as convert
@@ -45,8 +45,8 @@ class TrialServicer(TrialServiceServicer):
     async def Tell(self, request: pb.TellRequest, context: Any) -> Any:
         command = convert.read_tell(request)
 
-        def pack(told: Sequence[Trial]) -> bytes:
-            return pb.TellResponse(trials=convert.trial_messages(command.study, told)).SerializeToString()
+        def pack(taken: Taken) -> bytes:
+            return convert.taken_message(command.study, taken).SerializeToString()
 
         change = tell(command, pack=pack)
         self.desk.telling(command)

@@ -9,7 +9,17 @@ from collections.abc import Callable, Sequence
 from asktell.server.application.ask import Answer, Ask, Reason
 from asktell.server.application.leases import Directive, Release, Renew, Renewal, Report, Verdict
 from asktell.server.application.ports import Request
-from asktell.server.application.tell import Failed, Infeasible, Outcome, Result, Stopped, Succeeded, Tell
+from asktell.server.application.tell import (
+    Failed,
+    Infeasible,
+    Outcome,
+    Refusal,
+    Result,
+    Stopped,
+    Succeeded,
+    Taken,
+    Tell,
+)
 from asktell.server.application.trials import AddTrials, Hypervolume, ListTrials, NewTrial, Optimal
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.study import StudyName
@@ -19,6 +29,7 @@ from asktell.server.rpc.convert.metric import measurement_message, metric_messag
 from asktell.server.rpc.convert.page import read_after_number, read_page_size
 from asktell.server.rpc.convert.space import parameter_messages, read_parameters
 from asktell.server.rpc.convert.time import duration, read_duration, read_time, timestamp
+from asktell.server.rpc.errors import MAX_MESSAGE, STATUS_OF
 from asktell.v1 import trial_service_pb2 as pb
 
 _STATES = {state: getattr(pb.Trial, f"STATE_{state.name}") for state in TrialState}
@@ -65,7 +76,25 @@ def read_tell(request: pb.TellRequest) -> Tell:
     return Tell(
         study=StudyName.parse(request.parent, path="parent"),
         results=tuple(_read_result(f"results[{index}]", result) for index, result in enumerate(request.results)),
+        independent=request.independent,
         request=read_request("Tell", request),
+    )
+
+
+def taken_message(study: StudyName, taken: Taken) -> pb.TellResponse:
+    """The reply of Tell."""
+    refusals = [_refusal_message(refusal) for refusal in taken.refusals]
+    return pb.TellResponse(trials=trial_messages(study, taken.trials), refusals=refusals)
+
+
+def _refusal_message(refusal: Refusal) -> pb.TellResponse.Refusal:
+    error = refusal.error
+    return pb.TellResponse.Refusal(
+        number=refusal.number,
+        code=STATUS_OF[type(error)],
+        reason=error.reason,
+        message=str(error)[:MAX_MESSAGE],
+        field=error.field[:MAX_MESSAGE] if isinstance(error, InvalidArgument) else "",
     )
 
 
