@@ -178,7 +178,8 @@ class Clerk:
         if not self._ready and answered <= 1:
             return
         all_again, end, quiet = self._queued + answered, time.monotonic() + GATHERING, 0
-        while self._queued < all_again and quiet < QUIET_PAUSES and time.monotonic() < end:
+        # While nothing is ready, nobody waits for this to end; and a call that came alone would hold the others up.
+        while self._queued < all_again and (quiet < QUIET_PAUSES or not self._ready) and time.monotonic() < end:
             before = self._queued
             await asyncio.sleep(PAUSE)
             quiet = quiet + 1 if self._queued == before else 0
