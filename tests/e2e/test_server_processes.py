@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -74,6 +75,37 @@ def test_a_process_that_is_killed_is_replaced_and_no_acknowledged_tell_is_lost(s
     until(lambda: len(serving(shared)) == 2)
     assert before[0].pid not in {process.pid for process in serving(shared)}
     assert "process_lost" in shared.errors()
+
+
+def test_a_process_that_hangs_is_killed_and_replaced(processes: Processes, migrated_url: str) -> None:
+    with processes:
+        settings = {"ASKTELL_PROCESSES": "2", "ASKTELL_HANG_LIMIT": "2"}
+        server = processes.serve(migrated_url, environment=settings)
+        hanging, other = serving(server)
+        hanging.suspend()
+        until(lambda: "process_started_anew" in server.errors())
+        assert {process.pid for process in serving(server)} > {other.pid}
+        assert not hanging.is_running()
+        assert server.errors().count("process_hangs") == 1
+        with Wire(server.target, wait=True) as wire:
+            wire.create("shared", small_study())
+        server.terminate()
+        assert server.wait() == 0
+
+
+def test_processes_are_not_taken_for_hanging_when_the_first_one_was_stopped(
+    processes: Processes, migrated_url: str
+) -> None:
+    with processes:
+        settings = {"ASKTELL_PROCESSES": "2", "ASKTELL_HANG_LIMIT": "2"}
+        server = processes.serve(migrated_url, environment=settings)
+        before, first = serving(server), psutil.Process(server.pid)
+        first.suspend()
+        time.sleep(3)
+        first.resume()
+        time.sleep(1)
+        assert serving(server) == before
+        assert "process_hangs" not in server.errors()
 
 
 def test_the_processes_end_in_order_with_the_first_one(shared: Server) -> None:

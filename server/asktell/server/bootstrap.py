@@ -47,8 +47,19 @@ FORGET_INTERVAL = 600.0
 FORGET_AT_ONCE = 2_000
 PROBE_INTERVAL = 0.5
 PROBE_LIMIT = 1.0
+SIGN_INTERVAL = 0.5
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
 """Python's 700 are made by a few calls: with dozens under way it would look through what they still hold again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overseer:
+    """The process that keeps this server and others running: `gone` is a file descriptor that can be read once that process has ended, `sign`
+    tells it that this server lives.
+    """
+
+    gone: int
+    sign: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +216,12 @@ def _collect_rarely() -> None:
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
 
 
-def serve(settings: Settings, *, announce: Callable[[str], None], parent: int | None = None) -> None:
+def serve(settings: Settings, *, announce: Callable[[str], None], overseer: Overseer | None = None) -> None:
     """Run a server until SIGTERM or SIGINT; `announce` gets HOST:PORT once it answers. Raises StartError.
 
-    With a `parent`, a file descriptor that can be read once that process is gone, it shares its port with others, and ends with the parent.
+    With an overseer it shares its port with others, and ends with the overseer.
     """
-    work = _serve(settings, announce, parent)
+    work = _serve(settings, announce, overseer)
     if sys.platform == "win32":
         asyncio.run(work)
     else:
@@ -220,15 +231,23 @@ def serve(settings: Settings, *, announce: Callable[[str], None], parent: int | 
         uvloop.run(work)
 
 
-async def _serve(settings: Settings, announce: Callable[[str], None], parent: int | None) -> None:
+async def _serve(settings: Settings, announce: Callable[[str], None], overseer: Overseer | None) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    async with running(settings, shared_port=parent is not None) as service:
-        if parent is not None:
-            loop.add_reader(parent, stopped.set)
+    async with running(settings, shared_port=overseer is not None) as service, contextlib.AsyncExitStack() as stack:
+        if overseer is not None:
+            loop.add_reader(overseer.gone, stopped.set)
+            await stack.enter_async_context(_background(_show_life(overseer), "show-life"))
         _collect_rarely()
         announce(service.target)
         await stopped.wait()
     log.info("stopped")
+
+
+async def _show_life(overseer: Overseer) -> None:
+    """Show that the event loop, which answers all calls, goes round."""
+    while True:
+        await asyncio.sleep(SIGN_INTERVAL)
+        overseer.sign()

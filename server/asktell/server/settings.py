@@ -54,7 +54,12 @@ class Settings:
 
     processes: Annotated[int, Parameter(env_var="ASKTELL_PROCESSES", validator=validators.Number(gte=1, lte=64))] = 1
     """Server processes that share the port, for more calls than one core answers; on PostgreSQL only. Each has a share of the clients, engine
-    processes and 14 connections to the database of its own; one that dies is started anew."""
+    processes and 14 connections to the database of its own; one that dies or hangs is started anew."""
+
+    hang_limit: Annotated[
+        float, Parameter(env_var="ASKTELL_HANG_LIMIT", validator=validators.Number(gte=2, lte=3600))
+    ] = 30.0
+    """Seconds without a sign of life after which one of several server processes is killed, to be started anew."""
 
     engine_processes: Annotated[
         int | None, Parameter(env_var="ASKTELL_ENGINE_PROCESSES", validator=validators.Number(gte=1, lte=64))

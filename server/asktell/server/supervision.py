@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -28,6 +29,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 PAUSE = 1.0
 """Seconds before a process that died is started anew, so that one that cannot run does not keep a core busy."""
+LARGEST_READ = 65_536
 PATIENCE = 15.0
 """Seconds beyond the drain after which a process that does not end is killed."""
 
@@ -35,7 +37,7 @@ PATIENCE = 15.0
 async def supervise(settings: Settings, *, announce: Callable[[str], None]) -> None:
     """Run `settings.processes` servers until SIGTERM or SIGINT, which ends them as it ends one; `announce` gets HOST:PORT once all answer.
 
-    Raises StartError if one cannot start. One that dies later is started anew, again and again.
+    Raises StartError if one cannot start. One that dies later, or gives no sign of life for too long, is started anew, again and again.
     """
     _require_shareable(settings)
     stopped = asyncio.Event()
@@ -107,27 +109,28 @@ class _Member:
 
     settings: Settings
     process: SpawnProcess | None = field(default=None)
+    heard: Connection | None = field(default=None)
 
     async def start(self) -> None:
         """Start a process and return once it answers. Raises StartError with what kept it from that, OSError if there is no room for it."""
-        heard, say = _SPAWN.Pipe(duplex=False)
-        with heard:
-            process = _SPAWN.Process(target=_serve, args=(self.settings, say), name="asktell-server")
-            process.start()
-            self.process = process
-            say.close()
-            await _readable(heard.fileno())
-            try:
-                failure: str = heard.recv()
-            except EOFError:
-                failure = f"server process {process.pid} ended before it answered"
+        self.forget()
+        self.heard, say = _SPAWN.Pipe(duplex=False)
+        process = _SPAWN.Process(target=_serve, args=(self.settings, say), name="asktell-server")
+        process.start()
+        self.process = process
+        say.close()
+        await _readable(self.heard.fileno())
+        try:
+            failure: str = self.heard.recv()
+        except EOFError:
+            failure = f"server process {process.pid} ended before it answered"
         if failure:
             raise StartError(failure)
 
     async def keep(self) -> None:
-        """Start a process anew whenever it has ended, until cancelled."""
+        """Start a process anew whenever it has ended, until cancelled; one that hangs is killed first."""
         while self.process is not None:
-            await _readable(self.process.sentinel)
+            await self._ended(self.process)
             self.process.join()
             log.warning("process_lost", process=self.process.pid, status=self.process.exitcode)
             await asyncio.sleep(PAUSE)
@@ -137,9 +140,37 @@ class _Member:
             except (StartError, OSError) as error:
                 log.warning("process_not_started", error=str(error))
 
+    async def _ended(self, process: SpawnProcess) -> None:
+        watched = asyncio.create_task(self._kill_if_silent(process), name="watch-process")
+        try:
+            await _readable(process.sentinel)
+        finally:
+            watched.cancel()
+
+    async def _kill_if_silent(self, process: SpawnProcess) -> None:
+        while self.heard is not None:
+            try:
+                async with asyncio.timeout(self.settings.hang_limit):
+                    await _readable(self.heard.fileno())
+            except TimeoutError:
+                # This process itself may have been stopped for so long; then the signs of life are there.
+                if not self.heard.poll():
+                    log.warning("process_hangs", process=process.pid, seconds=self.settings.hang_limit)
+                    process.kill()
+                    return
+            if not os.read(self.heard.fileno(), LARGEST_READ):
+                return
+
+    def forget(self) -> None:
+        """Hear no more of a process that has ended."""
+        if self.heard is not None:
+            self.heard.close()
+            self.heard = None
+
     async def stop(self) -> None:
         """End the process in order, if it runs, and wait for it."""
         if self.process is None or not self.process.is_alive():
+            self.forget()
             return
         self.process.terminate()
         try:
@@ -149,6 +180,7 @@ class _Member:
             log.warning("process_killed", process=self.process.pid)
             self.process.kill()
         self.process.join()
+        self.forget()
 
 
 async def _readable(descriptor: int) -> None:
@@ -163,13 +195,14 @@ async def _readable(descriptor: int) -> None:
 
 
 def _serve(settings: Settings, say: Connection) -> None:
-    """What a process does: it says "" once it answers, or else what kept it from that."""
+    """What a process does: it says "" once it answers, or else what kept it from that; then, from time to time, that it lives."""
     from asktell.server import bootstrap
 
     show_logs(level=settings.log_level, style=settings.log_format)
     parent: Any = multiprocessing.parent_process()
+    overseer = bootstrap.Overseer(parent.sentinel, lambda: _show_life(say))
     try:
-        bootstrap.serve(settings, announce=lambda _: _tell(say, ""), parent=parent.sentinel)
+        bootstrap.serve(settings, announce=lambda _: _tell(say, ""), overseer=overseer)
     except StartError as error:
         _tell(say, str(error))
 
@@ -178,3 +211,10 @@ def _tell(say: Connection, what: str) -> None:
     # A first process that is gone or ends hears nothing; this one ends with it.
     with suppress(BrokenPipeError):
         say.send(what)
+        # The first process may be stopped for long, until the pipe is full: no reason to wait for it.
+        os.set_blocking(say.fileno(), False)
+
+
+def _show_life(say: Connection) -> None:
+    with suppress(BrokenPipeError, BlockingIOError):
+        os.write(say.fileno(), b".")
