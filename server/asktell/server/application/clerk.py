@@ -8,6 +8,7 @@ for another that somebody holds: a transaction of several passes those over, whi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import deque
@@ -37,9 +38,8 @@ each, and the less the server pays for transactions.
 """
 GATHERING = 0.025
 """Seconds for which a transaction that follows another waits at most while those who were answered call again."""
-PAUSE = 0.001
-QUIET_PAUSES = 3
-"""After so many pauses of so many seconds without a call it waits no longer. The first may be spent on sending the replies."""
+PAUSE = 0.004
+"""Seconds without a call after which a call that is ready waits no longer for others; sending the replies takes about as long."""
 TRANSACTIONS = 4
 """So many transactions of several studies go on at once at most."""
 
@@ -107,7 +107,9 @@ class Clerk:
         self._sharing = 0
         self._latest: int | None = None
         self._begun = 0.0
-        self._queued = 0
+        # How many calls have come, and with which one the next transaction is complete.
+        self._queued = self._awaited = 0
+        self._complete = asyncio.Event()
         self._relief: asyncio.TimerHandle | None = None
         self._stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,6 +126,8 @@ class Clerk:
 
     def _queue(self, study: StudyName, change: Change[Any] | _Alone) -> asyncio.Future[Any]:
         self._queued += 1
+        if self._queued == self._awaited:
+            self._complete.set()
         entry = _Entry(change, asyncio.get_running_loop().create_future())
         line = self._lines.get(study)
         if line is None:
@@ -177,12 +181,16 @@ class Clerk:
         """
         if not self._ready and answered <= 1:
             return
-        all_again, end, quiet = self._queued + answered, time.monotonic() + GATHERING, 0
+        self._awaited, end = self._queued + answered, time.monotonic() + GATHERING
+        self._complete.clear()
+        before = -1
         # While nothing is ready, nobody waits for this to end; and a call that came alone would hold the others up.
-        while self._queued < all_again and (quiet < QUIET_PAUSES or not self._ready) and time.monotonic() < end:
+        while (before != self._queued or not self._ready) and time.monotonic() < end:
             before = self._queued
-            await asyncio.sleep(PAUSE)
-            quiet = quiet + 1 if self._queued == before else 0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PAUSE):
+                    await self._complete.wait()
+                    return
 
     def _next_turns(self) -> list[_Turn]:
         """The turns that share the next transaction; those that come by and share none are begun."""
