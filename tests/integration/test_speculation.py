@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from asktell.server.application.ask import Answer, Ask
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
-from asktell.server.application.tell import Failed, Result, Stopped, Succeeded, Tell, tell
+from asktell.server.application.tell import Failed, Result, Stopped, Succeeded, Taken, Tell, tell
 from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
 from asktell.server.domain.space import Float, SearchSpace
@@ -93,8 +93,7 @@ class House:
         )
         command = Tell(study=NAME, results=[result])
         self.desk.telling(command)
-        await Clerk(self.store).make(tell(command, pack=lambda told: b""))
-        self.desk.told(command)
+        self.desk.told(command, await store_result(self, command))
 
 
 @asynccontextmanager
@@ -157,8 +156,16 @@ def success(trial: Trial, value: float) -> Tell:
     return Tell(study=NAME, results=[Result(number=trial.number, lease_token=trial.lease.token, outcome=outcome)])
 
 
-async def store_result(home: House, command: Tell) -> None:
-    await Clerk(home.store).make(tell(command, pack=lambda told: b""))
+async def store_result(home: House, command: Tell) -> Sequence[Trial]:
+    """Store what a worker tells, and return what became of its trials."""
+    came_to: list[Taken] = []
+
+    def pack(taken: Taken) -> bytes:
+        came_to.append(taken)
+        return b""
+
+    await Clerk(home.store).make(tell(command, pack=pack))
+    return came_to[-1].trials
 
 
 async def test_the_choice_begins_while_the_result_is_still_being_stored(tmp_path):
@@ -172,8 +179,7 @@ async def test_the_choice_begins_while_the_result_is_still_being_stored(tmp_path
             [{"y": MetricValue(5.0)}]
         ]
         assert home.engine.ahead[0].pending == ()
-        await store_result(home, command)
-        home.desk.told(command)
+        home.desk.told(command, await store_result(home, command))
         await home.desk.settle()
         (second,) = await home.ask()
         assert (second.parameters, second.origin.made_for) == ({"x": 0.01 * 2 + 1e-4}, second.sequence - 1)
@@ -197,7 +203,7 @@ async def test_a_choice_for_another_result_than_the_stored_one_serves_nobody(tmp
         (first,) = await home.ask()
         home.desk.telling(success(first, 5.0))
         await home.desk.settle()
-        await store_result(home, success(first, stored))
+        home.desk.history.note_told(NAME, await store_result(home, success(first, stored)))
         await home.ask()
         assert [len(request.observations) for request in home.engine.asked] == [0, 1]
 
@@ -207,8 +213,8 @@ async def test_a_choice_that_lacks_a_result_that_was_stored_first_serves_nobody(
         first, other = await home.ask(2)
         home.desk.telling(success(first, 5.0))
         await home.desk.settle()
-        await store_result(home, success(other, 3.0))
-        await store_result(home, success(first, 5.0))
+        for trial, value in ((other, 3.0), (first, 5.0)):
+            home.desk.history.note_told(NAME, await store_result(home, success(trial, value)))
         await home.ask()
         assert [len(request.observations) for request in home.engine.asked] == [0, 2]
 
@@ -275,7 +281,7 @@ async def test_a_result_as_expected_leaves_what_is_prepared_for_many_workers_and
 async def test_more_results_than_many_workers_bear_drop_what_is_prepared(tmp_path):
     async with house(tmp_path) as home:
         active = await with_workers(home, 32)
-        home.desk.telling = home.desk.told = lambda command: None
+        home.desk.telling = home.desk.told = lambda *command: None
         await home.tell(active[0])
         await home.tell(active[1])
         (new,) = await home.ask()
@@ -359,7 +365,7 @@ async def test_a_busy_engine_prepares_nothing_and_nothing_is_missed(tmp_path):
 
 async def test_nothing_is_prepared_for_a_study_that_hands_out_nothing_or_that_nobody_asks_here(tmp_path):
     async with house(tmp_path, max_trials=1) as home:
-        home.desk.told(Tell(study=NAME, results=[]))
+        home.desk.told(Tell(study=NAME, results=[]), [])
         await home.desk.settle()
         (first,) = await home.ask()
         await home.tell(first)
@@ -404,14 +410,14 @@ async def test_a_burst_of_tells_looks_once_and_what_was_in_vain_is_not_tried_at_
         active = await home.ask(3)
         await home.desk.settle()
         home.engine.idle = False
-        told = home.desk.told
-        home.desk.telling = home.desk.told = lambda command: None
+        told, calls = home.desk.told, []
+        home.desk.telling, home.desk.told = lambda command: None, lambda *call: calls.append(call)
         await asyncio.gather(*(home.tell(trial, 5.0) for trial in active))
-        for _ in active:
-            told(Tell(study=NAME, results=[]))
+        for call in calls:
+            told(*call)
         await home.desk.settle()
         assert [len(request.observations) for request in home.engine.ahead] == [3]
-        told(Tell(study=NAME, results=[]))
+        told(Tell(study=NAME, results=[]), [])
         await home.desk.settle()
         assert len(home.engine.ahead) == 1
 

@@ -188,25 +188,37 @@ class Portion:
 
 
 @dataclass(frozen=True, slots=True)
+class Handed:
+    """What was handed out: the packed answers, in the order of the portions, and the trials, which made the study this, whose sequence number
+    was `after`.
+    """
+
+    replies: Sequence[bytes]
+    study: Study
+    trials: Sequence[Trial]
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class HandOut:
     """The transaction that gives trials to workers, if the study still is as the plans saw it; else Conflict.
 
-    Its result is the packed answers, in the order of the portions. The candidates are dealt out in the same order; when they are fewer
-    than planned, the policy has no more, for now or for ever. An answer with trials is kept for its request. `checkpoints` are the URIs of
-    the candidates' parents, by number: a trial that goes on from another begins with that one's.
+    The candidates are dealt out in the order of the portions; when they are fewer than planned, the policy has no more, for now or for ever.
+    An answer with trials is kept for its request. `checkpoints` are the URIs of the candidates' parents, by number: a trial that goes on from
+    another begins with that one's. What was recalled must not have changed at all.
     """
 
-    study: Study
+    snapshot: Snapshot
     portions: Sequence[Portion]
     candidates: Sequence[Candidate]
     nonces: Sequence[str]
     checkpoints: Mapping[int, str]
     answer: Callable[[Ask, Plan, Sequence[Trial]], Answer]
 
-    def __call__(self, tx: Transaction) -> list[bytes]:
+    def __call__(self, tx: Transaction) -> Handed:
         queued, new = sum(len(portion.plan.queued) for portion in self.portions), len(self.candidates)
         # A reply that another copy of a request saved since we read is not looked for: it makes saving ours a conflict.
-        locked = locked_study(tx, self.study.name, changes=queued + new, new_trials=new)
+        locked = locked_study(tx, self.snapshot.study.name, changes=queued + new, new_trials=new)
         self._refuse_stale(tx, locked, handed=queued + new)
         candidates = zip(self.candidates, self.nonces, strict=True)
         dealer = _Dealer(locked, candidates, self.checkpoints, sequences=count(locked.first_sequence))
@@ -220,7 +232,8 @@ class HandOut:
         ]
         tx.save_replies(locked.study.id, replies, now=locked.now)
         reach("ask.inserted")
-        return [reply for _, reply in answers]
+        trials = [*(trial for trial, _ in dealer.claimed), *dealer.created]
+        return Handed([reply for _, reply in answers], locked.study, trials, locked.first_sequence - 1)
 
     def _answer(self, dealer: _Dealer, portion: Portion) -> tuple[Answer, bytes]:
         answer = self.answer(portion.command, portion.plan, dealer.deal(portion))
@@ -228,15 +241,18 @@ class HandOut:
 
     def _refuse_stale(self, tx: Transaction, locked: Locked, *, handed: int) -> None:
         """A new trial elsewhere is one that the candidates do not know of; a study that was changed may allow less, or have another space."""
-        seen, now = self.study, locked.study
+        seen, now = self.snapshot.study, locked.study
         if (seen.id, seen.state, seen.budget, seen.spec) != (now.id, now.state, now.budget, now.spec):
             raise Conflict
         if self.candidates and seen.next_number != locked.first_number:
             raise Conflict
         if is_over(now, locked.now):
             raise Conflict
+        untouched = seen.sequence == locked.first_sequence - 1
+        if self.snapshot.recalled and not untouched:
+            raise Conflict
         # Of a study that nobody changed since, the plans know how many are active.
-        limit, untouched = now.budget.max_parallel, seen.sequence == locked.first_sequence - 1
+        limit = now.budget.max_parallel
         if limit is not None and not untouched and tx.count_active(now.id) + handed > limit:
             raise Conflict
 

@@ -24,6 +24,7 @@ from asktell.server.domain.errors import AlreadyExists, Conflict, Overloaded, Un
 from asktell.server.domain.policy import MAX_HINT, Decision, SuggestRequest
 from asktell.server.domain.space import key
 from asktell.server.domain.study import StudyName
+from asktell.server.domain.trial import Trial
 
 log = structlog.get_logger("asktell.ask")
 
@@ -207,8 +208,9 @@ class Desk:
         if self._shelf is not None and len(command.results) == 1 and self._pays(command.study):
             self._keep(self._shelf.prepare_during_tell(command.study, command.results[0]))
 
-    def told(self, command: Tell) -> None:
-        """Results were stored: prepare what their worker will ask for."""
+    def told(self, command: Tell, trials: Sequence[Trial]) -> None:
+        """Results were stored, which made their trials these: prepare what their worker will ask for."""
+        self.history.note_told(command.study, trials)
         if self._shelf is not None and self._pays(command.study):
             numbers = [result.number for result in command.results]
             self._keep(self._shelf.prepare_after_tell(command.study, numbers))
@@ -275,9 +277,10 @@ class Desk:
 
     async def _meet(self, name: StudyName, line: _Line, attempt: int) -> bool:
         """Answer the asks that are being met; False if the study changed meanwhile, so that it must be tried again."""
-        requests = [call.command.request for call in line.meeting if call.command.request is not None]
-        snapshot = await self.history.read(name, requests=requests)
-        line.meeting = [call for call in line.meeting if not _replayed(call, snapshot)]
+        # What has changed all the same, the hand-out finds; then the study is read.
+        snapshot = self.history.recall(name) if attempt == 0 else None
+        if snapshot is None or not _plenty(snapshot, line.meeting):
+            snapshot = await self._read(name, line)
         if not line.meeting:
             return True
         fixed = snapshot.study.spec.space.check_fixed(line.meeting[0].command.fixed, path="fixed_parameters")
@@ -295,6 +298,13 @@ class Desk:
             request = suggest_request(snapshot, wanted, fixed=fixed, time_limit=limit)
             line.chosen = await self._choose(request, prepared, made_for=snapshot.study.sequence)
         return await self._hand_out(line, snapshot, portions, line.chosen)
+
+    async def _read(self, name: StudyName, line: _Line) -> Snapshot:
+        """The study as it stands, having answered those of the line's asks that were answered before."""
+        requests = [call.command.request for call in line.meeting if call.command.request is not None]
+        snapshot = await self.history.read(name, requests=requests)
+        line.meeting = [call for call in line.meeting if not _replayed(call, snapshot)]
+        return snapshot
 
     async def _choose(self, request: SuggestRequest, prepared: Prepared | None, *, made_for: int) -> _Chosen:
         """The prepared candidates if they are there in time, else the engine's."""
@@ -326,14 +336,15 @@ class Desk:
         nonces = [self.new_nonce() for _ in candidates]
         checkpoints = snapshot.roster.checkpoints(each.parent for each in candidates)
         try:
-            replies = await self.store.write(
-                HandOut(snapshot.study, portions, candidates, nonces, checkpoints, partial(answer, busy=True))
+            handed = await self.store.write(
+                HandOut(snapshot, portions, candidates, nonces, checkpoints, partial(answer, busy=True))
             )
         except Conflict:
             return False
         reach("ask.committed")
-        for call, reply in zip(line.meeting, replies, strict=True):
+        for call, reply in zip(line.meeting, handed.replies, strict=True):
             call.settle(reply)
+        self.history.note_added(handed.study, handed.trials, after=handed.after)
         line.modelled = any(candidate.origin.acquisition is not None for candidate in candidates)
         if chosen.prepared is not None:
             chosen.prepared.handed += len(candidates)
@@ -346,6 +357,7 @@ class Desk:
         if len(hint) > MAX_HINT:
             log.debug("hint_dropped", study=str(study.name), policy=study.spec.policy, bytes=len(hint))
         elif hint and hint != snapshot.hint:
+            self.history.note_hint(study.id, hint)
             self._keep(self.store.write(lambda tx: tx.save_hint(study.id, study.spec.policy, hint)))
 
     def _keep(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -370,6 +382,13 @@ def _replayed(call: _Call, snapshot: Snapshot) -> bool:
     if earlier is not None:
         call.settle(earlier)
     return earlier is not None
+
+
+def _plenty(snapshot: Snapshot, calls: Sequence[_Call]) -> bool:
+    """Whether all calls can have new trials, as many as they ask for: then there is nothing to say that could be out of date."""
+    fixed = snapshot.study.spec.space.check_fixed(calls[0].command.fixed, path="fixed_parameters")
+    allowance = Allowance.of(snapshot, fixed)
+    return all(allowance.plan(call.command.count).new == call.command.count for call in calls)
 
 
 def _closing() -> Unavailable:

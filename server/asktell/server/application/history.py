@@ -42,6 +42,7 @@ class Snapshot:
     """A study as it stands, the database's clock, what requests got before, by their keys, and the hint for the study's policy.
 
     The roster is the history's own and goes on changing: what is needed of it is taken before the next `await`; `counts` stay.
+    `recalled`: the database was not looked at, so the study may have changed, `now` is past, and what requests got before is unknown.
     """
 
     study: Study
@@ -53,6 +54,7 @@ class Snapshot:
     expected: Mapping[int, MetricValue] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     foretold: Observation | None = None
+    recalled: bool = False
 
     def foretelling(self, result: Observation) -> Snapshot:
         """The study as it will stand if nothing else happens before an active trial's success, of which nothing is expected, is stored."""
@@ -84,17 +86,34 @@ class Snapshot:
         return tuple(trial for trial in self.roster.unfinished if trial.number not in known)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
-    name: StudyName
-    parameters: int
+    """What is known of a study: all its trials up to a sequence number, and the study as it was found, which changes of trials that were
+    noted have brought to the sequence number `noted`. `alone`: the last read brought nothing that was not known, so nobody else seems to
+    change the study.
+    """
+
+    found: Found
+    noted: int = 0
     roster: Roster = field(default_factory=Roster)
     chart: Chart = field(default_factory=Chart)
+    alone: bool = False
+
+    @property
+    def name(self) -> StudyName:
+        """The study's."""
+        return self.found.study.name
 
     @property
     def values(self) -> int:
         """How many parameter values, and points of curves, are kept, which is what memory goes by."""
-        return len(self.roster.trials) * self.parameters + self.chart.points
+        return len(self.roster.trials) * len(self.found.study.spec.space) + self.chart.points
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether all that is known goes together, and nothing else belongs to it."""
+        spec = self.found.study.spec
+        return self.roster.sequence == self.noted and not spec.warm_start and foreseen(spec) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +180,7 @@ class History:
         self._store, self._foresee = store, foresee
         self._max_studies, self._max_values = max_studies, max_values
         self._known: OrderedDict[int, _Known] = OrderedDict()
+        self._ids: dict[StudyName, int] = {}
         self._sources: OrderedDict[tuple[int, str], tuple[tuple[int, int, int], Source]] = OrderedDict()
 
     async def read(self, name: StudyName, *, requests: Sequence[Request] = ()) -> Snapshot:
@@ -171,6 +191,44 @@ class History:
         sources = [await self._source(snapshot.study, source) for source in snapshot.study.spec.warm_start]
         # Read again: the roster may have changed since, and must go with the study.
         return replace(await self._read(name, requests=requests), sources=tuple(sources))
+
+    def recall(self, name: StudyName) -> Snapshot | None:
+        """The study as this replica last read it and has changed it since, without a look at the database; None if that is not known, or
+        if somebody else was seen to change it. Others may have changed it all the same: what comes of it must be held to its sequence number.
+        """
+        known = self._known.get(self._ids.get(name, 0))
+        if known is None or not (known.alone and known.up_to_date):
+            return None
+        self._known.move_to_end(known.found.study.id)
+        found = known.found
+        study = replace(found.study, sequence=known.noted)
+        return Snapshot(study, found.now, {}, known.roster, known.roster.counts, found.hint, recalled=True)
+
+    def note_added(self, study: Study, trials: Sequence[Trial], *, after: int) -> None:
+        """Take in trials that this replica handed out, which made the study this, whose sequence number was `after`. If more had happened
+        before than is known here, the next read brings all.
+        """
+        known = self._known.get(study.id)
+        if known is not None and known.roster.sequence == after:
+            known.roster.learn(trials, study.sequence)
+            known.found, known.noted = replace(known.found, study=study), study.sequence
+            self._shrink()
+
+    def note_hint(self, study_id: int, hint: bytes) -> None:
+        """Remember a hint that is being stored."""
+        known = self._known.get(study_id)
+        if known is not None:
+            known.found = replace(known.found, hint=hint)
+
+    def note_told(self, name: StudyName, trials: Sequence[Trial]) -> None:
+        """Take in trials that were told to this replica, in the order of their changes, as far as they are the next changes of the study."""
+        known = self._known.get(self._ids.get(name, 0))
+        if known is None:
+            return
+        for trial in trials:
+            if trial.sequence == known.noted + 1 == known.roster.sequence + 1:
+                known.roster.learn([trial], trial.sequence)
+                known.noted = trial.sequence
 
     async def _source(self, study: Study, source: str) -> Source:
         """An earlier study as it stands; gone if it was deleted."""
@@ -196,13 +254,14 @@ class History:
             read = await self._store.read(_Reading(name, requests, sequences, places))
             known = self._remember(read)
             if known is not None and read.complete:
-                # The hint is not remembered: another replica's, or its loss, shows at the next read.
+                # Another replica's hint, or its loss, shows at each read.
                 return self._snapshot(read, known)
 
     def forget(self, name: StudyName) -> None:
         """Drop what is known of a study, as when it was deleted."""
         for study_id in [study_id for study_id, known in self._known.items() if known.name == name]:
             del self._known[study_id]
+        self._ids.pop(name, None)
 
     def _snapshot(self, read: _Read, known: _Known) -> Snapshot:
         found, roster = read.found, known.roster
@@ -232,8 +291,12 @@ class History:
         present = self._known.get(study.id)
         if read.since > (0 if present is None else present.roster.sequence):
             return None
-        known = self._known.setdefault(study.id, _Known(study.name, len(study.spec.space)))
+        known = self._known.setdefault(study.id, _Known(read.found))
+        known.alone = present is not None and study.sequence <= known.roster.sequence
         known.roster.learn(read.changed, read.upto)
+        if study.sequence >= known.noted:
+            known.found, known.noted = replace(read.found, replay=None), study.sequence
+        self._ids[study.name] = study.id
         if read.points and (objective := foreseen(study.spec)):
             known.chart.learn(read.points, objective)
         self._known.move_to_end(study.id)
@@ -243,5 +306,7 @@ class History:
     def _shrink(self) -> None:
         values = sum(known.values for known in self._known.values())
         while len(self._known) > 1 and (len(self._known) > self._max_studies or values > self._max_values):
-            _, dropped = self._known.popitem(last=False)
+            study_id, dropped = self._known.popitem(last=False)
             values -= dropped.values
+            if self._ids.get(dropped.name) == study_id:
+                del self._ids[dropped.name]

@@ -186,7 +186,7 @@ class Shelf:
             return
         self._preparing.add(name)
         try:
-            snapshot = await self._history.read(name)
+            snapshot = self._history.recall(name) or await self._history.read(name)
             if not self._busy(name) and self.serving(snapshot) is None:
                 foretold = None if result is None else _foretold(snapshot, result)
                 if foretold is not None:

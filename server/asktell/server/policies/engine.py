@@ -22,6 +22,8 @@ THREADS = 4
 MAX_QUESTIONS = 16
 """Questions that wait or are being answered; further ones come later."""
 RETRY_AFTER = 1.0
+FEW = 256
+"""So many observations are looked through in less time than it takes to hand them to a thread."""
 
 T = TypeVar("T")
 
@@ -61,21 +63,17 @@ class ProcessPoolEngine:
 
     async def suggest(self, request: SuggestRequest) -> Decision:
         """The policy's decision. Never raises for what is in the request: random candidates stand in, and their origin says why."""
-        outlook, decision = await self._in_thread(_at_once, request)
+        outlook = await self._outlook(request)
         if outlook is registry.Outlook.MODEL_LATER and not self._warmed:
             self._keep(self.warm_up())
-        if decision is not None:
-            return decision
+        if outlook is not registry.Outlook.MODEL:
+            return await self._in_thread(registry.suggest, request)
         # An asker that goes away leaves the computation to its end, because its process cannot be interrupted.
         return await asyncio.shield(self._keep(self._modelled(request)))
 
     async def suggest_ahead(self, request: SuggestRequest) -> Decision | None:
         """The decision, if it takes a model and a process is idle."""
-        if (
-            await self._in_thread(registry.outlook, request) is not registry.Outlook.MODEL
-            or self._pool.busy
-            or self._closed
-        ):
+        if await self._outlook(request) is not registry.Outlook.MODEL or self._pool.busy or self._closed:
             return None
         return await asyncio.shield(self._keep(self._modelled(request)))
 
@@ -115,6 +113,11 @@ class ProcessPoolEngine:
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
+    async def _outlook(self, request: SuggestRequest) -> registry.Outlook:
+        if len(request.observations) <= FEW and request.fidelity is None:
+            return registry.outlook(request)
+        return await self._in_thread(registry.outlook, request)
+
     async def _answered(self, request: SuggestRequest, question: Question[T]) -> T:
         limit, ends = self._limit(request)
         try:
@@ -147,12 +150,6 @@ class ProcessPoolEngine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _at_once(request: SuggestRequest) -> tuple[registry.Outlook, Decision | None]:
-    """What the request takes, and the decision if that is no model."""
-    outlook = registry.outlook(request)
-    return outlook, None if outlook is registry.Outlook.MODEL else registry.suggest(request)
 
 
 def _stand_in(request: SuggestRequest, reason: str) -> Decision:

@@ -44,15 +44,19 @@ class TrialServicer(TrialServiceServicer):
 
     async def Tell(self, request: pb.TellRequest, context: Any) -> Any:
         command = convert.read_tell(request)
+        trials: Sequence[Trial] = ()
 
         def pack(taken: Taken) -> bytes:
+            nonlocal trials
+            # The transaction may be run again: what it came to at last counts.
+            trials = taken.trials
             return convert.taken_message(command.study, taken).SerializeToString()
 
         change = tell(command, pack=pack)
         self.desk.telling(command)
         reply = await self.clerk.make(change)
         reach("tell.committed")
-        self.desk.told(command)
+        self.desk.told(command, trials)
         reach("tell.replying")
         return reply
 
