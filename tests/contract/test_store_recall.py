@@ -51,6 +51,8 @@ class Choosing:
 
     async def suggest(self, request: SuggestRequest) -> Decision:
         self.requests.append(request)
+        if request.space.parameters[1].high < request.next_number:
+            return Decision(())
         return Decision(
             tuple(
                 Candidate({"x": 0.1 / (3 * number), "n": number, "kind": "ab"[number % 2]}, origin(number))
@@ -111,8 +113,8 @@ class Replica:
         return self.desk.history.recall(NAME)
 
 
-async def create(store: SqlStore, **budget: Any) -> None:
-    command = studies.CreateStudy(name=NAME, spec=SPEC, budget=Budget(**budget), drawn_seed=0)
+async def create(store: SqlStore, *, space: SearchSpace = SPEC.space, **budget: Any) -> None:
+    command = studies.CreateStudy(name=NAME, spec=replace(SPEC, space=space), budget=Budget(**budget), drawn_seed=0)
     await store.write(lambda tx: studies.create_study(tx, command))
 
 
@@ -227,3 +229,17 @@ async def test_a_budget_that_is_spent_is_read_before_an_ask_hears_so(store):
     assert not (await home.ask()).closed
     await Replica(store).tell(last)
     assert (await home.ask()).closed
+
+
+async def test_a_space_that_was_exhausted_and_became_wider_elsewhere_goes_on(store):
+    await create(store, space=few(2))
+    home = await Replica(store).settled()
+    assert (await home.ask()).closed
+    await update(store, parameters=few(3).parameters)
+    (trial,) = (await home.ask()).trials
+    assert trial.number == 3
+
+
+def few(most: int) -> SearchSpace:
+    """A space that the engine finds exhausted after so many trials."""
+    return SearchSpace(tuple(replace(each, high=most) if each.name == "n" else each for each in SPEC.space.parameters))

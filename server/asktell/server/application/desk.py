@@ -328,6 +328,9 @@ class Desk:
         candidates = chosen.decision.candidates[: sum(portion.plan.new for portion in portions)]
         answer = partial(make_answer, snapshot=snapshot, waits=chosen.decision.waits)
         if not candidates and not any(portion.plan.queued for portion in portions):
+            if snapshot.recalled:
+                # That there are no more may be out of date, and nothing is written that would show it.
+                return False
             busy = snapshot.counts.queued + snapshot.counts.active > 0
             for call, portion in kept:
                 call.settle(call.pack(answer(call.command, portion.plan, (), busy=busy)))
