@@ -21,7 +21,7 @@ Item = int | str | datetime | timedelta | None
 DIALECTS = ("postgresql", "sqlite")
 
 _ITEMS = {
-    "postgresql": ("json_array_elements(CAST(:{name} AS json)) AS item(value)", "item.value ->> {place}"),
+    "postgresql": ("jsonb_array_elements(CAST(:{name} AS jsonb)) AS item(value)", "item.value ->> {place}"),
     "sqlite": ("json_each(:{name}) AS item", "json_extract(item.value, '$[{place}]')"),
 }
 # A time comes as the text that SQLite keeps of it, which names no zone, so that it depends on no setting.

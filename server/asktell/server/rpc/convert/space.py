@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,17 +45,23 @@ def read_value(path: str, message: pb.ParameterValue) -> ParameterValue:
 
 def value_message(value: ParameterValue) -> pb.ParameterValue:
     """The message for a value."""
+    message = pb.ParameterValue()
+    _put_value(message, value)
+    return message
+
+
+def _put_value(message: pb.ParameterValue, value: ParameterValue) -> None:
     match value:
         case bool():
-            return pb.ParameterValue(bool_value=value)
+            message.bool_value = value
         case int():
-            return pb.ParameterValue(int64_value=value)
+            message.int64_value = value
         case float():
-            return pb.ParameterValue(double_value=value)
+            message.double_value = value
         case str():
-            return pb.ParameterValue(string_value=value)
+            message.string_value = value
         case None:
-            return pb.ParameterValue(null_value=NULL_VALUE)
+            message.null_value = NULL_VALUE
 
 
 def read_parameters(path: str, values: Mapping[str, pb.ParameterValue]) -> dict[str, ParameterValue]:
@@ -63,9 +69,10 @@ def read_parameters(path: str, values: Mapping[str, pb.ParameterValue]) -> dict[
     return {name: read_value(f"{path}[{name[:64]}]", value) for name, value in values.items()}
 
 
-def parameter_messages(parameters: Parameters) -> dict[str, pb.ParameterValue]:
-    """The map field for values by name."""
-    return {name: value_message(value) for name, value in parameters.items()}
+def put_parameters(messages: MutableMapping[str, pb.ParameterValue], parameters: Parameters) -> None:
+    """Fill an empty map field with values by name."""
+    for name, value in parameters.items():
+        _put_value(messages[name], value)
 
 
 def read_space(specs: Iterable[pb.ParameterSpec], constraints: Sequence[str]) -> SearchSpace:

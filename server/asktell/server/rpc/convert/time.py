@@ -25,21 +25,35 @@ def read_duration(path: str, message: Duration) -> timedelta:
 
 def duration(value: timedelta) -> Duration:
     """The message for a duration."""
-    # As `timestamp`; protobuf wants both parts of one sign.
+    message = Duration()
+    put_duration(message, value)
+    return message
+
+
+def put_duration(message: Duration, value: timedelta) -> None:
+    """Set a message to a duration."""
+    # As `put_time`; protobuf wants both parts of one sign.
     if value.days < 0:
-        message = Duration()
         message.FromTimedelta(value)
-        return message
-    return Duration(seconds=value.days * 86_400 + value.seconds, nanos=value.microseconds * 1000)
+    else:
+        message.seconds, message.nanos = value.days * 86_400 + value.seconds, value.microseconds * 1000
 
 
 def timestamp(value: datetime | None) -> Timestamp | None:
     """The message for a time; None stays None, which protobuf takes for an absent field."""
     if value is None:
         return None
-    # Protobuf's own conversion takes three times as long, and each trial has three times.
-    since = value - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+    message = Timestamp()
+    put_time(message, value)
+    return message
+
+
+def put_time(message: Timestamp, value: datetime | None) -> None:
+    """Set a message to a time; None leaves it absent."""
+    if value is not None:
+        # Protobuf's own conversion takes three times as long, and each trial has three times.
+        since = value - _EPOCH
+        message.seconds, message.nanos = since.days * 86_400 + since.seconds, since.microseconds * 1000
 
 
 def read_time(message: Message, field: str, *, path: str = "") -> datetime:

@@ -25,10 +25,10 @@ from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.study import StudyName
 from asktell.server.domain.text import check_request_id, check_worker_id
 from asktell.server.domain.trial import Lease, Origin, Prediction, Trial, TrialName, TrialState
-from asktell.server.rpc.convert.metric import measurement_message, metric_messages, read_measurements, read_metrics
+from asktell.server.rpc.convert.metric import measurement_message, put_metrics, read_measurements, read_metrics
 from asktell.server.rpc.convert.page import read_after_number, read_page_size
-from asktell.server.rpc.convert.space import parameter_messages, read_parameters
-from asktell.server.rpc.convert.time import duration, read_duration, read_time, timestamp
+from asktell.server.rpc.convert.space import put_parameters, read_parameters
+from asktell.server.rpc.convert.time import duration, put_duration, put_time, read_duration, read_time
 from asktell.server.rpc.errors import MAX_MESSAGE, STATUS_OF
 from asktell.v1 import trial_service_pb2 as pb
 
@@ -63,12 +63,14 @@ def read_ask(request: pb.AskRequest, *, patience: float) -> Ask:
 
 def answer_message(answer: Answer) -> pb.AskResponse:
     """The message for an answer; its trials show their leases' tokens."""
-    return pb.AskResponse(
-        trials=[trial_message(answer.study, trial, token=True) for trial in answer.trials],
+    response = pb.AskResponse(
         study_state=pb.AskResponse.STATE_CLOSED if answer.closed else pb.AskResponse.STATE_OPEN,
         reason=_REASONS[answer.reason] if answer.reason else pb.AskResponse.REASON_UNSPECIFIED,
         retry_after=None if answer.retry_after is None else duration(answer.retry_after),
     )
+    for trial in answer.trials:
+        put_trial(response.trials.add(), answer.study, trial, token=True)
+    return response
 
 
 def read_tell(request: pb.TellRequest) -> Tell:
@@ -83,8 +85,10 @@ def read_tell(request: pb.TellRequest) -> Tell:
 
 def taken_message(study: StudyName, taken: Taken) -> pb.TellResponse:
     """The reply of Tell."""
-    refusals = [_refusal_message(refusal) for refusal in taken.refusals]
-    return pb.TellResponse(trials=trial_messages(study, taken.trials), refusals=refusals)
+    response = pb.TellResponse(refusals=[_refusal_message(refusal) for refusal in taken.refusals])
+    for trial in taken.trials:
+        put_trial(response.trials.add(), study, trial)
+    return response
 
 
 def _refusal_message(refusal: Refusal) -> pb.TellResponse.Refusal:
@@ -103,7 +107,7 @@ def _read_result(path: str, result: pb.TrialResult) -> Result:
         number=result.number,
         lease_token=result.lease_token,
         outcome=_read_outcome(path, result),
-        metadata=dict(result.metadata),
+        metadata=dict(result.metadata) if result.metadata else {},
         checkpoint_uri=result.checkpoint_uri,
     )
 
@@ -255,65 +259,80 @@ def read_list(request: pb.ListTrialsRequest) -> ListTrials:
 
 def trial_message(study: StudyName, trial: Trial, *, token: bool = False) -> pb.Trial:
     """The message for a trial; `token`: whether its lease shows the token, for its holder alone."""
-    message = archived_trial_message(trial)
-    message.name = str(TrialName(study, trial.number))
-    message.measurements.extend(measurement_message(measurement) for measurement in trial.measurements)
-    lease = lease_message(trial.lease, token=token) if trial.state is TrialState.ACTIVE else None
-    if lease is not None:
-        message.lease.CopyFrom(lease)
+    message = pb.Trial()
+    put_trial(message, study, trial, token=token)
     return message
 
 
 def archived_trial_message(trial: Trial) -> pb.Trial:
     """The message for a trial, without name, lease and measurements."""
-    return pb.Trial(
-        number=trial.number,
-        state=_STATES[trial.state],
-        parameters=parameter_messages(trial.parameters),
-        metrics=metric_messages(trial.metrics),
-        origin=_origin_message(trial.origin),
-        message=trial.message,
-        metadata=dict(trial.metadata),
-        attempt=trial.attempt,
-        checkpoint_uri=trial.checkpoint_uri,
-        parent=trial.parent,
-        member=trial.member,
-        sequence=trial.sequence,
-        create_time=timestamp(trial.create_time),
-        start_time=timestamp(trial.start_time),
-        end_time=timestamp(trial.end_time),
-        worker_id=trial.worker_id,
-        spent_attempts=trial.spent_attempts,
-    )
+    message = pb.Trial()
+    _put_archived(message, trial)
+    return message
+
+
+def put_trial(message: pb.Trial, study: StudyName, trial: Trial, *, token: bool = False) -> None:
+    """Fill an empty message as `trial_message` does. Filled in its place a reply costs a third of what copies of its parts cost."""
+    _put_archived(message, trial)
+    message.name = str(TrialName(study, trial.number))
+    if trial.measurements:
+        message.measurements.extend(measurement_message(measurement) for measurement in trial.measurements)
+    if trial.lease is not None and trial.state is TrialState.ACTIVE:
+        _put_lease(message.lease, trial.lease, token=token)
+
+
+def _put_archived(message: pb.Trial, trial: Trial) -> None:
+    message.number = trial.number
+    message.state = _STATES[trial.state]
+    put_parameters(message.parameters, trial.parameters)
+    put_metrics(message.metrics, trial.metrics)
+    _put_origin(message.origin, trial.origin)
+    message.message = trial.message
+    if trial.metadata:
+        message.metadata.update(trial.metadata)
+    message.attempt = trial.attempt
+    message.checkpoint_uri = trial.checkpoint_uri
+    message.parent = trial.parent
+    message.member = trial.member
+    message.sequence = trial.sequence
+    put_time(message.create_time, trial.create_time)
+    put_time(message.start_time, trial.start_time)
+    put_time(message.end_time, trial.end_time)
+    message.worker_id = trial.worker_id
+    message.spent_attempts = trial.spent_attempts
 
 
 def lease_message(lease: Lease | None, *, token: bool = False) -> pb.Lease | None:
     """The message for a lease; None stays None."""
     if lease is None:
         return None
-    return pb.Lease(
-        token=lease.token if token else "",
-        worker_id=lease.worker_id,
-        expire_time=timestamp(lease.expire_time),
-        duration=duration(lease.duration),
-    )
+    message = pb.Lease()
+    _put_lease(message, lease, token=token)
+    return message
 
 
-def _origin_message(origin: Origin) -> pb.Origin:
-    return pb.Origin(
-        policy=origin.policy,
-        method=origin.method,
-        fallback=origin.fallback,
-        reason=origin.reason,
-        predictions={
-            metric: pb.PredictedMetric(mean=prediction.mean, standard_deviation=prediction.standard_deviation)
-            for metric, prediction in origin.predictions.items()
-        },
-        acquisition=origin.acquisition,
-        incumbent=origin.incumbent,
-        compute_duration=duration(origin.compute_duration),
-        made_for=origin.made_for,
-    )
+def _put_lease(message: pb.Lease, lease: Lease, *, token: bool) -> None:
+    if token:
+        message.token = lease.token
+    message.worker_id = lease.worker_id
+    put_time(message.expire_time, lease.expire_time)
+    put_duration(message.duration, lease.duration)
+
+
+def _put_origin(message: pb.Origin, origin: Origin) -> None:
+    message.policy = origin.policy
+    message.method = origin.method
+    message.fallback = origin.fallback
+    message.reason = origin.reason
+    for metric, prediction in origin.predictions.items():
+        predicted = message.predictions[metric]
+        predicted.mean, predicted.standard_deviation = prediction.mean, prediction.standard_deviation
+    if origin.acquisition is not None:
+        message.acquisition = origin.acquisition
+    if origin.incumbent is not None:
+        message.incumbent = origin.incumbent
+    put_duration(message.compute_duration, origin.compute_duration)
+    message.made_for = origin.made_for
 
 
 def trial_messages(study: StudyName, trials: Sequence[Trial]) -> list[pb.Trial]:
