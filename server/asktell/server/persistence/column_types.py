@@ -34,7 +34,7 @@ class Instant(TypeDecorator[datetime]):
 
 
 def _utc(value: datetime | None) -> datetime | None:
-    return None if value is None else _in_utc(value)
+    return value if value is None or value.tzinfo is UTC else _in_utc(value)
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -72,11 +72,20 @@ class Duration(TypeDecorator[timedelta]):
     impl = BigInteger
     cache_ok = True
 
-    def process_bind_param(self, value: timedelta | None, dialect: Dialect) -> int | None:  # noqa: ARG002
-        return None if value is None else microseconds_of(value)
+    # As those of `Instant`.
+    def bind_processor(self, dialect: Dialect) -> Callable[[timedelta | None], int | None]:  # noqa: ARG002
+        return _microseconds_of
 
-    def process_result_value(self, value: int | None, dialect: Dialect) -> timedelta | None:  # noqa: ARG002
-        return None if value is None else timedelta(microseconds=value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[int | None], timedelta | None]:  # noqa: ARG002
+        return _duration_of
+
+
+def _microseconds_of(value: timedelta | None) -> int | None:
+    return None if value is None else microseconds_of(value)
+
+
+def _duration_of(value: int | None) -> timedelta | None:
+    return None if value is None else timedelta(0, 0, value)
 
 
 class ExactFloat(TypeDecorator[float]):

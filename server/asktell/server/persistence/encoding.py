@@ -72,6 +72,8 @@ def unpack_parameters(text: str) -> dict[str, ParameterValue]:
 
 
 def pack_metrics(metrics: Metrics) -> str:
+    if not metrics:
+        return _EMPTY
     return _dump({name: [_number(each.value), _number(each.standard_error)] for name, each in metrics.items()})
 
 
@@ -81,7 +83,7 @@ def unpack_metrics(text: str) -> dict[str, MetricValue]:
 
 def pack_notes(notes: Mapping[str, str]) -> str:
     """Labels or metadata."""
-    return _dump(dict(notes))
+    return _dump(dict(notes)) if notes else _EMPTY
 
 
 def unpack_notes(text: str) -> dict[str, str]:
@@ -138,7 +140,9 @@ def pack_budget(budget: Budget) -> str:
     )
 
 
+@lru_cache(maxsize=256)
 def unpack_budget(text: str) -> Budget:
+    """As for specs: equal texts share one value."""
     content = _load(text)
     duration = content["max_duration"]
     return Budget(

@@ -153,7 +153,8 @@ class SqlTransaction:
             return {}
         found: dict[int, dict[int, Trial]] = {}
         for row in self._execute(statements.FIND_IDLE_TRIALS[self._dialect], {"sought": rows_parameter(sought)}):
-            found.setdefault(row.study_id, {})[row.number] = rows.trial(row)
+            trial = rows.trial(row)
+            found.setdefault(row[0], {})[trial.number] = trial
         return found
 
     def changed_trials(self, study_id: int, *, after: int, upto: int, limit: int) -> list[Trial]:
