@@ -105,7 +105,8 @@ def verdicts(runs: Sequence[Run], *, epochs: int) -> Iterator[tuple[str, bool]]:
         mean = statistics.mean(worse)
         words = (
             f"{OURS}: with {SAVED:.0%} of the epochs saved its best accuracy is {mean:+.2%} worse than that of {TRAININGS} whole trainings"
-            f" (at most {WORSE:.0%}; median {statistics.median(worse):+.2%}, at most {max(worse):+.1%})"
+            f" (at most {WORSE:.0%}; standard error {_standard_error(worse):.2%}, median {statistics.median(worse):+.2%},"
+            f" at most {max(worse):+.1%})"
         )
         yield words, mean <= WORSE
     pairs = [
@@ -116,6 +117,11 @@ def verdicts(runs: Sequence[Run], *, epochs: int) -> Iterator[tuple[str, bool]]:
     if pairs:
         ahead = sum(ours < theirs for ours, theirs in pairs)
         yield f"{OURS}: ahead of {THEIRS} in {ahead} of {len(pairs)} runs", 2 * ahead > len(pairs)
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    """That of the values' mean; NaN of a single one."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def _worse(ours: Run, whole: Run) -> float:
