@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,28 +42,39 @@ IDS = itertools.count()
 
 @dataclass
 class Choosing:
-    """An engine that notes its requests; numbers that need all their digits are candidates."""
+    """An engine that notes its requests; numbers that need all their digits are candidates. With `modelled`, a surrogate's that were never
+    prepared; `meanwhile` happens while it chooses.
+    """
 
     requests: list[SuggestRequest] = field(default_factory=list)
+    modelled: bool = False
+    meanwhile: Callable[[], Awaitable[Any]] | None = None
 
     def policies(self) -> Collection[str]:
         return ["gp"]
 
     async def suggest(self, request: SuggestRequest) -> Decision:
         self.requests.append(request)
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
         if request.space.parameters[1].high < request.next_number:
             return Decision(())
         return Decision(
             tuple(
-                Candidate({"x": 0.1 / (3 * number), "n": number, "kind": "ab"[number % 2]}, origin(number))
+                Candidate({"x": 0.1 / (3 * number), "n": number, "kind": "ab"[number % 2]}, self.origin(number))
                 for number in range(request.next_number, request.next_number + request.count)
             ),
             hint=f"of {request.next_number}".encode(),
         )
 
+    async def suggest_ahead(self, request: SuggestRequest) -> Decision | None:
+        return None
 
-def origin(number: int) -> Origin:
-    return Origin(policy="gp", predictions={"y": Prediction(0.1 / number, 0.2)}, acquisition=-number / 7, incumbent=0.3)
+    def origin(self, number: int) -> Origin:
+        predictions = {"y": Prediction(0.1 / number, 0.2)}
+        acquisition = -number / 7 if self.modelled else None
+        return Origin(policy="gp", predictions=predictions, acquisition=acquisition, incumbent=0.3)
 
 
 @dataclass
@@ -76,7 +87,11 @@ class Replica:
 
     def __post_init__(self) -> None:
         self.desk = Desk(
-            store=self.store, engine=self.engine, history=History(self.store), new_nonce=lambda: f"n{next(IDS)}"
+            store=self.store,
+            engine=self.engine,
+            history=History(self.store),
+            new_nonce=lambda: f"n{next(IDS)}",
+            speculate=True,
         )
 
     async def ask(self, *, count: int = 1, request: Request | None = None, **how: Any) -> Answer:
@@ -178,6 +193,17 @@ async def test_a_change_by_another_replica_is_found_at_the_hand_out_and_known_to
     await home.ask()
     assert [len(request.observations) for request in home.engine.requests[-2:]] == [3, 3]
     assert home.recalled() is not None, "nobody did"
+
+
+async def test_a_result_that_comes_while_a_surrogate_chooses_does_not_make_it_choose_again(store):
+    await create(store)
+    home = await Replica(store, Choosing(modelled=True)).settled()
+    (trial,) = (await home.ask()).trials
+    assert home.recalled() is not None
+    home.engine.meanwhile = lambda: home.tell(trial)
+    chosen = len(home.engine.requests)
+    (other,) = (await home.ask()).trials
+    assert (other.number, len(home.engine.requests)) == (4, chosen + 1)
 
 
 async def test_trials_of_two_replicas_that_remember_are_never_the_same(store):

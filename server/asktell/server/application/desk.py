@@ -278,9 +278,8 @@ class Desk:
     async def _meet(self, name: StudyName, line: _Line, attempt: int) -> bool:
         """Answer the asks that are being met; False if the study changed meanwhile, so that it must be tried again."""
         # What has changed all the same, the hand-out finds; then the study is read.
-        snapshot = self.history.recall(name) if attempt == 0 else None
-        if snapshot is None or not _plenty(snapshot, line.meeting):
-            snapshot = await self._read(name, line)
+        recalled = self._recall(name, line.meeting) if attempt == 0 else None
+        snapshot = recalled or await self._read(name, line)
         if not line.meeting:
             return True
         fixed = snapshot.study.spec.space.check_fixed(line.meeting[0].command.fixed, path="fixed_parameters")
@@ -298,6 +297,15 @@ class Desk:
             request = suggest_request(snapshot, wanted, fixed=fixed, time_limit=limit)
             line.chosen = await self._choose(request, prepared, made_for=snapshot.study.sequence)
         return await self._hand_out(line, snapshot, portions, line.chosen)
+
+    def _recall(self, name: StudyName, calls: Sequence[_Call]) -> Snapshot | None:
+        """What is known of the study, if there is nothing to say of it that could be out of date, and the choice takes no time in which a
+        result may come that would make it vain.
+        """
+        snapshot = None if self._shelf is None or calls[0].command.fixed else self.history.recall(name)
+        if snapshot is None or self._shelf is None or not self._shelf.swift(snapshot):
+            return None
+        return snapshot if _plenty(snapshot, calls) else None
 
     async def _read(self, name: StudyName, line: _Line) -> Snapshot:
         """The study as it stands, having answered those of the line's asks that were answered before."""
@@ -388,9 +396,8 @@ def _replayed(call: _Call, snapshot: Snapshot) -> bool:
 
 
 def _plenty(snapshot: Snapshot, calls: Sequence[_Call]) -> bool:
-    """Whether all calls can have new trials, as many as they ask for: then there is nothing to say that could be out of date."""
-    fixed = snapshot.study.spec.space.check_fixed(calls[0].command.fixed, path="fixed_parameters")
-    allowance = Allowance.of(snapshot, fixed)
+    """Whether all calls can have new trials, as many as they ask for."""
+    allowance = Allowance.of(snapshot, {})
     return all(allowance.plan(call.command.count).new == call.command.count for call in calls)
 
 

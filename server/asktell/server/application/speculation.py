@@ -131,6 +131,11 @@ class Shelf:
         del self._prepared[name]
         return None
 
+    def swift(self, snapshot: Snapshot) -> bool:
+        """Whether a choice takes no time: candidates are there, or no surrogate has chosen for the study."""
+        prepared = self.serving(snapshot)
+        return snapshot.study.name not in self._asked if prepared is None else prepared.decision.done()
+
     def note_asked(self, name: StudyName) -> None:
         """A surrogate chose for an ask here: another one may come, and would have to wait for it."""
         self._asked[name] = time.monotonic()
