@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,31 +71,38 @@ class Together:
     batches: Sequence[Batch]
 
     def __call__(self, tx: Transaction) -> list[list[Any] | None]:
-        requests = [request for batch in self.batches for request in batch.requests]
-        alone = _single(requests)
+        alone = _single([request for batch in self.batches for request in batch.requests])
         locked = tx.lock_idle_studies({batch.study: batch.size for batch in self.batches}, request=alone)
-        held = {locked[batch.study].study.id: batch for batch in self.batches if batch.study in locked}
+        # By the batches' places from here on: names take longer to look up, and there is a study for each call at worst.
+        held = {place: of for place, batch in enumerate(self.batches) if (of := locked.get(batch.study)) is not None}
         if not held:
             raise Unchanged([None] * len(self.batches))
-        found = tx.find_idle_trials({study_id: batch.numbers for study_id, batch in held.items()})
-        replays = {} if alone else tx.find_replies_of({study_id: batch.requests for study_id, batch in held.items()})
-        made: dict[StudyName, _Made] = {}
-        for study_id, batch in held.items():
-            of_study, before = locked[batch.study], found.get(study_id, {})
-            if len(before) == len(batch.numbers):
-                known = _replay(alone, of_study) if alone else replays.get(study_id, {})
-                made[batch.study] = _make(tx, batch, of_study, before, known)
-        self._require_all(held.values(), made)
+        made = self._make_each(tx, held, alone)
+        self._require_all(held, made)
         _write(tx, list(made.values()))
-        return [made[batch.study].outcomes if batch.study in made else None for batch in self.batches]
+        return [made[place].outcomes if place in made else None for place in range(len(self.batches))]
 
-    def _require_all(self, held: Collection[Batch], made: dict[StudyName, _Made]) -> None:
+    def _make_each(self, tx: Transaction, held: Mapping[int, Locked], alone: Request | None) -> dict[int, _Made]:
+        """What the batches at these places come to, without those of whose trials one is missing or held."""
+        ids = {place: locked.study.id for place, locked in held.items()}
+        numbers = {study_id: self.batches[place].numbers for place, study_id in ids.items()}
+        found = tx.find_idle_trials(numbers)
+        replays = {} if alone else tx.find_replies_of({ids[place]: self.batches[place].requests for place in held})
+        made: dict[int, _Made] = {}
+        for place, locked in held.items():
+            before = found.get(ids[place], {})
+            if len(before) == len(numbers[ids[place]]):
+                known = _replay(alone, locked) if alone else replays.get(ids[place], {})
+                made[place] = _make(tx, self.batches[place], locked, before, known)
+        return made
+
+    def _require_all(self, held: Collection[int], made: Mapping[int, _Made]) -> None:
         """Raise Apart unless each of the batches changes something; Unchanged if there is but one, of known outcome."""
-        ill = [batch.study for batch in held if batch.study not in made or made[batch.study].nothing]
+        ill = [place for place in held if place not in made or made[place].nothing]
         if len(self.batches) == 1 and made and ill:
-            raise Unchanged([made[self.batches[0].study].outcomes])
+            raise Unchanged([made[0].outcomes])
         if ill:
-            raise Apart([place for place, batch in enumerate(self.batches) if batch.study in ill])
+            raise Apart(ill)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,7 @@ def _make(tx: Transaction, batch: Batch, locked: Locked, before: dict[int, Trial
 
 def _write(tx: Transaction, made: Sequence[_Made]) -> None:
     tx.update_trials_of({each.ledger.locked.study.id: each.ledger.amended.values() for each in made})
-    for ledger in (each.ledger for each in made):
+    for ledger in (each.ledger for each in made if each.ledger.measurements):
         study = ledger.locked.study
         charted = chart(study.spec, {number: trial.sequence for number, trial in ledger.amended.items()})
         tx.record_measurements(study.id, ledger.measurements, now=ledger.locked.now, charted=charted)

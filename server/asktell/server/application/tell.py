@@ -10,7 +10,7 @@ from asktell.server.application.change import Change, Draft
 from asktell.server.application.failpoints import reach
 from asktell.server.application.ports import Request
 from asktell.server.domain.errors import DomainError, InvalidArgument
-from asktell.server.domain.metric import Metrics, check_metrics
+from asktell.server.domain.metric import Metrics, check_metrics, require_metrics
 from asktell.server.domain.study import Study, StudyName, StudySpec
 from asktell.server.domain.text import check_checkpoint_uri, check_lease_token, check_message, check_notes
 from asktell.server.domain.trial import Trial, TrialState
@@ -48,7 +48,8 @@ class Stopped:
     message: str
 
 
-Outcome = Succeeded | Failed | Infeasible | Stopped
+Measured = Succeeded | Stopped
+Outcome = Measured | Failed | Infeasible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +67,12 @@ class Result:
         check_notes("metadata", self.metadata)
         check_checkpoint_uri("checkpoint_uri", self.checkpoint_uri)
         check_lease_token("lease_token", self.lease_token)
-        if isinstance(self.outcome, Succeeded | Stopped):
+        if isinstance(self.outcome, Measured):
             self._validate_metrics(self.outcome)
         if not isinstance(self.outcome, Succeeded):
             check_message(f"{kind(self.outcome)}.message", self.outcome.message)
 
-    def _validate_metrics(self, outcome: Succeeded | Stopped) -> None:
+    def _validate_metrics(self, outcome: Measured) -> None:
         try:
             check_metrics(outcome.metrics)
         except InvalidArgument as error:
@@ -170,7 +171,7 @@ def _tell_each(draft: Draft, command: Tell) -> Taken:
 def _require_objectives(result: Result, spec: StudySpec, *, place: str) -> None:
     if isinstance(result.outcome, Succeeded):
         try:
-            check_metrics(result.outcome.metrics, required=spec.objectives)
+            require_metrics(result.outcome.metrics, spec.objectives)
         except InvalidArgument as error:
             raise error.within(f"{place}.succeeded") from None
 

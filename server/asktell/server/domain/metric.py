@@ -122,7 +122,12 @@ def check_metrics(metrics: Metrics, *, required: Sequence[Objective] = ()) -> No
         error = metric.standard_error
         if error is not None and not (math.isfinite(error) and error >= 0):
             raise InvalidArgument(f"metrics[{name}].standard_error", f"must be finite and at least 0, not {error!r}")
-    for objective in required:
+    require_metrics(metrics, required)
+
+
+def require_metrics(metrics: Metrics, objectives: Sequence[Objective]) -> None:
+    """Raise InvalidArgument with a path that starts at `metrics` if an objective is missing."""
+    for objective in objectives:
         if objective.metric not in metrics:
             given = ", ".join(excerpt(name) for name in sorted(metrics)[:10]) or "none"
             raise InvalidArgument(f"metrics[{objective.metric}]", f"is an objective and missing; given: {given}")

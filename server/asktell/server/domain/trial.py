@@ -157,8 +157,10 @@ class Trial:
 
     def require_tellable(self, token: str, late_tells: LateTells) -> None:
         """Raise FailedPrecondition unless this lease, live or lost, may end the trial."""
+        if self.holds(token):
+            return
         late = self.held(token) and not self.state.terminal and late_tells is LateTells.ACCEPT
-        if not (self.holds(token) or late):
+        if not late:
             raise self._refusal(token)
 
     def _refusal(self, token: str) -> FailedPrecondition:

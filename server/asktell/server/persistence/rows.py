@@ -102,10 +102,15 @@ def study(row: Row[Any]) -> Study:
 
 def locked(row: Row[Any], *, changes: int, new_trials: int = 0) -> Locked:
     """The locked study in a row of `studies` with `now`, `fingerprint` and `response`, in which so much was reserved."""
-    of_row = study(row)
+    return locked_study(study(row), row, changes=changes, new_trials=new_trials)
+
+
+def locked_study(of_row: Study, row: Row[Any], *, changes: int, new_trials: int = 0) -> Locked:
+    """As `locked`, of a row whose study was read already."""
+    now, fingerprint, response = row[_STUDY_COLUMNS:]
     # PostgreSQL took the statement's snapshot before it waited for the lock: a reply that the lock's last holder saved is not in it.
     first_sequence, first_number = of_row.sequence - changes + 1, of_row.next_number - new_trials
-    return Locked(of_row, first_sequence, first_number, row.now, replay(row))
+    return Locked(of_row, first_sequence, first_number, now, _replay(fingerprint, response))
 
 
 def new_trial_values(study_id: int, trial: Trial) -> Values:
@@ -287,6 +292,8 @@ def hint(rows: Iterable[Row[Any]], policy: str) -> bytes:
 
 def replay(row: Row[Any] | None) -> Replay | None:
     """The kept reply in a row with `fingerprint` and `response`, if it has one."""
-    if row is None or row.fingerprint is None:
-        return None
-    return Replay(row.fingerprint, bytes(row.response))
+    return None if row is None else _replay(row.fingerprint, row.response)
+
+
+def _replay(fingerprint: str | None, response: bytes) -> Replay | None:
+    return None if fingerprint is None else Replay(fingerprint, bytes(response))

@@ -89,9 +89,9 @@ class SqlTransaction:
         changing = rows_parameter((name.project, name.study, count) for name, count in changes.items())
         parameters = {"changing": changing, **_requested(request)}
         found = self._execute(statements.LOCK_IDLE_STUDIES[self._dialect], parameters).all()
-        self.changed.update(row.id for row in found)
-        named = {StudyName(row.project, row.name): row for row in found}
-        return {name: rows.locked(row, changes=changes[name]) for name, row in named.items()}
+        studies = [(rows.study(row), row) for row in found]
+        self.changed.update(study.id for study, _ in studies)
+        return {study.name: rows.locked_study(study, row, changes=changes[study.name]) for study, row in studies}
 
     def update_study(self, study: Study) -> None:
         self._execute(statements.UPDATE_STUDY, {"of_study": study.id, **rows.study_changes(study)})
