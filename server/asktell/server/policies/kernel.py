@@ -13,6 +13,7 @@ from asktell.server.policies.columns import Vector
 
 Matrix = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 SQRT_HALF = math.sqrt(0.5)
