@@ -8,20 +8,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import erfcx, log_ndtr
+from scipy.special import erfcx, log_ndtr, ndtr
 
 from asktell.server.policies.columns import Vector
-from asktell.server.policies.kernel import Matrix
+from asktell.server.policies.kernel import Array, Matrix
 from asktell.server.policies.posterior import Posterior
 
 _HALF_LOG_TWO_PI = math.log(2.0 * math.pi) / 2.0
+_DENSEST = 1.0 / math.sqrt(2.0 * math.pi)
 _ROOT_HALF = math.sqrt(0.5)
 _ROOT_HALF_PI = math.sqrt(math.pi / 2.0)
 _FAR = -1e5
 """Below this the asymptotic expansion is exact in floating point, and the other one is not."""
-
-Array = npt.NDArray[np.float64]
 
 
 class Belief(Protocol):
@@ -68,32 +66,30 @@ class Acquisition(Protocol):
 
 def log_improvement(units: Array) -> tuple[Array, Array]:
     """The logarithm of `phi(z) + z Phi(z)` for any `z`, without underflow (Ament et al. 2023, eq. 9), and its derivative."""
-    log_density = -0.5 * units * units - _HALF_LOG_TWO_PI
-    log_below = log_ndtr(units)
     near = units > -1.0
     if near.all():
-        value = _near(units, log_density, log_below)
-    elif near.any():
-        value = np.where(near, _near(np.maximum(units, -1.0), log_density, log_below), _far(units, log_density))
-    else:
-        value = _far(units, log_density)
-    return value, np.exp(log_below - value)
+        return _near(units)
+    if not near.any():
+        return _far(units)
+    value, slope = _near(np.maximum(units, -1.0))
+    far, far_slope = _far(np.minimum(units, -1.0))
+    return np.where(near, value, far), np.where(near, slope, far_slope)
 
 
-def _near(units: Array, log_density: Array, log_below: Array) -> Array:
-    value: Array = np.log(np.exp(log_density) + units * np.exp(log_below))
-    return value
+def _near(units: Array) -> tuple[Array, Array]:
+    below = ndtr(units)
+    improvement = _DENSEST * np.exp(-0.5 * units * units) + units * below
+    return np.log(improvement), below / improvement
 
 
-def _far(units: Array, log_density: Array) -> Array:
-    # 1 - |z| sqrt(pi/2) erfcx(|z| / sqrt(2)), which tends to 1 / z^2.
-    below = np.minimum(units, -1.0)
-    rest = 1.0 + below * _ROOT_HALF_PI * erfcx(below * -_ROOT_HALF)
-    beyond = below < _FAR
+def _far(units: Array) -> tuple[Array, Array]:
+    # Mills' ratio Phi / phi; 1 - |z| times it tends to 1 / z^2.
+    ratio = _ROOT_HALF_PI * erfcx(units * -_ROOT_HALF)
+    rest = 1.0 + units * ratio
+    beyond = units < _FAR
     if beyond.any():
-        rest = np.where(beyond, below**-2.0, rest)
-    far: Array = log_density + np.log(rest)
-    return far
+        rest = np.where(beyond, units**-2.0, rest)
+    return np.log(rest) - 0.5 * units * units - _HALF_LOG_TWO_PI, ratio / rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +120,9 @@ class ExpectedImprovement:
         units = (self.incumbents - belief.mean) / visible[..., None]
         values, slopes = log_improvement(units)
         total = log_mean(values)
-        shares = np.exp(values - total[..., None]) / values.shape[-1]
-        weighted = shares * slopes
+        weighted = slopes
+        if values.shape[-1] > 1:
+            weighted = slopes * np.exp(values - total[..., None]) / values.shape[-1]
         by_mean = -weighted / visible[..., None]
         by_visible = (1.0 - np.add.reduce(weighted * units, axis=-1)) / visible
         return total + np.log(visible), belief.gradient(by_mean, by_visible * steepness)
@@ -184,11 +181,18 @@ class StackAverage:
     log_weights: Vector
 
     def __call__(self, rows: Matrix) -> Vector:
-        return log_mean(np.ascontiguousarray(self.parts(rows).T) + self.log_weights)
+        total: Vector = np.logaddexp.reduce(self._shared(self.parts(rows)), axis=0)
+        return total
 
     def with_gradient(self, rows: Matrix) -> tuple[Vector, Matrix]:
         values, gradients = self.parts.with_gradient(rows)
-        return _blended(np.ascontiguousarray(values.T) + self.log_weights, gradients)
+        shared = self._shared(values)
+        total = np.logaddexp.reduce(shared, axis=0)
+        return total, np.einsum("pm,pmd->md", np.exp(shared - total), gradients)
+
+    def _shared(self, values: Matrix) -> Matrix:
+        """The logarithms (`p x m`) of what the parts add to the mean."""
+        return values + (self.log_weights - math.log(len(self.log_weights)))[:, None]
 
 
 def _blended(values: Matrix, gradients: Matrix) -> tuple[Vector, Matrix]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from asktell.server.policies.columns import Vector
-from asktell.server.policies.kernel import Array, Indices, Mask, Matrix
+from asktell.server.policies.kernel import Indices, Mask, Matrix
 
 Function = Callable[[Matrix, Indices], tuple[Vector, Matrix]]
 """Values (`m`) and gradients (`m x d`) at rows (`m x d`) that belong to these of the starts (`m`)."""

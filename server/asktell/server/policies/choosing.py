@@ -18,7 +18,7 @@ from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.gp import Choice
-from asktell.server.policies.kernel import Indices, Matrix, matern, squared_distances
+from asktell.server.policies.kernel import SQRT_FIVE, Indices, Matrix, matern, squared_distances
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.repeats import REPEAT, repeatable
 from asktell.server.policies.scope import Key, Scope
@@ -251,7 +251,8 @@ class ModelChooser(ABC, Generic[Known]):
     def _differences(self, known: Known, row: Vector, others: Matrix) -> Vector:
         """The variance (`m`) of what results at a settled row and at others are expected to differ by, as a share of the noise's variance."""
         lengthscales, noise = self._scales(known)
-        scaled = self._whole.features(np.vstack([row, others])) / lengthscales[self._whole.layout.owners]
+        units = lengthscales[self._whole.layout.owners] / SQRT_FIVE
+        scaled = self._whole.features(np.vstack([row, others])) / units
         shares: Vector = 2.0 * (1.0 - matern(squared_distances(scaled[:1], scaled[1:])[0])) / max(noise, _LEAST_NOISE)
         return shares
 

@@ -14,7 +14,7 @@ from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Layout, Matrix
 from asktell.server.policies.labels import Noise
 
-_MAGIC = f"asktell fits 1, NumPy {np.__version__}, SciPy {scipy.__version__}\n".encode()
+_MAGIC = f"asktell fits 2, NumPy {np.__version__}, SciPy {scipy.__version__}\n".encode()
 """Changes with whatever changes a fit but its data: priors, starts and steps of `likelihood.py` are part of the number."""
 _DIGEST = 16
 _LENGTH = struct.Struct("<H")

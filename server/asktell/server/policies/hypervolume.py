@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr
 
-from asktell.server.policies.acquisition import Array, Belief, log_improvement, log_mean
+from asktell.server.policies.acquisition import Belief, log_improvement, log_mean
 from asktell.server.policies.boxes import boxes
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import NEVER, Deadline
-from asktell.server.policies.kernel import Indices, Matrix
+from asktell.server.policies.kernel import Array, Indices, Matrix
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.transfer import Transferred
 

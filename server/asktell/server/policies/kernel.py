@@ -17,6 +17,8 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 SQRT_HALF = math.sqrt(0.5)
+SQRT_FIVE = math.sqrt(5.0)
+"""So many of the units in which distances are measured here make a lengthscale: a Matérn-5/2 correlation is simplest in these."""
 _CELLS = 8_192
 """Correlations computed at a time: intermediate results stay in the cache."""
 
@@ -49,22 +51,26 @@ def matern(squared: Matrix) -> Matrix:
     """Matérn-5/2 correlations of squared distances, which they take the place of (`... x n x m`)."""
     for some in _blocks(squared):
         # (1 + r + r^2 / 3) exp(-r), in few passes over memory.
-        root = np.sqrt(5.0 * some)
-        rest = root * root
-        rest /= 3.0
-        np.add(root, 1.0, out=some)
-        np.add(some, rest, out=some)
+        root = np.sqrt(some)
+        np.divide(some, 3.0, out=some)
+        np.add(some, root, out=some)
+        np.add(some, 1.0, out=some)
         np.negative(root, out=root)
         np.multiply(some, np.exp(root, out=root), out=some)
     return squared
 
 
 def matern_with_slope(squared: Matrix) -> tuple[Matrix, Matrix]:
-    """Matérn-5/2 correlations of squared distances, and minus twice their derivatives by the squared distance."""
-    root = np.sqrt(5.0 * squared)
-    decay = np.exp(-root)
-    slope = (5.0 / 3.0) * (1.0 + root) * decay
-    return decay * (1.0 + root * (1.0 + root / 3.0)), slope
+    """Matérn-5/2 correlations of squared distances, which are lost, and minus six times their derivatives by the squared distance."""
+    root = np.sqrt(squared)
+    decay = np.negative(root)
+    np.exp(decay, out=decay)
+    root += 1.0
+    root *= decay
+    squared *= decay
+    squared /= 3.0
+    squared += root
+    return squared, root
 
 
 def squared_distances(left: Matrix, right: Matrix) -> Matrix:
@@ -131,7 +137,7 @@ class Kernel:
 
     def __init__(self, layout: Layout, hyper: Hyperparameters) -> None:
         self.trend = None if hyper.trend is None else Trend.of(layout, hyper.trend)
-        self.inverse = 1.0 / hyper.lengthscales[layout.owners]
+        self.inverse = SQRT_FIVE / hyper.lengthscales[layout.owners]
 
     def place(self, rows: Matrix) -> Placed:
         """Rows made ready for covariances."""
@@ -165,7 +171,7 @@ class Kernel:
         Weights are `n x m`, those of the rows' own variances `n`.
         """
         pull = weights * slope
-        result = (pull @ right.scaled - left.scaled * pull.sum(axis=1)[:, None]) * self.inverse
+        result = (pull @ right.scaled - left.scaled * pull.sum(axis=1)[:, None]) * (self.inverse / 3.0)
         if left.trend is not None and right.trend is not None and self.trend is not None:
             steep = weights @ right.trend + 2.0 * self_weights[:, None] * left.trend
             columns = left.rows.shape[1]
@@ -175,8 +181,8 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Feature rows (`n x D`), the same in units of the lengthscales, the squares of their norms (`n`), and their weighted trend features
-    (`n x 2D`), if there is a trend.
+    """Feature rows (`n x D`), the same in units of the lengthscales by `SQRT_FIVE`, the squares of their norms (`n`), and their weighted
+    trend features (`n x 2D`), if there is a trend.
     """
 
     rows: Matrix

@@ -12,7 +12,15 @@ from scipy.optimize import OptimizeResult, minimize
 
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
-from asktell.server.policies.kernel import Hyperparameters, Layout, Matrix, Trend, matern_with_slope, squared_distances
+from asktell.server.policies.kernel import (
+    SQRT_FIVE,
+    Hyperparameters,
+    Layout,
+    Matrix,
+    Trend,
+    matern_with_slope,
+    squared_distances,
+)
 from asktell.server.policies.labels import Noise
 
 _LENGTHSCALES = (math.log(5e-3), 7.0)
@@ -94,7 +102,7 @@ class Likelihood:
     def __call__(self, point: Vector) -> tuple[float, Vector]:
         """The value and its gradient at a point (`d + 2` or `d + 4`); hopeless where the covariance is not positive definite."""
         size, count = self._layout.dimensions, len(self._labels)
-        inverse = np.exp(-point[:size])[self._layout.owners]
+        inverse = SQRT_FIVE * np.exp(-point[:size])[self._layout.owners]
         scaled = self._inputs * inverse
         covariance, slope = matern_with_slope(squared_distances(scaled, scaled))
         noise = math.exp(point[size])
@@ -112,7 +120,9 @@ class Likelihood:
         gradient[size + 1] = weights.sum()
         gradient[size + 2 :] = self._trend_gradient(pull, point[size + 2 :])
         pull *= slope
-        by_column = (pull.sum(axis=1) @ self._squares - (self._inputs * (pull @ self._inputs)).sum(axis=0)) * inverse**2
+        by_column = (pull.sum(axis=1) @ self._squares - (self._inputs * (pull @ self._inputs)).sum(axis=0)) * (
+            inverse**2 / 3.0
+        )
         gradient[:size] = np.bincount(self._layout.owners, by_column, minlength=size)
         prior, prior_gradient = self._log_prior(point)
         return -(evidence + prior) / count, -(gradient + prior_gradient) / count

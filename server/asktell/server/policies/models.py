@@ -11,7 +11,6 @@ import numpy as np
 from asktell.server.domain.trial import Prediction
 from asktell.server.policies.acquisition import (
     Acquisition,
-    Array,
     Average,
     ExpectedImprovement,
     Feasibility,
@@ -23,7 +22,7 @@ from asktell.server.policies.columns import Vector
 from asktell.server.policies.draws import fantasy_normals
 from asktell.server.policies.excess import Excesses
 from asktell.server.policies.failures import CAUTION
-from asktell.server.policies.kernel import Mask, Matrix
+from asktell.server.policies.kernel import Array, Mask, Matrix
 from asktell.server.policies.labels import Labels
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.stack import Stack

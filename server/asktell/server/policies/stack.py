@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from asktell.server.policies.kernel import Matrix, distances, matern, matern_with_slope, squares
+from asktell.server.policies.kernel import Array, Kernel, Matrix, Placed, Trend, matern, matern_with_slope
 from asktell.server.policies.posterior import LEAST_VARIANCE, Posterior
 
 MOST = 256
@@ -16,20 +15,6 @@ MOST = 256
 
 _CELLS = 25_600
 """Covariances computed at a time: all that comes of them stays in the cache."""
-
-Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """Feature rows (`m x D`), the same in units of each posterior's lengthscales (`p x m x D`), the squares of their norms (`p x m`), and each
-    posterior's trend features (`m x 2D`), None where there is no trend.
-    """
-
-    rows: Matrix
-    scaled: Array
-    squares: Matrix
-    trends: Sequence[Matrix | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +24,8 @@ class StackBelief:
     mean: Array
     deviation: Matrix
     stack: Stack
-    placed: _Placed
+    rows: Matrix
+    trends: Sequence[Matrix]
     slope: Array
     solved: Array
 
@@ -49,14 +35,24 @@ class StackBelief:
 
 
 class Stack:
-    """Posteriors with as many inputs (`n`) and sets of labels (`s`) each. What it says of each is what that would say."""
+    """Posteriors with as many inputs (`n`) and sets of labels (`s`) each. What it says of each is what that would say.
+
+    The squared distances of a row from the inputs, and a trend's covariances with them, are linear in the row's coordinates and their
+    squares. So one product gives all of them: forms (`f x (1 + 2D) x n`), those of the distances first, then one for each trend.
+    """
 
     def __init__(self, posteriors: Sequence[Posterior]) -> None:
-        self._kernels = [each.kernel for each in posteriors]
+        self._count = len(posteriors)
         self._inverse = np.stack([each.kernel.inverse for each in posteriors])[:, None]
         self._scaled = np.stack([each.placed.scaled for each in posteriors])
-        self._squares = np.stack([each.placed.squares for each in posteriors])
-        self._trends = [each.placed.trend for each in posteriors]
+        # In which places there are trends, and the inputs' features.
+        self._trends = [
+            (place, each.kernel.trend, each.placed.trend)
+            for place, each in enumerate(posteriors)
+            if each.kernel.trend is not None and each.placed.trend is not None
+        ]
+        distances = [_distance_form(each.kernel, each.placed) for each in posteriors]
+        self._forms = np.stack([*distances, *(_trend_form(trend, inputs) for _, trend, inputs in self._trends)])
         self._prior_means = np.array([each.hyper.mean for each in posteriors])[:, None, None]
         # As their posteriors have them in memory, column by column.
         self._weights = np.stack([each.weights.T for each in posteriors]).swapaxes(1, 2)
@@ -82,51 +78,73 @@ class Stack:
         return moments
 
     def _moments(self, rows: Matrix) -> tuple[Array, Matrix]:
-        placed = self._place(rows)
-        cross = self._with_trends(matern(self._distances(placed)), placed)
-        solved = cross @ self._whiteners
-        return self._prior_means + cross @ self._weights, self._deviations(placed, solved)
+        distances, covariances = self._formed(rows)
+        cross = self._with_trends(matern(distances), covariances)
+        mean = self._prior_means + cross @ self._weights
+        return mean, self._deviations(cross @ self._whiteners, self._trended(rows))
 
     def believe(self, rows: Matrix) -> StackBelief:
         """The same, ready for gradients."""
-        placed = self._place(rows)
-        correlation, slope = matern_with_slope(self._distances(placed))
-        cross = self._with_trends(correlation, placed)
+        distances, covariances = self._formed(rows)
+        correlation, slope = matern_with_slope(distances)
+        cross, trends = self._with_trends(correlation, covariances), self._trended(rows)
         solved = cross @ self._whiteners
         mean = self._prior_means + cross @ self._weights
-        return StackBelief(mean, self._deviations(placed, solved.copy()), self, placed, slope, solved)
+        return StackBelief(mean, self._deviations(solved, trends), self, rows, trends, slope, solved)
 
     def gradient(self, belief: StackBelief, by_mean: Array, by_deviation: Matrix) -> Array:
         """What the belief's `gradient` gives."""
-        placed, by_variance = belief.placed, (by_deviation / (2.0 * belief.deviation))[..., None]
+        by_solved, columns = (by_deviation / belief.deviation)[..., None], belief.rows.shape[1]
         weights = by_mean @ self._weights.swapaxes(1, 2)
-        weights -= (2.0 * by_variance) * (belief.solved @ self._whiteners.swapaxes(1, 2))
+        weights -= (by_solved * belief.solved) @ self._whiteners.swapaxes(1, 2)
         pull = weights * belief.slope
-        result = (pull @ self._scaled - placed.scaled * np.add.reduce(pull, axis=-1)[..., None]) * self._inverse
-        columns = placed.rows.shape[1]
-        for place, (kernel, left, right) in enumerate(zip(self._kernels, placed.trends, self._trends, strict=True)):
-            if kernel.trend is not None and left is not None and right is not None:
-                steep = weights[place] @ right + 2.0 * by_variance[place] * left
-                result[place] += kernel.trend.gradient(placed.rows, steep[:, :columns], steep[:, columns:])
+        result: Array = pull @ self._scaled
+        result -= belief.rows * self._inverse * np.add.reduce(pull, axis=-1)[..., None]
+        result *= self._inverse / 3.0
+        for (place, trend, right), left in zip(self._trends, belief.trends, strict=True):
+            steep = weights[place] @ right
+            steep += by_solved[place] * left
+            result[place] += trend.gradient(belief.rows, steep[:, :columns], steep[:, columns:])
         return result
 
-    def _place(self, rows: Matrix) -> _Placed:
-        scaled = rows * self._inverse
-        return _Placed(rows, scaled, squares(scaled), [kernel.trended(rows) for kernel in self._kernels])
+    def _formed(self, rows: Matrix) -> tuple[Array, Array]:
+        """Squared distances (`p x m x n`) of rows from the inputs, and the trends' covariances with them."""
+        columns = rows.shape[1]
+        powers = np.empty((len(rows), 1 + 2 * columns))
+        powers[:, 0] = 1.0
+        powers[:, 1 : columns + 1] = rows
+        np.multiply(rows, rows, out=powers[:, columns + 1 :])
+        formed = powers @ self._forms
+        distances = formed[: self._count]
+        return np.maximum(distances, 0.0, out=distances), formed[self._count :]
 
-    def _distances(self, placed: _Placed) -> Array:
-        return distances(placed.scaled, placed.squares, self._scaled, self._squares)
+    def _trended(self, rows: Matrix) -> list[Matrix]:
+        """The features (`m x 2D`) of the trends."""
+        return [np.concatenate(trend.features(rows), axis=1) for _, trend, _ in self._trends]
 
-    def _with_trends(self, covariances: Array, placed: _Placed) -> Array:
-        for place, (left, right) in enumerate(zip(placed.trends, self._trends, strict=True)):
-            if left is not None and right is not None:
-                covariances[place] += left @ right.T
-        return covariances
+    def _with_trends(self, correlations: Array, covariances: Array) -> Array:
+        for (place, _, _), own in zip(self._trends, covariances, strict=True):
+            correlations[place] += own
+        return correlations
 
-    def _deviations(self, placed: _Placed, solved: Array) -> Matrix:
-        """Standard deviations (`p x m`). What was solved is lost."""
-        solved *= solved
-        variances = -np.add.reduce(solved, axis=-1)
-        for place, trend in enumerate(placed.trends):
-            variances[place] += 1.0 if trend is None else 1.0 + np.add.reduce(trend * trend, axis=1)
+    def _deviations(self, solved: Array, trends: Sequence[Matrix]) -> Matrix:
+        """Standard deviations (`p x m`)."""
+        variances = 1.0 - np.vecdot(solved, solved)
+        for (place, _, _), trend in zip(self._trends, trends, strict=True):
+            variances[place] += np.vecdot(trend, trend)
         return np.sqrt(np.maximum(variances, LEAST_VARIANCE))
+
+
+def _distance_form(kernel: Kernel, inputs: Placed) -> Matrix:
+    """The squared distances from inputs (`n`) as coefficients of 1, a row's coordinates and their squares (`(1 + 2D) x n`)."""
+    linear = -2.0 * kernel.inverse * inputs.scaled
+    squares = np.broadcast_to(kernel.inverse**2, linear.shape)
+    return np.concatenate([inputs.squares[:, None], linear, squares], axis=1).T
+
+
+def _trend_form(trend: Trend, inputs: Matrix) -> Matrix:
+    """The trend's covariances with inputs, given their features (`n x 2D`), as such coefficients."""
+    linear, quadratic = np.hsplit(inputs, 2)
+    constant = linear @ trend.linear[0] + quadratic @ trend.quadratic[0]
+    first = linear * trend.linear[1] + quadratic * trend.quadratic[1]
+    return np.concatenate([constant[:, None], first, quadratic * trend.quadratic[2]], axis=1).T
