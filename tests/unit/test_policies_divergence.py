@@ -21,6 +21,7 @@ from asktell.server.policies.hints import Fits
 from asktell.server.policies.learning import Lesson
 from asktell.server.policies.models import Learned
 from asktell.server.policies.recipe import STANDARD
+from asktell.server.policies.results import Results
 
 LOSS = Objective("loss", Goal.MINIMIZE)
 GAIN = Objective("loss", Goal.MAXIMIZE)
@@ -71,7 +72,7 @@ def learned(request: SuggestRequest) -> Learned:
 
 
 def numbers(request: SuggestRequest) -> list[int]:
-    found = diverged(request.observations, request.objectives, STANDARD)
+    found = diverged(Results.of(request.observations, request.objectives), STANDARD)
     return [seen.number for seen, gone in zip(request.observations, found, strict=True) if gone]
 
 
@@ -95,7 +96,7 @@ def test_what_diverged_is_known_whichever_way_is_better(sign: float) -> None:
 
 def test_of_several_objectives_none_diverge() -> None:
     request = study(cliff)
-    assert not diverged(request.observations, (LOSS, replace(LOSS, metric="size")), STANDARD).any()
+    assert not diverged(Results.of(request.observations, (LOSS, replace(LOSS, metric="size"))), STANDARD).any()
 
 
 def test_far_losses_change_the_objectives_model_no_more_than_if_they_had_never_been_told() -> None:

@@ -55,9 +55,12 @@ class ModelChooser(ABC, Generic[Known]):
         self._scope = Scope.of(request.space, request.fixed)
         self._encoder = Encoder.within(self._scope)
         self._whole = Encoder.of(request.space)
-        self._ordered = sorted(request.measurements, key=lambda seen: seen.number)
-        tried = [trial.parameters for trial in request.observations]
-        self._tried = self._whole.encode([*tried, *request.pending])
+        self._tried = self._whole.encode([*(seen.parameters for seen in request.observations), *request.pending])
+        measurements = request.measurements
+        order = sorted(range(len(measurements)), key=lambda place: measurements[place].number)
+        self._ordered = [measurements[place] for place in order]
+        encoded = self._whole.encode([seen.parameters for seen in request.lessons]) if request.lessons else self._tried
+        self._settled = encoded[order]
         self._aim = Aim.of(self._whole, request.aim)
         self._known: Known | None = None
         bounded = {constraint.metric for constraint in request.outcome_constraints}

@@ -133,8 +133,8 @@ class Continuum(Column):
         if scale.log or scale.low == scale.high:
             # To the bit as `encode` has them, which NumPy's logarithm is not.
             return super(Continuum, self).encode_all(values)
-        numbers = np.array([_number(value) for value in values], dtype=np.float64)
-        return _within((numbers - scale.low) / (scale.high - scale.low), 0.0, 1.0)
+        numbers = values if set(map(type, values)) == {float} else [_number(value) for value in values]
+        return _within((np.array(numbers, dtype=np.float64) - scale.low) / (scale.high - scale.low), 0.0, 1.0)
 
     def decode(self, code: float) -> float:
         return self.scale.stretch(code) + 0.0

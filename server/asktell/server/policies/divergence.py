@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from asktell.server.domain.metric import Objective
-from asktell.server.domain.policy import Observation
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Mask
-from asktell.server.policies.labels import measured
+from asktell.server.policies.labels import median
 from asktell.server.policies.recipe import Recipe
+from asktell.server.policies.results import Results
 
 _FAR = 100.0
 """How many times as far from the best loss as the typical one,"""
@@ -21,14 +18,12 @@ _EARLY = 16
 """Typical is the median of so many losses, the earliest: later ones are ever closer to the best."""
 
 
-def diverged(observations: Sequence[Observation], objectives: Sequence[Objective], recipe: Recipe) -> Mask:
+def diverged(results: Results, recipe: Recipe) -> Mask:
     """Which observations, in the order of their numbers, diverged (`n`). With several objectives none do, nor where a recipe says so."""
-    found = np.zeros(len(observations), dtype=np.bool_)
-    where = np.flatnonzero(measured(observations, objectives))
-    if recipe.divergences and len(objectives) == 1 and len(where):
-        (objective,) = objectives
-        losses = [objective.loss(observations[place].metrics[objective.metric].value) for place in where.tolist()]
-        found[where] = beyond(np.array(losses))
+    found = np.zeros(len(results.losses), dtype=np.bool_)
+    where = np.flatnonzero(results.measured)
+    if recipe.divergences and len(results.objectives) == 1 and len(where):
+        found[where] = beyond(results.losses[where, 0])
     return found
 
 
@@ -36,7 +31,7 @@ def beyond(losses: Vector) -> Mask:
     """Which of finite losses (`n`), in the order in which they were asked for, are divergences."""
     scaled = losses / (float(np.abs(losses).max()) or 1.0)
     excesses: Vector = scaled - scaled.min()
-    typical = float(np.median(excesses[:_EARLY]))
+    typical = median(excesses[:_EARLY])
     ordered = np.sort(excesses)
     gaps = (ordered[1:] > _APART * ordered[:-1]) & (ordered[1:] > _FAR * typical)
     if not typical or not gaps.any():

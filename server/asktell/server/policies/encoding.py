@@ -134,11 +134,16 @@ class Encoder:
     def encode(self, configurations: Sequence[Parameters]) -> Matrix:
         """The settled rows of configurations."""
         rows = np.empty((len(configurations), len(self.columns)))
+        if not len(configurations):
+            return rows
         for index, (spec, codes) in enumerate(zip(self.space, self.columns, strict=True)):
-            there = np.array([spec.name in parameters for parameters in configurations], dtype=np.bool_)
             values = [parameters[spec.name] for parameters in configurations if spec.name in parameters]
-            rows[:, index] = codes.inactive
-            rows[there, index] = codes.encode_all(values)
+            if len(values) == len(configurations):
+                rows[:, index] = codes.encode_all(values)
+            else:
+                there = np.array([spec.name in parameters for parameters in configurations], dtype=np.bool_)
+                rows[:, index] = codes.inactive
+                rows[there, index] = codes.encode_all(values)
         return rows
 
     def decode(self, row: Matrix) -> dict[str, ParameterValue]:

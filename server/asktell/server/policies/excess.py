@@ -119,6 +119,6 @@ def make_excesses(observations: Sequence[Observation], constraint: OutcomeConstr
     centre, scale = float(pressed.mean()), float(pressed.std())
     # Equal values may differ by rounding from their mean.
     scale = scale if scale > _EQUAL else 1.0
-    errors = [seen.metrics[constraint.metric].standard_error for seen in observations]
+    errors = np.array([seen.metrics[constraint.metric].standard_error for seen in observations], dtype=np.float64)
     worth = scale * np.array([press.slope(float(each)) for each in pressed])
     return Excesses((pressed - centre) / scale, Noise.of(errors, worth), centre, scale, press, constraint)

@@ -43,7 +43,13 @@ class FrontChooser(ModelChooser[Front]):
 
     def _fit(self, weights: Vector | None) -> Front:
         lesson = Lesson.of(
-            self._request, self._whole, recipe=self._recipe, fits=self._fits, deadline=self._deadline, weights=weights
+            self._request,
+            self._whole,
+            recipe=self._recipe,
+            fits=self._fits,
+            deadline=self._deadline,
+            weights=weights,
+            settled=self._settled,
         )
         return Front.of(list(lesson.learn_each()))
 

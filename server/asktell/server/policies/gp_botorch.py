@@ -50,6 +50,7 @@ from asktell.server.policies.kernel import Indices, Matrix
 from asktell.server.policies.labels import Labels, dominance, make_labels, measured
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.region import Region
+from asktell.server.policies.results import Results
 from asktell.server.policies.scope import Key
 from asktell.server.policies.search import Optima, OutOfTimeError, distinct, raw_points
 from asktell.server.policies.subset import MAX_FITTED, MAX_LEARNED, spaced, subset
@@ -111,7 +112,6 @@ class TorchChooser(ModelChooser[Belief]):
     def __init__(self, request: SuggestRequest, deadline: Deadline, recipe: Recipe) -> None:
         super().__init__(request, deadline, recipe)
         self._device = torch.device(torch_device.chosen())
-        self._settled = self._whole.encode([trial.parameters for trial in self._ordered])
 
     def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         """As every model's choice, but in surroundings that make it depend on the request alone."""
@@ -135,8 +135,9 @@ class TorchChooser(ModelChooser[Belief]):
     def _works(self) -> Works:
         """What is learned of which trials work: without divergences and, from the third failure on, failures by chance, as `gp` does."""
         objectives = self._request.objectives
-        gone = diverged(self._ordered, objectives, self._recipe)
-        useful = measured(self._ordered, objectives) & ~gone
+        results = Results.of(self._ordered, objectives)
+        gone = diverged(results, self._recipe)
+        useful = results.measured & ~gone
         if int((~useful).sum()) <= self._recipe.few_failures:
             return Works(np.flatnonzero(~gone))
         signs = Signs.of(useful).values
@@ -147,7 +148,7 @@ class TorchChooser(ModelChooser[Belief]):
             labels: Vector = model.posterior(self._tensor(self._settled)).mean.squeeze(-1).cpu().numpy()
         labels[kept] = left_out(model)
         expected = ~useful & ~gone & (labels > suspect(signs[kept], labels[kept], self._recipe))
-        return Works(telling([measured(self._ordered, (each,)) & ~gone for each in objectives], expected), model)
+        return Works(telling([told & ~gone for told in results.told.T], expected), model)
 
     @staticmethod
     def _bounds(limits: Sequence[Limited], chance: SingleTaskGP | None, *, explores: bool = False) -> list[Bound]:

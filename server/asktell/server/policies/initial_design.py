@@ -15,10 +15,10 @@ from asktell.server.policies.divergence import diverged
 from asktell.server.policies.draws import Designs, generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import Matrix
-from asktell.server.policies.labels import measured
 from asktell.server.policies.random_search import RandomDraw
 from asktell.server.policies.recipe import STANDARD
 from asktell.server.policies.region import Region
+from asktell.server.policies.results import Results
 from asktell.server.policies.scope import MAX_LISTED, Key, Scope
 
 METHOD = "initial-design"
@@ -43,8 +43,9 @@ def lengthened(request: SuggestRequest, started: int) -> bool:
 def _split(request: SuggestRequest) -> tuple[list[Observation], list[Observation]]:
     """The trials whose losses count, and those that diverged."""
     ordered = sorted(request.observations, key=lambda seen: seen.number)
-    gone = diverged(ordered, request.objectives, STANDARD)
-    useful = measured(ordered, request.objectives) & ~gone
+    results = Results.of(ordered, request.objectives)
+    gone = diverged(results, STANDARD)
+    useful = results.measured & ~gone
     return list(compress(ordered, useful)), list(compress(ordered, gone))
 
 

@@ -6,17 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from statistics import median
 
 import numpy as np
 
 from asktell.server.domain.metric import Objective, OutcomeConstraint
 from asktell.server.domain.policy import Observation
-from asktell.server.domain.ranking import feasible
-from asktell.server.domain.trial import Prediction, TrialState, finite
+from asktell.server.domain.trial import Prediction
 from asktell.server.policies.boxes import non_dominated
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Mask, Matrix
+from asktell.server.policies.results import Results
 
 _TALLEST = 3.0
 """Spreads of the better half that losses of the worse half may rise at most."""
@@ -112,12 +111,13 @@ class Noise:
     complete: bool = False
 
     @classmethod
-    def of(cls, errors: Sequence[float | None], worth: Vector) -> Noise:
-        """What a metric's standard errors (`n`) say of its labels, given how much of the metric a unit of each label is worth (`n`)."""
-        told = np.array([error or 0.0 for error in errors])
+    def of(cls, errors: Vector, worth: Vector) -> Noise:
+        """What a metric's standard errors (`n`, NaN where none was told) say of its labels, given how much of the metric a unit of each label
+        is worth (`n`).
+        """
         with np.errstate(all="ignore"):
-            variances = np.where(told > 0.0, np.minimum((told / worth) ** 2, _LOUDEST), 0.0)
-        return cls(variances, all(error is not None for error in errors))
+            variances = np.where(errors > 0.0, np.minimum((errors / worth) ** 2, _LOUDEST), 0.0)
+        return cls(variances, not np.isnan(errors).any())
 
     def padded(self, where: Mask) -> Noise:
         """The same for more labels, where these are those of the mask."""
@@ -179,9 +179,7 @@ class Labels:
 
 def measured(observations: Sequence[Observation], objectives: Sequence[Objective]) -> Mask:
     """Which observations say what the objectives are: succeeded or stopped, with finite values (`n`)."""
-    names = [objective.metric for objective in objectives]
-    useful = (TrialState.SUCCEEDED, TrialState.STOPPED)
-    return np.array([seen.state in useful and finite(seen.metrics, names) for seen in observations], dtype=np.bool_)
+    return Results.of(observations, objectives).measured
 
 
 def make_labels(
@@ -196,21 +194,24 @@ def make_labels(
 
     Where the best losses are infeasible, the better half of the feasible ones keeps its resolution too.
     """
-    useful = measured(observations, objectives)
-    fine = np.ones(len(observations), dtype=np.bool_)
-    if constraints:
-        fine[:] = [feasible(seen.metrics, constraints) for seen in observations]
-    warps, units = zip(*(_warped(observations, useful, each, shape, fine) for each in objectives), strict=True)
+    return labelled(Results.of(observations, objectives, constraints=constraints), weights=weights, shape=shape)
+
+
+def labelled(results: Results, *, weights: Vector | None = None, shape: Shape = Shape.HALF) -> Labels:
+    """The same of what observations tell."""
+    useful, objectives = results.measured, results.objectives
+    fine = results.feasible[useful]
+    warps, units = zip(*(_warped(losses, shape, fine) for losses in results.losses[useful].T), strict=True)
     good = units[0] if weights is None else scalarise(np.stack(units, axis=1), weights)
-    labels = np.full(len(observations), _FAILURE)
+    labels = np.full(len(useful), _FAILURE)
     labels[useful] = good
     centre, scale = float(labels.mean()), float(labels.std()) or 1.0
     warp = warps[0] if len(objectives) == 1 else None
     noise = Noise(np.zeros(len(labels)))
     if warp:
-        errors = [seen.metrics[objectives[0].metric].standard_error for seen in _those(observations, useful)]
+        errors = results.errors[useful, 0]
         # What a label is worth takes longer than all the rest, and matters to told errors alone.
-        worth = warp.slopes(good) * scale if any(errors) else np.ones(len(errors))
+        worth = warp.slopes(good) * scale if (errors > 0.0).any() else np.ones(len(errors))
         noise = Noise.of(errors, worth).padded(useful)
     return Labels((labels - centre) / scale, noise, useful, centre, scale, warp, objectives[0])
 
@@ -250,22 +251,30 @@ def _fence(losses: Vector, shape: Shape, least: float) -> tuple[float, float]:
     if shape is Shape.NONE:
         return float(losses.max()), 0.0
     if shape is Shape.FENCE:
-        lower, upper = np.quantile(losses, [0.25, 0.75])
-        return max(float(upper + 3.0 * (upper - lower)), least), float(upper - lower)
-    middle = max(median(losses.tolist()), least)
+        ordered = np.sort(losses)
+        lower, upper = _quantile(ordered, 0.25), _quantile(ordered, 0.75)
+        return max(upper + 3.0 * (upper - lower), least), upper - lower
+    middle = max(median(losses), least)
     gains = middle - losses[losses <= middle]
     # Their squares may underflow, where a divergence made the magnitude.
     return middle, float(gains.max() * np.sqrt(np.mean((gains / (gains.max() or 1.0)) ** 2)))
 
 
-def _warped(
-    observations: Sequence[Observation], useful: Mask, objective: Objective, shape: Shape, feasible: Mask
-) -> tuple[Warp, Vector]:
-    losses = np.array([objective.loss(seen.metrics[objective.metric].value) for seen in _those(observations, useful)])
-    spared = losses[feasible[useful]]
-    # Halved, because the median may add two numbers whose sum is infinite.
-    return Warp.fitted(losses, shape, least=2.0 * median((spared / 2.0).tolist()) if len(spared) else -math.inf)
+def _warped(losses: Vector, shape: Shape, fine: Mask) -> tuple[Warp, Vector]:
+    """The warp for losses, which of them are `fine` (`n` each), and the losses warped."""
+    return Warp.fitted(losses, shape, least=median(losses[fine]) if fine.any() else -math.inf)
 
 
-def _those(observations: Sequence[Observation], which: Mask) -> list[Observation]:
-    return [seen for seen, usable in zip(observations, which, strict=True) if usable]
+def median(values: Vector) -> float:
+    """The median of some finite numbers. NumPy's takes ten times as long for few."""
+    ordered = np.sort(values)
+    middle = len(ordered) // 2
+    # Halved before they are added: the sum may be infinite.
+    return float(ordered[middle] if len(ordered) % 2 else ordered[middle - 1] / 2.0 + ordered[middle] / 2.0)
+
+
+def _quantile(ordered: Vector, share: float) -> float:
+    """The number that a share of ordered ones is below, as far along between two neighbours as it takes."""
+    place, rest = divmod(share * (len(ordered) - 1), 1.0)
+    lower, upper = float(ordered[int(place)]), float(ordered[min(int(place) + 1, len(ordered) - 1)])
+    return lower + (upper - lower) * rest

@@ -21,11 +21,12 @@ from asktell.server.policies.failures import SURE, Signs, least_lengthscale, sus
 from asktell.server.policies.gp import MIN_LEARNED
 from asktell.server.policies.hints import Fits, digest_of
 from asktell.server.policies.kernel import Hyperparameters, Indices, Layout, Mask, Matrix
-from asktell.server.policies.labels import Labels, Noise, dominance, make_labels, measured
+from asktell.server.policies.labels import Labels, Noise, dominance, labelled
 from asktell.server.policies.likelihood import fit, unpack
 from asktell.server.policies.models import Learned, Limit, Model, weigh
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.recipe import Member, Recipe
+from asktell.server.policies.results import Results
 from asktell.server.policies.subset import MAX_FITTED, spaced, subset
 from asktell.server.policies.transfer import Accounts, Expert, Prior, Rest, Transferred, experts
 
@@ -60,16 +61,16 @@ class _Works:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """Observations by number, their features (`n x D`), and what it takes to learn from them.
+    """Observations by number, what they tell of objectives, their features (`n x D`), and what it takes to learn from them.
 
     `pending` is how many trials have not ended; `weights` scalarise several objectives. In a `noisy` study it is the models' to say what is
     feasible. Configurations are compared at the `aim`.
     """
 
     observations: Sequence[Observation]
+    results: Results
     rows: Matrix
     layout: Layout
-    objectives: tuple[Objective, ...]
     pending: int
     recipe: Recipe
     weights: Vector | None
@@ -90,19 +91,24 @@ class Lesson:
         fits: Fits,
         deadline: Deadline,
         weights: Vector | None = None,
+        settled: Matrix | None = None,
     ) -> Lesson:
-        """What there is to learn in a request's study. The encoder is that of its whole space."""
+        """What there is to learn in a request's study. The encoder is that of its whole space.
+
+        `settled` are the measurements' rows (`n x d`) in the order of their numbers, if they are known.
+        """
         ordered = sorted(request.measurements, key=lambda seen: seen.number)
-        settled = encoder.encode([seen.parameters for seen in ordered])
+        if settled is None:
+            settled = encoder.encode([seen.parameters for seen in ordered])
 
         def sources(objectives: Sequence[Objective]) -> Iterator[Expert]:
             return experts(request.sources, objectives, encoder, fits=fits, deadline=deadline)
 
         return cls(
             ordered,
+            Results.of(ordered, request.objectives, constraints=request.outcome_constraints),
             encoder.features(settled),
             encoder.layout,
-            request.objectives,
             len(request.pending),
             recipe,
             weights,
@@ -114,6 +120,11 @@ class Lesson:
             aim=Aim.of(encoder, request.aim),
         )
 
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What the observations are learned from for."""
+        return self.results.objectives
+
     def learn(self) -> Learned:
         """Fit the recipe's models."""
         works, told = self._works()
@@ -123,9 +134,9 @@ class Lesson:
         """Fit the recipe's models to each objective, all at the same inputs."""
         works, told = self._works()
         kept = subset(told.rows, dominance(told.observations, self.objectives, works.eligible))
-        for objective in self.objectives:
-            own = replace(told, objectives=(objective,))
-            models = list(own.models(measured(own.observations, own.objectives), works.eligible, kept=kept))
+        for place in range(len(self.objectives)):
+            own = replace(told, results=told.results.only(place))
+            models = list(own.models(own.results.measured, works.eligible, kept=kept))
             yield works.learned(models, temper=self.recipe.temper)
 
     def _works(self) -> tuple[_Works, Lesson]:
@@ -134,17 +145,16 @@ class Lesson:
         That is without failures that come by chance: imputed, they would tell of bad places where there are none. And it is without
         divergences, whatever is expected: a step so high would tell of roughness everywhere.
         """
-        gone = diverged(self.observations, self.objectives, self.recipe)
-        useful = measured(self.observations, self.objectives) & ~gone
+        gone = diverged(self.results, self.recipe)
+        useful = self.results.measured & ~gone
         limits = tuple(self._limits())
         eligible = useful & self._feasible(limits)
         feasibility, expected = None, ~useful
         if int((~useful).sum()) > self.recipe.few_failures:
             feasibility, expected = self._feasibility(useful)
-        told = [measured(self.observations, (objective,)) & ~gone for objective in self.objectives]
-        places = telling(told, expected & ~gone)
+        places = telling([told & ~gone for told in self.results.told.T], expected & ~gone)
         works = _Works(places, useful[places], eligible[places], limits, feasibility)
-        return works, replace(self, observations=self._those(places.tolist()), rows=self.rows[places])
+        return works, self._at(places)
 
     def models(self, useful: Mask, eligible: Mask, *, kept: list[int] | None = None) -> Iterator[Model]:
         """The members' models of a single label, the first, and the others if there is time: of the observations kept, if that is decided."""
@@ -160,19 +170,18 @@ class Lesson:
     ) -> Iterator[Model]:
         """A model whose prior is what the experts of earlier studies say; none if they explain nothing."""
         accounts = Accounts.of(experts, self.rows)
-        places = {seen.number: place for place, seen in enumerate(self.observations)}
         shape = self.recipe.members[0].shape
 
-        def label(some: Sequence[Observation]) -> Labels:
-            return make_labels(some, self.objectives, shape=shape, constraints=self.constraints)
+        def label(places: Sequence[int]) -> Labels:
+            return labelled(self.results.at(places), shape=shape)
 
-        def leave(some: Sequence[Observation]) -> Rest:
-            return accounts.at([places[seen.number] for seen in some]).rest(label(some))
+        def leave(places: Sequence[int]) -> Rest:
+            return accounts.at(places).rest(label(places))
 
         if kept is None:
-            values = label(self.observations).values
+            values = labelled(self.results, shape=shape).values
             kept = subset(self.rows, values + np.where(eligible, 0.0, np.ptp(values)))
-        labels, rest = label(self._those(kept)), leave(self._those(kept))
+        labels, rest = label(kept), leave(kept)
         if not rest.weights.any():
             return
         hyper = self._hyper(leave, useful=useful, trend=False)
@@ -181,17 +190,15 @@ class Lesson:
         yield Model(labels, posterior, labels.measured, eligible[kept, None], kept, self.aim)
 
     def _model(self, member: Member, useful: Mask, eligible: Mask, kept: list[int] | None) -> Model:
-        def label(some: Sequence[Observation]) -> Labels:
-            return make_labels(
-                some, self.objectives, weights=self.weights, shape=member.shape, constraints=self.constraints
-            )
+        def label(places: Sequence[int]) -> Labels:
+            return labelled(self.results.at(places), weights=self.weights, shape=member.shape)
 
-        labels = label(self.observations)
+        labels = labelled(self.results, weights=self.weights, shape=member.shape)
         if kept is None:
             # The best are the best feasible ones.
             kept = subset(self.rows, labels.values + np.where(eligible, 0.0, np.ptp(labels.values)))
         if len(kept) < len(self.rows):
-            labels = label(self._those(kept))
+            labels = label(kept)
         hyper = self._hyper(label, useful=useful, trend=member.trend)
         posterior = self._posterior(hyper, kept, labels)
         return Model(labels, posterior, labels.measured, eligible[kept, None], kept, self.aim)
@@ -199,21 +206,20 @@ class Lesson:
     def _limits(self) -> Iterator[Limit]:
         """The models of the outcome constraints whose metrics are known often enough."""
         for constraint in self.constraints:
-            where = np.flatnonzero(known(self.observations, constraint)).tolist()
+            where = np.flatnonzero(known(self.observations, constraint))
             if len(where) >= MIN_LEARNED:
-                told = replace(self, observations=self._those(where), rows=self.rows[where], weights=None)
-                yield told.limit(constraint)
+                yield replace(self._at(where), weights=None).limit(constraint)
 
     def limit(self, constraint: OutcomeConstraint) -> Limit:
         """The model of an outcome constraint, of observations all of which tell its metric."""
 
-        def label(some: Sequence[Observation]) -> Excesses:
-            return make_excesses(some, constraint)
+        def label(places: Sequence[int]) -> Excesses:
+            return make_excesses([self.observations[place] for place in places], constraint)
 
-        excesses = label(self.observations)
+        excesses = make_excesses(self.observations, constraint)
         kept = subset(self.rows, np.abs(excesses.values - excesses.threshold))
         if len(kept) < len(self.rows):
-            excesses = label(self._those(kept))
+            excesses = label(kept)
         everywhere = np.ones(len(self.rows), dtype=np.bool_)
         hyper = self._hyper(label, useful=everywhere, trend=self.recipe.limit_trend)
         return Limit(excesses, self._posterior(hyper, kept, excesses))
@@ -228,13 +234,12 @@ class Lesson:
 
     def _feasibility(self, useful: Mask) -> tuple[Feasibility, Mask]:
         """The model of what works, by least-squares classification, and which failures it expects of what it learned from all others (`n`)."""
-        worked = {seen.number for seen, fine in zip(self.observations, useful, strict=True) if fine}
 
-        def label(some: Sequence[Observation]) -> Signs:
-            return Signs.of(np.array([seen.number in worked for seen in some], dtype=np.bool_))
+        def label(places: Sequence[int]) -> Signs:
+            return Signs.of(useful[places])
 
-        kept = subset(self.rows, label(self.observations).values)
-        signs = label(self._those(kept))
+        kept = subset(self.rows, Signs.of(useful).values)
+        signs = label(kept)
         least = least_lengthscale(self.layout.dimensions)
         hyper = self._hyper(label, useful=useful, trend=False, least=least)
         posterior = self._posterior(hyper, kept, signs)
@@ -248,18 +253,20 @@ class Lesson:
             self.layout, hyper, inputs=self.rows[kept], labels=labels.values, variances=labels.noise.variances
         )
 
-    def _those(self, indices: Sequence[int]) -> list[Observation]:
-        return [self.observations[index] for index in indices]
+    def _at(self, places: Indices) -> Lesson:
+        """The lesson of some of the observations."""
+        those = [self.observations[place] for place in places.tolist()]
+        return replace(self, observations=those, results=self.results.at(places), rows=self.rows[places])
 
     def _hyper(
-        self, label: Callable[[Sequence[Observation]], Learnable], *, useful: Mask, trend: bool, least: float = 0.0
+        self, label: Callable[[Sequence[int]], Learnable], *, useful: Mask, trend: bool, least: float = 0.0
     ) -> Hyperparameters:
         """The hyper-parameters that fit the earliest observations, up to a milestone in their number. Lengthscales are at least so long.
 
         They depend on these alone, so that a fit can be kept from one ask to the next, and made again wherever it is not known.
         """
         early = self._early(useful)
-        rows, labels = self.rows[early], label(self._those(early))
+        rows, labels = self.rows[early], label(early)
         values, noise = labels.values, labels.noise
 
         def compute() -> Vector:

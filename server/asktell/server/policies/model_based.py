@@ -36,7 +36,13 @@ class AnalyticChooser(ModelChooser[Learned]):
 
     def _fit(self, weights: Vector | None) -> Learned:
         return Lesson.of(
-            self._request, self._whole, recipe=self._recipe, fits=self._fits, deadline=self._deadline, weights=weights
+            self._request,
+            self._whole,
+            recipe=self._recipe,
+            fits=self._fits,
+            deadline=self._deadline,
+            weights=weights,
+            settled=self._settled,
         ).learn()
 
     def _imagine(self, known: Learned, pending: Matrix) -> Learned:

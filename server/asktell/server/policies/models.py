@@ -23,7 +23,7 @@ from asktell.server.policies.draws import fantasy_normals
 from asktell.server.policies.excess import Excesses
 from asktell.server.policies.failures import CAUTION
 from asktell.server.policies.kernel import Array, Mask, Matrix
-from asktell.server.policies.labels import Labels
+from asktell.server.policies.labels import Labels, median
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.stack import Stack
 from asktell.server.policies.transfer import Transferred
@@ -100,7 +100,7 @@ class Model:
         There all warps are the identity, so that their labels differ in the unit only.
         """
         values = self.labels.values
-        better = self.measured & (values <= np.median(values[self.measured]))
+        better = self.measured & (values <= median(values[self.measured]))
         return float(self.posterior.leave_one_out()[better].sum() - better.sum() * np.log(self.labels.unit))
 
 
