@@ -130,10 +130,10 @@ class _Climbs:
     def _aim(self) -> None:
         """Set the directions: the gradients times the inverse curvature, and steepest ascent where that is unknown or goes downhill."""
         free = self._gradients
-        low, high = self._rows <= 0.0, self._rows >= 1.0
+        inside = (self._rows > 0.0) & (self._rows < 1.0)
         still = None
-        if low.any() or high.any():
-            still = (low & (free < 0.0)) | (high & (free > 0.0))
+        if not inside.all():
+            still = ~inside & ((self._rows <= 0.0) == (free < 0.0))
             free = np.where(still, 0.0, free)
         self._free, self._slopes = free, _longest(free)
         directions = (self._inverses @ free[..., None])[..., 0]

@@ -106,9 +106,9 @@ class Encoder:
 
     def features(self, settled: Matrix) -> Matrix:
         """Settled rows (`n x d`) as the surrogate sees them (`n x D`), of the encoder's `layout`. Only for the encoder of a whole space."""
-        values: Matrix = settled[:, self.layout.owners]
         if self._numbers:
-            return values
+            return settled.copy()
+        values: Matrix = settled[:, self.layout.owners]
         return np.where(self.layout.numeric, values, np.where(values == self.codes, SQRT_HALF, 0.0))
 
     @cached_property
@@ -117,12 +117,14 @@ class Encoder:
         return bool(self.layout.numeric.all())
 
     @cached_property
-    def _unit(self) -> bool:
+    def unit(self) -> bool:
         """Whether all codes from 0 to 1 stand for a value that is active."""
         return bool(self.continuous.all()) and not self._conditions
 
     def settled(self, features: Matrix) -> Matrix:
         """The settled rows (`n x d`) that have these features (`n x D`)."""
+        if self._numbers:
+            return features.copy()
         rows = np.zeros((len(features), len(self.columns)))
         np.add.at(
             rows.T,
@@ -157,11 +159,13 @@ class Encoder:
 
     def draw(self, unit: Matrix) -> Matrix:
         """Latent rows for points of the unit cube (`n x d`)."""
+        if self.unit:
+            return self.snap(unit)
         return self._each(unit, [codes.draw for codes in self.columns])
 
     def snap(self, latent: Matrix) -> Matrix:
         """Latent rows rounded to values."""
-        if self._unit:
+        if self.unit:
             return np.minimum(np.maximum(latent, 0.0), 1.0)
         return self._each(latent, [codes.snap for codes in self.columns])
 
@@ -180,7 +184,7 @@ class Encoder:
     def settle(self, latent: Matrix) -> Matrix:
         """Rows rounded to values, with constants for what is inactive."""
         snapped = self.snap(latent)
-        if self._unit:
+        if self.unit:
             return snapped
         return np.where(self.activity(snapped), snapped, self._absent)
 

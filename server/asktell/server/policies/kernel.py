@@ -121,15 +121,27 @@ class Trend:
         quadratic = math.sqrt(5.0) * np.where(numeric, np.array([[1.0], [-6.0], [6.0]]), 0.0)
         return cls(math.sqrt(variances[0]) * linear, math.sqrt(variances[1]) * quadratic)
 
-    def features(self, rows: Matrix) -> tuple[Matrix, Matrix]:
-        """The linear and the quadratic features of rows (`n x D` each)."""
-        constant, slope, _ = self.linear
-        zeroth, first, second = self.quadratic
-        return constant + slope * rows, zeroth + rows * (first + second * rows)
+    def features(self, rows: Matrix) -> Matrix:
+        """The features of rows (`n x D`), the linear ones first (`n x 2D`)."""
+        count, columns = rows.shape
+        features = np.empty((count, 2 * columns))
+        linear, quadratic = features[:, :columns], features[:, columns:]
+        np.multiply(rows, self.linear[1], out=linear)
+        linear += self.linear[0]
+        np.multiply(rows, self.quadratic[2], out=quadratic)
+        quadratic += self.quadratic[1]
+        quadratic *= rows
+        quadratic += self.quadratic[0]
+        return features
 
-    def gradient(self, rows: Matrix, linear: Matrix, quadratic: Matrix) -> Matrix:
-        """The derivatives by the rows of the features' sum, weighted (`n x D` each)."""
-        return linear * self.linear[1] + quadratic * (self.quadratic[1] + 2.0 * self.quadratic[2] * rows)
+    def gradient(self, rows: Matrix, weights: Matrix) -> Matrix:
+        """The derivatives by the rows (`n x D`) of the features' sum, weighted (`n x 2D`)."""
+        columns = rows.shape[1]
+        gradient = rows * (2.0 * self.quadratic[2])
+        gradient += self.quadratic[1]
+        gradient *= weights[:, columns:]
+        gradient += weights[:, :columns] * self.linear[1]
+        return gradient
 
 
 class Kernel:
@@ -146,7 +158,7 @@ class Kernel:
 
     def trended(self, rows: Matrix) -> Matrix | None:
         """The trend's features of rows, the linear ones first (`n x 2D`); None if there is no trend."""
-        return None if self.trend is None else np.concatenate(self.trend.features(rows), axis=1)
+        return None if self.trend is None else self.trend.features(rows)
 
     @staticmethod
     def covariance(left: Placed, right: Placed) -> Matrix:
@@ -174,8 +186,7 @@ class Kernel:
         result = (pull @ right.scaled - left.scaled * pull.sum(axis=1)[:, None]) * (self.inverse / 3.0)
         if left.trend is not None and right.trend is not None and self.trend is not None:
             steep = weights @ right.trend + 2.0 * self_weights[:, None] * left.trend
-            columns = left.rows.shape[1]
-            result += self.trend.gradient(left.rows, steep[:, :columns], steep[:, columns:])
+            result += self.trend.gradient(left.rows, steep)
         return result
 
 

@@ -205,7 +205,9 @@ def labelled(results: Results, *, weights: Vector | None = None, shape: Shape = 
     good = units[0] if weights is None else scalarise(np.stack(units, axis=1), weights)
     labels = np.full(len(useful), _FAILURE)
     labels[useful] = good
-    centre, scale = float(labels.mean()), float(labels.std()) or 1.0
+    centre = float(labels.mean())
+    spread = labels - centre
+    scale = math.sqrt(float((spread * spread).mean())) or 1.0
     warp = warps[0] if len(objectives) == 1 else None
     noise = Noise(np.zeros(len(labels)))
     if warp:
@@ -213,7 +215,7 @@ def labelled(results: Results, *, weights: Vector | None = None, shape: Shape = 
         # What a label is worth takes longer than all the rest, and matters to told errors alone.
         worth = warp.slopes(good) * scale if (errors > 0.0).any() else np.ones(len(errors))
         noise = Noise.of(errors, worth).padded(useful)
-    return Labels((labels - centre) / scale, noise, useful, centre, scale, warp, objectives[0])
+    return Labels(spread / scale, noise, useful, centre, scale, warp, objectives[0])
 
 
 def dominance(observations: Sequence[Observation], objectives: Sequence[Objective], eligible: Mask) -> Vector:

@@ -18,8 +18,8 @@ from asktell.server.policies.kernel import (
     Layout,
     Matrix,
     Trend,
+    distances,
     matern_with_slope,
-    squared_distances,
 )
 from asktell.server.policies.labels import Noise
 
@@ -39,12 +39,6 @@ class LogNormal:
     location: float
     scale: float
 
-    def log_density(self, logarithms: Vector) -> tuple[float, Vector]:
-        """The log density of the numbers themselves, summed, and its derivatives by their logarithms."""
-        units = (logarithms - self.location) / self.scale
-        constant = math.log(self.scale) + _LOG_TWO_PI / 2.0
-        return -float((units * units / 2.0 + logarithms + constant).sum()), -units / self.scale - 1.0
-
     @property
     def log_mode(self) -> float:
         """The logarithm of the most probable number."""
@@ -57,12 +51,6 @@ class Normal:
 
     location: float
     scale: float
-
-    def log_density(self, values: Vector) -> tuple[float, Vector]:
-        """The log density, summed, and its derivatives."""
-        units = (values - self.location) / self.scale
-        constant = math.log(self.scale) + _LOG_TWO_PI / 2.0
-        return -float((units * units / 2.0 + constant).sum()), -units / self.scale
 
 
 NOISE_PRIOR = LogNormal(-4.0, 1.0)
@@ -94,17 +82,18 @@ class Likelihood:
     ) -> None:
         self._inputs, self._labels, self._layout = inputs, labels, layout
         self._variances = 0.0 if noise is None else noise.variances
-        self._noise_prior = noise_prior(noise)
         self._squares = inputs * inputs
-        self._prior = lengthscale_prior(layout.dimensions)
-        self._trend = Trend.of(layout).features(inputs) if trend else ()
+        self._priors = _Priors.of(layout.dimensions, noise_prior(noise), trend=trend)
+        parts = np.hsplit(Trend.of(layout).features(inputs), 2) if trend else ()
+        self._trend = [part @ part.T for part in parts]
 
     def __call__(self, point: Vector) -> tuple[float, Vector]:
         """The value and its gradient at a point (`d + 2` or `d + 4`); hopeless where the covariance is not positive definite."""
         size, count = self._layout.dimensions, len(self._labels)
         inverse = SQRT_FIVE * np.exp(-point[:size])[self._layout.owners]
         scaled = self._inputs * inverse
-        covariance, slope = matern_with_slope(squared_distances(scaled, scaled))
+        norms = self._squares @ inverse**2
+        covariance, slope = matern_with_slope(distances(scaled, norms, scaled, norms))
         noise = math.exp(point[size])
         covariance.flat[:: count + 1] += noise + self._variances
         self._add_trend(covariance, point[size + 2 :])
@@ -115,8 +104,9 @@ class Likelihood:
         weights, _ = lapack.dpotrs(factor, residuals, lower=1)
         evidence = -0.5 * residuals @ weights - np.log(factor.diagonal()).sum() - 0.5 * count * _LOG_TWO_PI
         gradient = np.empty_like(point)
-        pull = np.multiply.outer(weights, weights) - _inverse(factor)
-        gradient[size] = 0.5 * noise * np.trace(pull)
+        pull = np.multiply.outer(weights, weights)
+        _subtract_inverse(pull, factor)
+        gradient[size] = 0.5 * noise * pull.diagonal().sum()
         gradient[size + 1] = weights.sum()
         gradient[size + 2 :] = self._trend_gradient(pull, point[size + 2 :])
         pull *= slope
@@ -124,33 +114,54 @@ class Likelihood:
             inverse**2 / 3.0
         )
         gradient[:size] = np.bincount(self._layout.owners, by_column, minlength=size)
-        prior, prior_gradient = self._log_prior(point)
+        prior, prior_gradient = self._priors.log_density(point)
         return -(evidence + prior) / count, -(gradient + prior_gradient) / count
 
     def _add_trend(self, covariance: Matrix, logarithms: Vector) -> None:
         for variance, part in zip(np.exp(logarithms), self._trend, strict=True):
-            covariance += variance * part @ part.T
+            covariance += variance * part
 
     def _trend_gradient(self, pull: Matrix, logarithms: Vector) -> Sequence[float]:
         parts = zip(np.exp(logarithms), self._trend, strict=True)
-        return [0.5 * variance * float(((pull @ part) * part).sum()) for variance, part in parts]
-
-    def _log_prior(self, point: Vector) -> tuple[float, Vector]:
-        size = self._layout.dimensions
-        gradient = np.zeros_like(point)
-        lengthscales, gradient[:size] = self._prior.log_density(point[:size])
-        noise, gradient[size : size + 1] = self._noise_prior.log_density(point[size : size + 1])
-        trend, gradient[size + 2 :] = TREND_PRIOR.log_density(point[size + 2 :])
-        return lengthscales + noise + trend, gradient
+        return [0.5 * variance * float(np.vdot(pull, part)) for variance, part in parts]
 
 
-def _inverse(factor: Matrix) -> Matrix:
-    """The inverse of the matrix that has this lower Cholesky factor."""
+@dataclass(frozen=True, slots=True)
+class _Priors:
+    """The priors of all coordinates of a point: normal with these locations and inverse scales, and, as those of numbers given by their
+    logarithms are, times an exponential of `shares` of them (`k` each). The mean's is flat.
+    """
+
+    locations: Vector
+    precisions: Vector
+    shares: Vector
+    constant: float
+
+    @classmethod
+    def of(cls, dimensions: int, noise: LogNormal, *, trend: bool) -> _Priors:
+        """The priors of lengthscales, noise, mean and, with a trend, its variances."""
+        scaled = [lengthscale_prior(dimensions)] * dimensions
+        told: list[LogNormal | Normal | None] = [*scaled, noise, None, *[TREND_PRIOR] * (2 * trend)]
+        return cls(
+            np.array([0.0 if each is None else each.location for each in told]),
+            np.array([0.0 if each is None else 1.0 / each.scale for each in told]),
+            np.array([float(isinstance(each, LogNormal)) for each in told]),
+            sum(math.log(each.scale) + _LOG_TWO_PI / 2.0 for each in told if each is not None),
+        )
+
+    def log_density(self, point: Vector) -> tuple[float, Vector]:
+        """The log density and its derivatives."""
+        units = (point - self.locations) * self.precisions
+        return -float(units @ units / 2.0 + self.shares @ point + self.constant), -units * self.precisions - self.shares
+
+
+def _subtract_inverse(matrix: Matrix, factor: Matrix) -> None:
+    """Subtract the inverse of the matrix that has this lower Cholesky factor."""
     # LAPACK leaves zeros above the diagonal.
     lower, _ = lapack.dpotri(factor, lower=1)
-    full: Matrix = lower + lower.T
-    full.flat[:: len(full) + 1] *= 0.5
-    return full
+    matrix -= lower
+    matrix -= lower.T
+    matrix.flat[:: len(matrix) + 1] += lower.diagonal()
 
 
 def fit(

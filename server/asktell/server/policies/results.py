@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -63,12 +63,12 @@ class Results:
 
     def at(self, places: Sequence[int] | Indices) -> Results:
         """What some of the observations tell."""
-        return replace(self, losses=self.losses[places], errors=self.errors[places], feasible=self.feasible[places])
+        return Results(self.objectives, self.losses[places], self.errors[places], self.feasible[places])
 
     def only(self, place: int) -> Results:
         """What observations tell of one of the objectives."""
         one = slice(place, place + 1)
-        return replace(self, objectives=self.objectives[one], losses=self.losses[:, one], errors=self.errors[:, one])
+        return Results(self.objectives[one], self.losses[:, one], self.errors[:, one], self.feasible)
 
 
 def _losses(values: Sequence[float]) -> Vector:

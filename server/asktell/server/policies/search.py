@@ -193,10 +193,13 @@ class Search:
         numbers = np.flatnonzero(layout.numeric)
         parameters = layout.owners[numbers]
         all_numbers, all_free = len(numbers) == len(free[0]) == len(layout.numeric), bool(free.all())
+        every = self._acquisition(asked)
 
         def function(points: Matrix, which: Indices) -> tuple[Vector, Matrix]:
             self._check_time()
-            values, slopes = self._acquisition(asked[which]).with_gradient(self._whole.features(points))
+            # Most often all climbs still go on.
+            acquisition = every if len(which) == len(asked) else self._acquisition(asked[which])
+            values, slopes = acquisition.with_gradient(self._whole.features(points))
             gradients = slopes
             if not all_numbers:
                 gradients = np.zeros_like(points)
@@ -219,11 +222,11 @@ class Search:
 def distinct(settled: Matrix) -> list[int]:
     """The first rows that are apart from one another, as many as a search starts from."""
     chosen: list[int] = []
-    apart = np.ones(len(settled), dtype=np.bool_)
+    columns, apart = np.ascontiguousarray(settled.T), np.ones(len(settled), dtype=np.bool_)
     while apart.any() and len(chosen) < STARTS:
         place = int(apart.argmax())
         chosen.append(place)
-        apart &= np.abs(settled - settled[place]).max(axis=1) > _APART
+        apart &= np.maximum.reduce(np.abs(columns - columns[:, place, None]), axis=0) > _APART
     return chosen
 
 
@@ -250,7 +253,9 @@ def _around(encoder: Encoder, leaders: Matrix, lengthscales: Vector, random: np.
     fresh = encoder.draw(random.random(parents.shape))
     steps = np.exp(random.uniform(np.log(0.01), np.log(0.3), (LOCAL_POINTS, 1))) * np.minimum(lengthscales, 1.0)
     chosen = random.random(parents.shape) < np.maximum(0.2, random.random((LOCAL_POINTS, 1)))
-    moved = np.clip(parents + random.normal(size=parents.shape) * steps * chosen, 0.0, 1.0)
+    moved = np.minimum(np.maximum(parents + random.normal(size=parents.shape) * steps * chosen, 0.0), 1.0)
+    if encoder.unit:
+        return moved
     renamed = np.where(random.random(parents.shape) < 0.15, fresh, parents)
     local = np.where(encoder.nominal, renamed, moved)
     absent = ~encoder.activity(encoder.snap(parents))

@@ -94,7 +94,7 @@ class Stack:
 
     def gradient(self, belief: StackBelief, by_mean: Array, by_deviation: Matrix) -> Array:
         """What the belief's `gradient` gives."""
-        by_solved, columns = (by_deviation / belief.deviation)[..., None], belief.rows.shape[1]
+        by_solved = (by_deviation / belief.deviation)[..., None]
         weights = by_mean @ self._weights.swapaxes(1, 2)
         weights -= (by_solved * belief.solved) @ self._whiteners.swapaxes(1, 2)
         pull = weights * belief.slope
@@ -104,7 +104,7 @@ class Stack:
         for (place, trend, right), left in zip(self._trends, belief.trends, strict=True):
             steep = weights[place] @ right
             steep += by_solved[place] * left
-            result[place] += trend.gradient(belief.rows, steep[:, :columns], steep[:, columns:])
+            result[place] += trend.gradient(belief.rows, steep)
         return result
 
     def _formed(self, rows: Matrix) -> tuple[Array, Array]:
@@ -120,7 +120,7 @@ class Stack:
 
     def _trended(self, rows: Matrix) -> list[Matrix]:
         """The features (`m x 2D`) of the trends."""
-        return [np.concatenate(trend.features(rows), axis=1) for _, trend, _ in self._trends]
+        return [trend.features(rows) for _, trend, _ in self._trends]
 
     def _with_trends(self, correlations: Array, covariances: Array) -> Array:
         for (place, _, _), own in zip(self._trends, covariances, strict=True):
