@@ -90,7 +90,7 @@ class Snapshot:
 class _Known:
     """What is known of a study: all its trials up to a sequence number, and the study as it was found, which changes of trials that were
     noted have brought to the sequence number `noted`. `alone`: the last read brought nothing that was not known, so nobody else seems to
-    change the study.
+    change the study. Trials that were `told` are put into the roster when somebody looks.
     """
 
     found: Found
@@ -98,6 +98,7 @@ class _Known:
     roster: Roster = field(default_factory=Roster)
     chart: Chart = field(default_factory=Chart)
     alone: bool = False
+    told: list[Trial] = field(default_factory=list)
 
     @property
     def name(self) -> StudyName:
@@ -113,7 +114,18 @@ class _Known:
     def up_to_date(self) -> bool:
         """Whether all that is known goes together, and nothing else belongs to it."""
         spec = self.found.study.spec
-        return self.roster.sequence == self.noted and not spec.warm_start and foreseen(spec) is None
+        return self.complete and not spec.warm_start and foreseen(spec) is None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all trials up to `noted` are known."""
+        return self.roster.sequence + len(self.told) == self.noted
+
+    def absorb(self) -> None:
+        """Put what was told into the roster."""
+        if self.told:
+            self.roster.learn(self.told, self.told[-1].sequence)
+            self.told.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +212,7 @@ class History:
         if known is None or not (known.alone and known.up_to_date):
             return None
         self._known.move_to_end(known.found.study.id)
+        known.absorb()
         found = known.found
         study = replace(found.study, sequence=known.noted)
         return Snapshot(study, found.now, {}, known.roster, known.roster.counts, found.hint, recalled=True)
@@ -209,7 +222,8 @@ class History:
         before than is known here, the next read brings all.
         """
         known = self._known.get(study.id)
-        if known is not None and known.roster.sequence == after:
+        if known is not None and known.noted == after and known.complete:
+            known.absorb()
             known.roster.learn(trials, study.sequence)
             known.found, known.noted = replace(known.found, study=study), study.sequence
             self._shrink()
@@ -226,8 +240,8 @@ class History:
         if known is None:
             return
         for trial in trials:
-            if trial.sequence == known.noted + 1 == known.roster.sequence + 1:
-                known.roster.learn([trial], trial.sequence)
+            if trial.sequence == known.noted + 1 and known.complete:
+                known.told.append(trial)
                 known.noted = trial.sequence
 
     async def _source(self, study: Study, source: str) -> Source:
@@ -249,6 +263,8 @@ class History:
 
     async def _read(self, name: StudyName, *, requests: Sequence[Request] = ()) -> Snapshot:
         while True:
+            if (present := self._known.get(self._ids.get(name, 0))) is not None:
+                present.absorb()
             sequences = {study_id: known.roster.sequence for study_id, known in self._known.items()}
             places = {study_id: known.chart.place for study_id, known in self._known.items()}
             read = await self._store.read(_Reading(name, requests, sequences, places))
@@ -289,6 +305,8 @@ class History:
         """What is known now; None if what the changes build on was dropped while they were read."""
         study = read.found.study
         present = self._known.get(study.id)
+        if present is not None:
+            present.absorb()
         if read.since > (0 if present is None else present.roster.sequence):
             return None
         known = self._known.setdefault(study.id, _Known(read.found))
