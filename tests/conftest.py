@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from tests.processes import Processes, Server
 
 # As root, a PostgreSQL is controlled from a fork, in which gRPC's own fork handlers crash now and then while its threads are at work.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+# A shell has what it runs in the background ignore Ctrl-C, and all that is started from there, for which tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more about the machine than about the code. The same code gets the same examples, so that a failure is the
 # code's and comes again; `make fuzz` looks for new ones.
