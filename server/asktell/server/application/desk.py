@@ -302,10 +302,11 @@ class Desk:
         """What is known of the study, if there is nothing to say of it that could be out of date, and the choice takes no time in which a
         result may come that would make it vain.
         """
-        snapshot = None if self._shelf is None or calls[0].command.fixed else self.history.recall(name)
-        if snapshot is None or self._shelf is None or not self._shelf.swift(snapshot):
+        if self._shelf is None or calls[0].command.fixed:
             return None
-        return snapshot if _plenty(snapshot, calls) else None
+        snapshot = self.history.recall(name)
+        useful = snapshot is not None and self._shelf.swift(snapshot) and _plenty(snapshot, calls)
+        return snapshot if useful else None
 
     async def _read(self, name: StudyName, line: _Line) -> Snapshot:
         """The study as it stands, having answered those of the line's asks that were answered before."""
