@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -68,20 +68,22 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Turn:
-    """What comes next of one study: entries that go into one transaction."""
+    """What comes next of one study: entries that go into one transaction, and their changes."""
 
     study: StudyName
     entries: Sequence[_Entry]
+    batch: Batch
 
-    @property
-    def batch(self) -> Batch:
-        """Its changes."""
-        return Batch(self.study, [entry.change for entry in self.entries if isinstance(entry.change, Change)])
+    @classmethod
+    def of(cls, study: StudyName, entries: Sequence[_Entry]) -> _Turn:
+        """The turn of these entries."""
+        changes = [entry.change for entry in entries if isinstance(entry.change, Change)]
+        return cls(study, entries, Batch(study, changes))
 
     @property
     def shared(self) -> bool:
-        """Whether other studies may take part in its transaction."""
-        return not isinstance(self.entries[0].change, _Alone) and self.batch.size <= SHARED_TRIALS
+        """Whether other studies may take part in its transaction: a step that is alone is no change."""
+        return bool(self.batch.changes) and self.batch.size <= SHARED_TRIALS
 
     def settle(self, outcomes: Sequence[Any]) -> None:
         """Hand each caller its outcome."""
@@ -198,7 +200,7 @@ class Clerk:
         room = LARGEST_BATCH
         while self._ready and room > 0:
             study = self._ready.popleft()
-            turn = _Turn(study, _next_batch(self._lines[study]))
+            turn = _Turn.of(study, _next_batch(self._lines[study]))
             if not turn.entries:
                 self._end(turn)
             elif turn.shared:
@@ -270,17 +272,16 @@ class Clerk:
             turn.settle_all(error)
             return
         for entry in turn.entries:
-            await self._commit(_Turn(turn.study, [entry]))
+            await self._commit(_Turn.of(turn.study, [entry]))
 
     def _end(self, turn: _Turn) -> None:
         """Let what waits behind the turn come next."""
-        # Whoever is settled already is not heard of this.
-        turn.settle_all(_closing())
+        _close(turn.entries)
         line = self._lines[turn.study]
         if line and not self._stopped:
             self._make_ready(turn.study)
         else:
-            _Turn(turn.study, line).settle_all(_closing())
+            _close(line)
             del self._lines[turn.study]
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
@@ -289,8 +290,11 @@ class Clerk:
         task.add_done_callback(self._tasks.discard)
 
 
-def _closing() -> Unavailable:
-    return Unavailable("the server is shutting down", reason="SHUTTING_DOWN")
+def _close(entries: Iterable[_Entry]) -> None:
+    """Tell those who still wait that the server ends."""
+    for entry in entries:
+        if not entry.reply.done():
+            entry.settle(Unavailable("the server is shutting down", reason="SHUTTING_DOWN"))
 
 
 def _next_batch(line: deque[_Entry]) -> list[_Entry]:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from itertools import repeat
 from operator import attrgetter, call
-from typing import Any
+from typing import Any, NamedTuple
 
 from asktell.server.domain.errors import FailedPrecondition, InvalidArgument
 from asktell.server.domain.metric import Measurement, Metrics
@@ -77,8 +77,7 @@ class Lease:
     stop: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TrialName:
+class TrialName(NamedTuple):
     """`projects/{project}/studies/{study}/trials/{number}`."""
 
     study: StudyName
