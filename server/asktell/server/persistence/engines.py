@@ -20,6 +20,9 @@ _POSTGRESQL_CONNECT = {
     "tcp_user_timeout": "15000",
     "application_name": "asktell",
 }
+# What is written goes by keys, some dozens at a time. Of rows in a parameter the planner expects a hundred, for which it would rather walk
+# over all of some thousand trials, or compile a statement.
+_POSTGRESQL_BY_KEYS = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
 _SQLITE_BUSY_TIMEOUT_MS = 30_000
 
 
@@ -28,7 +31,13 @@ def postgresql_writer(url: URL, *, connections: int, lock_timeout: timedelta) ->
 
     A statement that has waited `lock_timeout` for one lock fails; to milliseconds.
     """
-    return _postgresql_engine(url, connections=connections, lock_timeout=lock_timeout, isolation="READ COMMITTED")
+    return _postgresql_engine(
+        url,
+        connections=connections,
+        lock_timeout=lock_timeout,
+        isolation="READ COMMITTED",
+        planning=_POSTGRESQL_BY_KEYS,
+    )
 
 
 def postgresql_reader(url: URL, *, connections: int, lock_timeout: timedelta) -> Engine:
@@ -49,11 +58,11 @@ def postgresql_notifier(url: URL, *, connections: int, lock_timeout: timedelta) 
 
 
 def _postgresql_engine(
-    url: URL, *, connections: int, lock_timeout: timedelta, isolation: str, ping: bool = False
+    url: URL, *, connections: int, lock_timeout: timedelta, isolation: str, ping: bool = False, planning: str = ""
 ) -> Engine:
     # The driver says how a transaction begins in BEGIN itself, once told at the connection's start. Connections are not tried before each
     # use, which would be a round trip more: a broken one fails before the commit, drops all others, and the step is run again.
-    options = f"{_POSTGRESQL_OPTIONS} -c lock_timeout={lock_timeout // timedelta(milliseconds=1)}ms"
+    options = f"{_POSTGRESQL_OPTIONS} -c lock_timeout={lock_timeout // timedelta(milliseconds=1)}ms{planning}"
     settings = {**_POSTGRESQL_CONNECT, "options": options}
     return create_engine(
         url,
