@@ -185,8 +185,8 @@ async def test_a_replica_hears_its_own_changes_once(migrated_url):
         study_id = await create(first)
         assert heard.calls.get_nowait() == {study_id}
         elsewhere.until(study_id)
-        await create(second, ELSEWHERE)
-        assert study_id not in heard.calls.get(timeout=PATIENCE)
+        other_id = await create(second, ELSEWHERE)
+        assert heard.calls.get(timeout=PATIENCE) == {other_id}
 
 
 async def test_a_replica_listens_again_after_its_connection_was_lost(migrated_url, monkeypatch):
@@ -202,6 +202,21 @@ async def test_a_replica_listens_again_after_its_connection_was_lost(migrated_ur
         until(lambda: listening(migrated_url) == 1)
         Heard(second)
         heard.until(await create(second))
+
+
+async def test_a_replica_notifies_though_the_connection_for_it_was_lost(migrated_url):
+    async with replicas(migrated_url) as (first, second):
+        heard = Heard(first)
+        Heard(second)
+        until(lambda: listening(migrated_url) == 2)
+        heard.until(await create(second))
+        with psycopg.connect(migrated_url, autocommit=True) as connection:
+            lost = connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND query LIKE '%pg_notify(%' AND pid <> pg_backend_pid()"
+            ).fetchall()
+        assert lost == [(True,)]
+        heard.until(await create(second, ELSEWHERE))
 
 
 async def test_writes_go_on_when_nobody_can_be_notified(migrated_url, monkeypatch):

@@ -9,7 +9,8 @@ from threading import Condition, Event, Thread
 from typing import Any
 
 import structlog
-from sqlalchemy import URL, Engine, bindparam, func, select
+from sqlalchemy import URL, Connection, Engine, bindparam, func, select
+from sqlalchemy.exc import DBAPIError
 
 from asktell.server.persistence.announcements import Listener
 from asktell.server.persistence.engines import postgresql_notifier
@@ -47,6 +48,8 @@ class Notifications:
         self._waiting: set[int] = set()
         self._closed = Event()
         self._threads: list[Thread] = []
+        # The notifier's, used by its thread alone. Got anew each time it would be tried first, at the price of another notification.
+        self._kept: Connection | None = None
 
     def start(self, hear: Listener) -> None:
         """Begin to notify, and to hand over what other servers notify of. A second time does nothing."""
@@ -79,6 +82,7 @@ class Notifications:
             self._notify(self._gathered())
         # Wakes our own listener, whose wait nothing else ends.
         self._notify(self._gathered() or {0})
+        self._drop_kept()
 
     def _gathered(self) -> set[int]:
         with self._gate:
@@ -92,12 +96,31 @@ class Notifications:
         if not study_ids:
             return
         try:
-            with self._engine.connect() as connection:
-                for payload in payloads(self._sender, sorted(study_ids)):
-                    connection.execute(_NOTIFY, {"payload": payload})
+            self._send_over_kept(list(payloads(self._sender, sorted(study_ids))))
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live on
             log.warning("notification_lost", error=str(error))
             self._closed.wait(RECONNECT_PAUSE)
+
+    def _send_over_kept(self, texts: Sequence[str]) -> None:
+        """Send over the connection that was kept, and if that turns out to be broken once more over another, which is then kept."""
+        if self._kept is not None:
+            try:
+                self._send_over(self._kept, texts)
+            except DBAPIError:
+                self._drop_kept()
+            else:
+                return
+        self._kept = self._engine.connect()
+        self._send_over(self._kept, texts)
+
+    def _send_over(self, connection: Connection, texts: Sequence[str]) -> None:
+        for text in texts:
+            connection.execute(_NOTIFY, {"payload": text})
+
+    def _drop_kept(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def _listen_always(self, hear: Listener) -> None:
         while not self._closed.is_set():
@@ -114,7 +137,8 @@ class Notifications:
                 driver: Any = connection.connection.driver_connection
                 while not self._closed.is_set():
                     for notification in driver.notifies(timeout=LISTEN_TURN, stop_after=1):
-                        hear(self._of_others(notification.payload))
+                        if ids := self._of_others(notification.payload):
+                            hear(ids)
             finally:
                 # It listens: nobody else may get it from the pool.
                 connection.invalidate()
