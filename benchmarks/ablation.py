@@ -54,6 +54,7 @@ INGREDIENTS: Mapping[str, Recipe] = {
     "one fantasy": replace(STANDARD, fantasies=1),
     "no failure model": replace(STANDARD, few_failures=10**6),
     "divergences are losses": replace(STANDARD, divergences=False),
+    "not widened": replace(STANDARD, widens=False),
 }
 """The engine, and the engine with one ingredient taken away, added or exchanged."""
 PUBLIC_FAMILY = "public"
@@ -118,7 +119,7 @@ def main(
     Parameters
     ----------
     families
-        Which, of public, mixed, quadratic, multimodal, steps, noisy, failing, learning, bbob and bbob-mixint.
+        Which, of public, mixed, quadratic, multimodal, steps, noisy, rough, failing, learning, bbob and bbob-mixint.
     ingredients
         Which, by the names in the table; the engine as it is always runs.
     seeds

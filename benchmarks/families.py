@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -30,6 +32,15 @@ from benchmarks.problem import (
 Function = Callable[[Vector], float]
 
 BATCHES = (16.0, 32.0, 64.0, 128.0, 256.0)
+TRAINING: Sequence[Param] = (
+    Real("lr", 1e-5, 1e-1, log=True),
+    Real("alpha", 1e-6, 1, log=True),
+    Real("beta", 1e-2, 0.9, log=True),
+    Whole("width", 4, 128, log=True),
+    Whole("depth", 1, 3),
+    Whole("batch", 8, 128, log=True),
+)
+ACTIVATIONS = ("a", "b", "c")
 COCO = ("bbob", "bbob-mixint")
 
 
@@ -159,6 +170,38 @@ def noisy(make: Callable[[str, int], Problem], share: float, name: str, seed: in
     return Problem(name, plain.params, function, plain.best, truth=plain.function)
 
 
+def rough(size: int, share: float, name: str, seed: int) -> Problem:
+    """A loss as of a small network's training: flat where nothing is learned, and rough, as the last digit of a learning rate makes it.
+
+    Every configuration's loss has a factor of its own, whose logarithm is normal with the standard deviation `share`.
+    """
+    generator = np.random.default_rng([seed, size, 77])
+    numeric = TRAINING[:size]
+    rotation = 0.7 * np.eye(len(numeric)) + 0.3 * _rotation(generator, len(numeric))
+    centre = generator.uniform(0.15, 0.85, len(numeric))
+    weights = 10 ** generator.uniform(-1.2, 1, len(numeric))
+    penalties = dict(zip(ACTIVATIONS, generator.uniform(0, 0.15, len(ACTIVATIONS)), strict=True))
+    shifts = dict(zip(ACTIVATIONS, generator.normal(0, 0.1, (len(ACTIVATIONS), len(numeric))), strict=True))
+
+    def function(configuration: Configuration) -> float:
+        activation = configuration["act"]
+        offset = rotation @ (units(numeric, configuration) - centre - shifts[activation])
+        distance = float(np.sum(weights * offset**2)) ** 0.8
+        loss = 0.06 + 2.2 * math.tanh(0.6 * distance + 0.3 * penalties[activation])
+        return loss * math.exp(share * _roughness(configuration, str(seed)))
+
+    return Problem(name, [*numeric, Choice("act", ACTIVATIONS)], function)
+
+
+def _roughness(configuration: Configuration, salt: str) -> float:
+    """A standard normal number of a configuration's own."""
+    values = sorted(
+        (name, f"{value:.10g}" if isinstance(value, float) else value) for name, value in configuration.items()
+    )
+    digest = hashlib.sha256((salt + repr(values)).encode()).digest()
+    return statistics.NormalDist().inv_cdf((int.from_bytes(digest[:8], "big") + 0.5) / 2**64)
+
+
 def _on_cube(name: str, dimensions: int, function: Function, *, best: float | None = None) -> Problem:
     return Problem(name, reals(dimensions, 0, 1), lambda c: function(vector(c, dimensions)), best)
 
@@ -191,6 +234,9 @@ FAMILIES: Mapping[str, Mapping[str, Seeded]] = {
             "noisy_griewank4": partial(noisy, partial(griewank, 4), 0.1),
             "noisier_quadratic4": partial(noisy, partial(quadratic, 4), 0.4),
         }
+    ),
+    "rough": _named(
+        {f"rough{size}_{percent}": partial(rough, size, percent / 100) for size in (4, 6) for percent in (5, 15)}
     ),
     "failing": _named({f"failing{d}": partial(failing, d) for d in (3, 6)}),
     "learning": {

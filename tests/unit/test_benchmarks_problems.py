@@ -87,6 +87,17 @@ def test_a_noisy_problem_is_told_with_noise_and_scored_without() -> None:
     assert given.function(point) != given.function(point)
 
 
+def test_a_rough_problem_has_a_value_of_its_own_everywhere_and_always_the_same() -> None:
+    given, calm = problem("rough6_15", 0), problem("rough6_5", 0)
+    configuration = drawn(given.params, np.random.default_rng(0))
+    beside = {**configuration, "lr": configuration["lr"] * (1 + 1e-6)}
+    assert given.function(configuration) == given.function(dict(configuration))
+    steps = [abs(math.log(each.function(beside) / each.function(configuration))) for each in (given, calm)]
+    assert steps[0] > 1e-3
+    assert steps[0] == pytest.approx(3 * steps[1], rel=0.01)
+    assert 0.0 < given.function(configuration) < 10.0
+
+
 def test_a_failing_problem_fails_for_a_fifth_of_the_space_at_most() -> None:
     given, generator = problem("failing6", 0), np.random.default_rng(0)
     failures = sum(math.isinf(given.function(drawn(given.params, generator))) for _ in range(500))

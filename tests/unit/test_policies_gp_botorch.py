@@ -26,7 +26,7 @@ from asktell.server.domain.trial import Origin, TrialState
 from asktell.server.policies import registry, torch_device
 from asktell.server.policies.acquisition import ExpectedImprovement, Feasibility, Product
 from asktell.server.policies.botorch_model import fit as fit_botorch
-from asktell.server.policies.botorch_model import left_out, log_posterior, make_model, point_of, tensor
+from asktell.server.policies.botorch_model import innovations, left_out, log_posterior, make_model, point_of, tensor
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import fantasy_normals
 from asktell.server.policies.encoding import Encoder
@@ -37,7 +37,7 @@ from asktell.server.policies.hints import Fits
 from asktell.server.policies.labels import make_labels, measured
 from asktell.server.policies.learning import Lesson
 from asktell.server.policies.likelihood import Likelihood, fit, unpack
-from asktell.server.policies.models import Model
+from asktell.server.policies.models import Model, widening
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.random_search import seen_keys
 from asktell.server.policies.recipe import STANDARD
@@ -133,12 +133,19 @@ def our_model(request, chooser):
     rows = encoder.features(encoder.encode([seen.parameters for seen in request.observations]))
     hyper = unpack(point_of(known.model), encoder.layout)
     posterior = Posterior(encoder.layout, hyper, inputs=rows, labels=known.labels.values)
-    model = Model(known.labels, posterior, known.labels.measured, known.labels.measured[:, None], range(len(rows)))
+    model = modelled(known.labels, posterior)
     if not request.pending:
         return model
     pending = sorted(request.pending, key=lambda parameters: repr(key(parameters)))
     normals = fantasy_normals(request.seed, points=len(pending), fantasies=STANDARD.fantasies)
     return model.imagining(encoder.features(encoder.encode(pending)), normals, np.ones(normals.shape, dtype=bool))
+
+
+def modelled(labels, posterior):
+    """Our model of labels by a posterior."""
+    useful = labels.measured
+    wide = widening(posterior.innovations[useful])
+    return Model(labels, posterior, useful, useful[:, None], range(len(useful)), widening=wide)
 
 
 def limited(request, bound):
@@ -169,7 +176,8 @@ def test_both_agree_on_the_acquisition_under_an_outcome_constraint(space, bound)
         labels=limit.excesses.values,
     )
     ours = Product(
-        ExpectedImprovement(model.posterior, model.incumbents), Feasibility(posterior, limit.excesses.threshold)
+        ExpectedImprovement(model.posterior, model.incumbents, widening=model.widening),
+        Feasibility(posterior, limit.excesses.threshold),
     )
     row = whole.features(whole.encode([choice.parameters]))
     assert choice.acquisition == pytest.approx(float(ours(row)[0]), rel=1e-6)
@@ -224,10 +232,10 @@ def test_both_agree_on_the_acquisition_where_trials_fail(space, seed):
     labels = make_labels(told, request.objectives)
     hyper = unpack(point_of(known.model), whole.layout)
     posterior = Posterior(whole.layout, hyper, inputs=rows, labels=labels.values)
-    model = Model(labels, posterior, labels.measured, labels.measured[:, None], range(len(rows)))
+    model = modelled(labels, posterior)
     explores = choice.method == "exploration"
     ours = Product(
-        ExpectedImprovement(posterior, model.incumbents - (0.5 if explores else 0.0)),
+        ExpectedImprovement(posterior, model.incumbents - (0.5 if explores else 0.0), widening=model.widening),
         Feasibility(our_chance(request, known.chance), SURE),
         power=CAUTION if explores else 1.0,
     )
@@ -283,10 +291,11 @@ def test_both_agree_on_the_candidates_acquisition_and_ours_finds_as_high_a_one(s
     assert not choice.fallback
     whole, within = Encoder.of(space), Encoder.within(Scope.of(space, {}))
     model = our_model(request, chooser)
-    ours = ExpectedImprovement(model.posterior, model.incumbents)
+    ours = ExpectedImprovement(model.posterior, model.incumbents, widening=model.widening)
     row = whole.encode([choice.parameters])
     (value,) = ours(whole.features(row))
-    ambitious = ExpectedImprovement(model.posterior, model.incumbents - 0.5)(whole.features(row))[0]
+    bold = ExpectedImprovement(model.posterior, model.incumbents - 0.5, widening=model.widening)
+    ambitious = bold(whole.features(row))[0]
     explored = choice.method == "exploration"
     assert choice.acquisition == pytest.approx(ambitious if explored else value, rel=1e-6)
     raw = raw_points(
@@ -307,10 +316,28 @@ def test_its_prediction_and_incumbent_are_those_of_our_posterior():
     choice, chooser = chosen(request)
     model, encoder = our_model(request, chooser), Encoder.of(request.space)
     mean, deviation = model.posterior.moments(encoder.features(encoder.encode([choice.parameters])))
-    expected = model.labels.prediction(float(mean[0, 0]), float(deviation[0]))
+    expected = model.labels.prediction(float(mean[0, 0]), float(deviation[0]) * model.widening)
     assert choice.predictions["cost"].mean == pytest.approx(expected.mean, rel=1e-6)
     assert choice.predictions["cost"].standard_deviation == pytest.approx(expected.standard_deviation, rel=1e-6)
     assert choice.incumbent == pytest.approx(model.labels.value(float(model.incumbents[0])), rel=1e-6)
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_both_are_surprised_alike(space):
+    request = study(space, count=20)
+    # What comes late is rough, and nothing before it was.
+    rough = tuple(
+        replace(seen, metrics={"cost": MetricValue(seen.metrics["cost"].value + 3.0 * (-1.0) ** seen.number)})
+        if seen.number > 14
+        else seen
+        for seen in request.observations
+    )
+    _, chooser = chosen(replace(request, observations=rough))
+    known = chooser._known
+    model = our_model(replace(request, observations=rough), chooser)
+    assert innovations(known.model) == pytest.approx(model.posterior.innovations, rel=1e-6, abs=1e-6)
+    assert known.widening == pytest.approx(model.widening, rel=1e-6)
+    assert known.widening > 1.2
 
 
 def test_more_observations_than_the_fit_takes_are_all_in_the_posterior():
@@ -319,7 +346,7 @@ def test_more_observations_than_the_fit_takes_are_all_in_the_posterior():
     assert len(chooser._known.labels.values) == 300
     model, encoder = our_model(request, chooser), Encoder.of(request.space)
     row = encoder.features(encoder.encode([choice.parameters]))
-    (value,) = ExpectedImprovement(model.posterior, model.incumbents)(row)
+    (value,) = ExpectedImprovement(model.posterior, model.incumbents, widening=model.widening)(row)
     assert choice.acquisition == pytest.approx(value, rel=1e-5)
 
 

@@ -28,10 +28,12 @@ from scipy.optimize import minimize
 from asktell.server.domain.space import Categorical, Float, SearchSpace
 from asktell.server.policies.acquisition import ExpectedImprovement, Feasibility, Product, log_improvement
 from asktell.server.policies.ascent import ascend
+from asktell.server.policies.botorch_model import Widened
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.labels import Noise
 from asktell.server.policies.likelihood import Likelihood, fit, unpack
+from asktell.server.policies.models import widening
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.stack import Stack
 
@@ -280,6 +282,54 @@ def test_log_ei_and_its_gradient_are_botorchs(problem, incumbent):
     assert_equal(problem.numbers(gradients), slopes[:, ~problem.encoder.nominal])
 
 
+@given(problems(), st.floats(-2.0, 2.0), st.floats(1.0, 3.0))
+def test_log_ei_of_a_widened_posterior_and_its_gradient_are_botorchs(problem, incumbent, factor):
+    theirs, slopes = with_gradient(
+        LogExpectedImprovement(botorch(problem), best_f=incumbent, posterior_transform=Widened(factor), maximize=False),
+        problem.others,
+    )
+    ours = ExpectedImprovement(problem.posterior, np.array([incumbent]), widening=factor)
+    values, gradients = ours.with_gradient(problem.other_features)
+    assert_equal(values, theirs)
+    assert_equal(ours(problem.other_features), theirs)
+    assert_equal(problem.numbers(gradients), slopes[:, ~problem.encoder.nominal])
+
+
+@given(problems(), st.floats(-2.0, 2.0), st.floats(1.0, 3.0), st.floats(0.01, 1.0))
+def test_what_noise_hides_of_a_widened_posterior_has_the_slopes_that_it_shows(problem, incumbent, factor, noise):
+    ours = ExpectedImprovement(problem.posterior, np.array([incumbent]), noise, factor)
+    rows, step = problem.other_features, 1e-6
+    _, gradients = ours.with_gradient(rows)
+    direction = np.random.default_rng(0).normal(size=rows.shape[1])
+    differences = (ours(rows + step * direction) - ours(rows - step * direction)) / (2.0 * step)
+    np.testing.assert_allclose(gradients @ direction, differences, rtol=1e-3, atol=1e-3)
+
+
+@given(problems())
+def test_innovations_are_distances_from_what_the_labels_before_foretell(problem):
+    posterior = problem.posterior
+    for count in range(1, len(problem.rows)):
+        before = Posterior(
+            posterior.layout,
+            posterior.hyper,
+            inputs=posterior.inputs[:count],
+            labels=posterior.labels[:count],
+            variances=posterior.variances[:count],
+        )
+        mean, deviation = before.moments(posterior.inputs[count : count + 1])
+        variance = deviation[0] ** 2 + posterior.hyper.noise + posterior.variances[count]
+        expected = (posterior.labels[count, 0] - mean[0, 0]) / np.sqrt(variance)
+        np.testing.assert_allclose(posterior.innovations[count], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_deviations_are_widened_by_the_surprise_of_the_later_half_within_limits():
+    assert widening(np.array([5.0, 5.0, 2.0, -2.0])) == 2.0
+    assert widening(np.array([5.0, 5.0, 0.1, -0.1])) == 1.0
+    assert widening(np.array([0.0, 1e200])) == 3.0
+    assert widening(np.array([-1.5])) == 1.5
+    assert widening(np.empty(0)) == 1.0
+
+
 @given(problems(most=30), st.integers(0, 2**32), st.sampled_from([1, 3]))
 def test_a_stack_says_of_each_posterior_what_that_says_itself(problem, seed, sets):
     random = np.random.default_rng(seed)
@@ -297,6 +347,19 @@ def test_a_stack_says_of_each_posterior_what_that_says_itself(problem, seed, set
         np.testing.assert_allclose(values[place], value, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(gradients[place], gradient, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(scores[place], alone(problem.other_features), rtol=1e-9, atol=1e-9)
+
+
+@given(problems(most=30), st.integers(0, 2**32))
+def test_a_stack_widens_each_posterior_by_its_own_factor(problem, seed):
+    singles = [problem.posterior, another_metric(problem, seed=seed).posterior]
+    wide = np.array([[1.0], [1.7]])
+    together = ExpectedImprovement(Stack(singles), np.full((2, 1, 1), -0.5), widening=wide)
+    values, gradients = together.with_gradient(problem.other_features)
+    for place, single in enumerate(singles):
+        alone = ExpectedImprovement(single, np.array([-0.5]), widening=float(wide[place, 0]))
+        value, gradient = alone.with_gradient(problem.other_features)
+        np.testing.assert_allclose(values[place], value, rtol=1e-7, atol=1e-7)
+        np.testing.assert_allclose(gradients[place], gradient, rtol=1e-7, atol=1e-9 * max(1.0, np.abs(gradient).max()))
 
 
 @given(problems(), st.integers(0, 2**32))

@@ -100,13 +100,14 @@ class ExpectedImprovement:
     (Picheny et al. 2013, section 3.3, at the noise of one measurement): what noise would hide is worth nothing, and measuring again is
     worth what is still to be learned.
 
-    Rows may have incumbents of their own (`m x s`). Of a stack of posteriors, with incumbents `p x 1 x s` or `p x m x s`, it is one for each:
-    values `p x m`, gradients `p x m x D`.
+    The posterior's deviations are multiplied by `widening`. Rows may have incumbents of their own (`m x s`). Of a stack of posteriors, with
+    incumbents `p x 1 x s` or `p x m x s` and a widening `p x 1`, it is one for each: values `p x m`, gradients `p x m x D`.
     """
 
     posterior: Surrogate
     incumbents: Array
     noise: float = 0.0
+    widening: float | Array = 1.0
 
     def __call__(self, rows: Matrix) -> Vector:
         mean, deviation = self.posterior.moments(rows)
@@ -127,13 +128,14 @@ class ExpectedImprovement:
         by_visible = (1.0 - np.add.reduce(weighted * units, axis=-1)) / visible
         return total + np.log(visible), belief.gradient(by_mean, by_visible * steepness)
 
-    def _visible(self, deviation: Vector) -> tuple[Vector, Vector | float]:
-        """The standard deviations (`m`) that the means will have moved by after a measurement, and their slopes by the labels' own."""
+    def _visible(self, deviation: Vector) -> tuple[Vector, Array | float]:
+        """The standard deviations (`m`) that the means will have moved by after a measurement, and their slopes by the posterior's."""
+        wide = deviation * self.widening
         if not self.noise:
-            return deviation, 1.0
-        total = np.sqrt(deviation**2 + self.noise)
-        share = deviation / total
-        return deviation * share, share * (2.0 - share * share)
+            return wide, self.widening
+        total = np.sqrt(wide**2 + self.noise)
+        share = wide / total
+        return wide * share, self.widening * share * (2.0 - share * share)
 
 
 @dataclass(frozen=True, slots=True)

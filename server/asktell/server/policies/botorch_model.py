@@ -16,6 +16,7 @@ from botorch.acquisition.acquisition import AcquisitionFunction
 from botorch.acquisition.analytic import LogExpectedImprovement
 from botorch.acquisition.multi_objective import logei
 from botorch.acquisition.multi_objective.objective import WeightedMCMultiOutputObjective
+from botorch.acquisition.objective import PosteriorTransform
 from botorch.exceptions.errors import ModelFittingError
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
@@ -23,8 +24,10 @@ from botorch.models.model import Model
 from botorch.models.model_list_gp_regression import ModelListGP
 from botorch.models.transforms.input import InputTransform
 from botorch.posteriors.gpytorch import GPyTorchPosterior
+from botorch.posteriors.posterior import Posterior
 from botorch.sampling.normal import SobolQMCNormalSampler
 from gpytorch.constraints import Positive
+from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel
 from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.means import ConstantMean
@@ -200,6 +203,35 @@ def left_out(model: SingleTaskGP) -> Vector:
     return means
 
 
+def innovations(model: SingleTaskGP) -> Vector:
+    """How far each of the model's labels (`n`) is from what those before it foretell, in standard deviations, noise included."""
+    model.train()
+    with torch.no_grad():
+        prior = model.likelihood(model(*model.train_inputs))
+        factor = torch.linalg.cholesky(prior.covariance_matrix)
+        residuals = (model.train_targets - prior.mean).unsqueeze(-1)
+        distances: Vector = torch.linalg.solve_triangular(factor, residuals, upper=False).squeeze(-1).cpu().numpy()
+    model.eval()
+    return distances
+
+
+class Widened(PosteriorTransform):
+    """A posterior with its standard deviations multiplied by a factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self._factor = factor
+
+    def evaluate(self, Y: Tensor, X: Tensor | None = None) -> Tensor:  # noqa: ARG002, N803 - BoTorch's signature
+        """Labels are what they are."""
+        return Y
+
+    def forward(self, posterior: Posterior, X: Tensor | None = None) -> GPyTorchPosterior:  # noqa: ARG002, N803
+        """The wider posterior."""
+        given = cast("GPyTorchPosterior", posterior).distribution
+        return GPyTorchPosterior(MultivariateNormal(given.mean, given.lazy_covariance_matrix * self._factor**2))
+
+
 def imagining(model: SingleTaskGP, rows: Tensor, normals: Tensor) -> SingleTaskGP:
     """The model after pending trials (settled rows, `p x d`) have ended in as many ways as there are columns of normal numbers (`p x s`).
 
@@ -276,7 +308,10 @@ class Settling(AcquisitionFunction):
 
 
 class Improvement(Settling):
-    """BoTorch's LogEI of labels below the incumbents (`s`, or one), averaged over the ways in which pending trials may end."""
+    """BoTorch's LogEI of labels below the incumbents (`s`, or one), averaged over the ways in which pending trials may end.
+
+    Standard deviations are those of the model times `widening`.
+    """
 
     def __init__(
         self,
@@ -287,11 +322,14 @@ class Improvement(Settling):
         deadline: Deadline,
         leaders: Tensor,
         limits: Sequence[Bound] = (),
+        widening: float = 1.0,
     ) -> None:
         self._ways = incumbents.numel()
         cells = model.train_targets.shape[-1] * (self._ways + len(limits))
         super().__init__(model, encoder, deadline=deadline, leaders=leaders, cells=cells, limits=limits)
-        self._log_ei = LogExpectedImprovement(model, best_f=incumbents.unsqueeze(-1), maximize=False)
+        self._log_ei = LogExpectedImprovement(
+            model, best_f=incumbents.unsqueeze(-1), posterior_transform=Widened(widening), maximize=False
+        )
 
     def _gain(self, settled: Tensor) -> Tensor:
         if self._ways == 1:

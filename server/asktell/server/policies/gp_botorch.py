@@ -28,6 +28,7 @@ from asktell.server.policies.botorch_model import (
     exact,
     fit,
     imagining,
+    innovations,
     left_out,
     make_model,
     place,
@@ -48,6 +49,7 @@ from asktell.server.policies.front import infer_reference, references
 from asktell.server.policies.gp import MIN_LEARNED, Choice
 from asktell.server.policies.kernel import Indices, Matrix
 from asktell.server.policies.labels import Labels, dominance, make_labels, measured
+from asktell.server.policies.models import widening
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.region import Region
 from asktell.server.policies.results import Results
@@ -75,7 +77,7 @@ class Limited:
 @dataclass(frozen=True, slots=True)
 class Known:
     """A fitted model of labels, the settled rows that were measured, or are imagined to be (`m`), which of them are feasible, the models of
-    outcome constraints, and, if it is learned, the model of what works."""
+    outcome constraints, the model of what works, if it is learned, and what the first model's standard deviations are multiplied by."""
 
     labels: Labels
     model: SingleTaskGP
@@ -83,6 +85,7 @@ class Known:
     feasible: Tensor
     limits: tuple[Limited, ...] = ()
     chance: SingleTaskGP | None = None
+    widening: float = 1.0
 
     def means(self) -> Tensor:
         """Posterior means at the places (`m`, or `s x m` if pending trials are imagined to end in `s` ways)."""
@@ -189,7 +192,8 @@ class BotorchChooser(TorchChooser[Known]):
         seen = [met_by(self._ordered, limit.excesses.constraint)[kept] for limit in limits]
         feasible = np.logical_and.reduce([labels.measured, *seen])[labels.measured]
         places = self._tensor(self._aimed(settled[kept][labels.measured]))
-        return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits, works.chance)
+        wide = widening(innovations(model)[labels.measured]) if self._recipe.widens else 1.0
+        return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits, works.chance, wide)
 
     def _imagine(self, known: Known, pending: Matrix) -> Known:
         normals = fantasy_normals(self._request.seed, points=len(pending), fantasies=self._recipe.fantasies)
@@ -208,7 +212,7 @@ class BotorchChooser(TorchChooser[Known]):
         """Of the improvement, which is BoTorch's for noise-free labels, what the noise of one measurement leaves."""
         with torch.no_grad():
             posterior = imagined.model.posterior(self._tensor(settled))
-            variance = posterior.variance.squeeze(-1)
+            variance = imagined.widening**2 * posterior.variance.squeeze(-1)
             share = variance / (variance + imagined.model.likelihood.noise.mean())
         losses: Vector = 0.5 * share.log().reshape(-1, len(settled))[0].cpu().numpy()
         return self._score(imagined, settled) + losses
@@ -237,7 +241,8 @@ class BotorchChooser(TorchChooser[Known]):
         return BotorchSearch(self._encoder, improvement, self._deadline).run(raw)
 
     def _expect(self, known: Known, settled: Matrix) -> dict[str, Prediction]:
-        own = known.labels.prediction(*self._moments(known.model, settled))
+        mean, deviation = self._moments(known.model, settled)
+        own = known.labels.prediction(mean, deviation * known.widening)
         predictions = {} if own is None else {known.labels.objective.metric: own}
         return predictions | self._expected(known.limits, settled)
 
@@ -253,6 +258,7 @@ class BotorchChooser(TorchChooser[Known]):
             deadline=self._deadline,
             leaders=leaders,
             limits=self._bounds(known.limits, known.chance, explores=ambition > 0.0),
+            widening=known.widening,
         )
 
 

@@ -23,7 +23,7 @@ from asktell.server.policies.hints import Fits, digest_of
 from asktell.server.policies.kernel import Hyperparameters, Indices, Layout, Mask, Matrix
 from asktell.server.policies.labels import Labels, Noise, dominance, labelled
 from asktell.server.policies.likelihood import fit, unpack
-from asktell.server.policies.models import Learned, Limit, Model, weigh
+from asktell.server.policies.models import Learned, Limit, Model, weigh, widening
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.recipe import Member, Recipe
 from asktell.server.policies.results import Results
@@ -187,7 +187,7 @@ class Lesson:
         hyper = self._hyper(leave, useful=useful, trend=False)
         prior = Prior(experts, rest.weights, rest.scale)
         posterior = Transferred(prior, self._posterior(hyper, kept, rest))
-        yield Model(labels, posterior, labels.measured, eligible[kept, None], kept, self.aim)
+        yield self._modelled(labels, posterior, eligible, kept)
 
     def _model(self, member: Member, useful: Mask, eligible: Mask, kept: list[int] | None) -> Model:
         def label(places: Sequence[int]) -> Labels:
@@ -200,8 +200,13 @@ class Lesson:
         if len(kept) < len(self.rows):
             labels = label(kept)
         hyper = self._hyper(label, useful=useful, trend=member.trend)
-        posterior = self._posterior(hyper, kept, labels)
-        return Model(labels, posterior, labels.measured, eligible[kept, None], kept, self.aim)
+        return self._modelled(labels, self._posterior(hyper, kept, labels), eligible, kept)
+
+    def _modelled(
+        self, labels: Labels, posterior: Posterior | Transferred, eligible: Mask, kept: Sequence[int]
+    ) -> Model:
+        wide = widening(posterior.innovations[labels.measured]) if self.recipe.widens else 1.0
+        return Model(labels, posterior, labels.measured, eligible[kept, None], kept, self.aim, wide)
 
     def _limits(self) -> Iterator[Limit]:
         """The models of the outcome constraints whose metrics are known often enough."""

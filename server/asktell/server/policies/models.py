@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +30,7 @@ from asktell.server.policies.stack import Stack
 from asktell.server.policies.transfer import Transferred
 
 _LEAST_WEIGHT = 1e-9
+_WIDEST = 3.0
 _CARE = 2.0
 """To which power the probability to meet an outcome constraint counts in a search that explores: the best is often at the bound."""
 
@@ -38,7 +40,7 @@ class Model:
     """A posterior of labels, which of its inputs were measured (`n`), and where the incumbent may be (`n x 1` or `n x s`).
 
     That is where a trial was measured and is feasible. `kept` are the observations that the first of the inputs belong to. Configurations
-    are compared at the `aim`, whatever fidelity they were measured at.
+    are compared at the `aim`, whatever fidelity they were measured at. Standard deviations are those of the posterior times the `widening`.
     """
 
     labels: Labels
@@ -47,6 +49,7 @@ class Model:
     eligible: Mask
     kept: Sequence[int]
     aim: Aim | None = None
+    widening: float = 1.0
 
     @property
     def standing(self) -> Matrix:
@@ -92,7 +95,8 @@ class Model:
         posterior = self.posterior.given(rows, self.posterior.sample(rows, normals))
         measured = np.concatenate([self.measured, np.ones(len(rows), dtype=np.bool_)])
         before = np.broadcast_to(self.eligible, (len(self.eligible), normals.shape[1]))
-        return Model(self.labels, posterior, measured, np.concatenate([before, feasible]), self.kept, self.aim)
+        eligible = np.concatenate([before, feasible])
+        return replace(self, posterior=posterior, measured=measured, eligible=eligible)
 
     def evidence(self) -> float:
         """Log density of the better half of the losses, each given all the others, up to a constant that all models of a study share.
@@ -168,12 +172,19 @@ class Learned:
     def _improvement(self, ambition: Array) -> Acquisition:
         """The improvement on incumbents less an ambition (`1` or `m x 1`)."""
         if self._stack is not None:
-            return StackAverage(ExpectedImprovement(self._stack, self._incumbents - ambition), self.log_weights)
-        return self._average([ExpectedImprovement(each.posterior, each.incumbents - ambition) for each in self.models])
+            widening = np.array([[each.widening] for each in self.models])
+            improvements = ExpectedImprovement(self._stack, self._incumbents - ambition, widening=widening)
+            return StackAverage(improvements, self.log_weights)
+        return self._average(
+            [
+                ExpectedImprovement(each.posterior, each.incumbents - ambition, widening=each.widening)
+                for each in self.models
+            ]
+        )
 
     def _improvement_again(self, row: Matrix) -> Acquisition:
         return self._average(
-            [ExpectedImprovement(each.posterior, each.rivals(row), each.noise) for each in self.models]
+            [ExpectedImprovement(each.posterior, each.rivals(row), each.noise, each.widening) for each in self.models]
         )
 
     def _average(self, parts: Sequence[Acquisition]) -> Acquisition:
@@ -207,7 +218,7 @@ class Learned:
         """What is expected, in their units, of a single objective and of constrained metrics at a feature row (`1 x D`)."""
         model = self.models[0]
         mean, deviation = model.posterior.moments(rows)
-        own = model.labels.prediction(float(mean[0, 0]), float(deviation[0]))
+        own = model.labels.prediction(float(mean[0, 0]), float(deviation[0]) * model.widening)
         predictions = {} if own is None else {model.labels.objective.metric: own}
         return predictions | {limit.metric: limit.prediction(rows) for limit in self.limits}
 
@@ -225,6 +236,18 @@ class Learned:
             feasible &= met
         models = tuple(model.imagining(rows, normals, feasible) for model in self.models)
         return Learned(models, self.log_weights, self.feasibility, tuple(limits))
+
+
+def widening(innovations: Vector) -> float:
+    """What deviations are to be multiplied by where results come as a surprise, given how far each was from what those before it foretold (`n`,
+    in standard deviations, in their order): the root mean square of the later half, from 1 to `_WIDEST`.
+
+    A search ends up where its first, scattered trials told least of, and there the ground may be rougher than they made it look.
+    """
+    later = innovations[len(innovations) // 2 :]
+    if not len(later):
+        return 1.0
+    return min(max(1.0, math.sqrt(float(later @ later) / len(later))), _WIDEST)
 
 
 def weigh(models: Sequence[Model], *, temper: float) -> Vector:

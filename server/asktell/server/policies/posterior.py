@@ -66,6 +66,12 @@ class Posterior:
         inverse: Matrix = lapack.dtrtri(self._factor, lower=1)[0]
         return inverse
 
+    @property
+    def innovations(self) -> Vector:
+        """How far each label (`n`) of the first set is from what those before it foretell, in standard deviations, noise included."""
+        innovations: Vector = self.whitener @ (self.labels[:, 0] - self.hyper.mean)
+        return innovations
+
     @cached_property
     def means(self) -> Matrix:
         """The means at the inputs themselves (`n x s`)."""

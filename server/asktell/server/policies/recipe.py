@@ -25,7 +25,8 @@ class Recipe:
     imputed; more than so many also get a model of their own, and then only those are imputed whose label, -1 for what worked and 1 for what
     failed, is predicted from all other trials to be above the mean by `chance` less `trust` times the share of the variance that such
     predictions explain. `limit_trend`: models of outcome constraints have a trend. `divergences`: losses far beyond all others are failures to
-    the model of these, and nothing to the objective's.
+    the model of these, and nothing to the objective's. `widens`: the objective's deviations are multiplied by how much farther than foretold
+    the later half of its results was.
     """
 
     members: tuple[Member, ...] = (Member(Shape.HALF), Member(Shape.FENCE, trend=True))
@@ -39,6 +40,7 @@ class Recipe:
     hypervolume: bool = True
     limit_trend: bool = True
     divergences: bool = True
+    widens: bool = True
 
 
 STANDARD = Recipe()

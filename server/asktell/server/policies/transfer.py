@@ -248,6 +248,11 @@ class Transferred:
         prior, amplitude = self.prior.moments(rows)
         return Transferred(self.prior, self.rest.given(rows, (labels - prior[:, None]) / amplitude[:, None]))
 
+    @property
+    def innovations(self) -> Vector:
+        """How far each label (`n`) is from what those before it and the prior foretell, in standard deviations, noise included."""
+        return self.rest.innovations
+
     def leave_one_out(self) -> Vector:
         """Log densities (`n`) of the labels, each given all others and the prior."""
         densities: Vector = self.rest.leave_one_out() - np.log(self._amplitude)
