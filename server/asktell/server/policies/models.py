@@ -31,6 +31,8 @@ from asktell.server.policies.transfer import Transferred
 
 _LEAST_WEIGHT = 1e-9
 _WIDEST = 3.0
+_TOLD = 8
+"""Fewer surprises than this tell of chance."""
 _CARE = 2.0
 """To which power the probability to meet an outcome constraint counts in a search that explores: the best is often at the bound."""
 
@@ -240,12 +242,12 @@ class Learned:
 
 def widening(innovations: Vector) -> float:
     """What deviations are to be multiplied by where results come as a surprise, given how far each was from what those before it foretold (`n`,
-    in standard deviations, in their order): the root mean square of the later half, from 1 to `_WIDEST`.
+    in standard deviations, in their order): the root mean square of the later half, from 1 to `_WIDEST`; 1 of few.
 
     A search ends up where its first, scattered trials told least of, and there the ground may be rougher than they made it look.
     """
     later = innovations[len(innovations) // 2 :]
-    if not len(later):
+    if len(later) < _TOLD:
         return 1.0
     return min(max(1.0, math.sqrt(float(later @ later) / len(later))), _WIDEST)
 
