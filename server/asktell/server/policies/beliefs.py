@@ -158,7 +158,7 @@ def _moments(posterior: Posterior | Transferred, rows: Matrix) -> Iterator[tuple
 
 def _in_unit(model: Model, mean: float, deviation: float) -> Prediction:
     """A belief about a label as one about the objective."""
-    prediction = model.labels.prediction(float(mean), float(deviation))
+    prediction = model.labels.prediction(float(mean), float(deviation) * model.widening)
     if prediction is None:
         raise TypeError("the labels are a scalarisation of several objectives")
     return prediction
