@@ -176,8 +176,7 @@ def test_both_agree_on_the_acquisition_under_an_outcome_constraint(space, bound)
         labels=limit.excesses.values,
     )
     ours = Product(
-        ExpectedImprovement(model.posterior, model.incumbents, widening=model.widening),
-        Feasibility(posterior, limit.excesses.threshold),
+        ExpectedImprovement(model.posterior, model.incumbents), Feasibility(posterior, limit.excesses.threshold)
     )
     row = whole.features(whole.encode([choice.parameters]))
     assert choice.acquisition == pytest.approx(float(ours(row)[0]), rel=1e-6)
@@ -235,7 +234,7 @@ def test_both_agree_on_the_acquisition_where_trials_fail(space, seed):
     model = modelled(labels, posterior)
     explores = choice.method == "exploration"
     ours = Product(
-        ExpectedImprovement(posterior, model.incumbents - (0.5 if explores else 0.0), widening=model.widening),
+        ExpectedImprovement(posterior, model.incumbents - (0.5 if explores else 0.0)),
         Feasibility(our_chance(request, known.chance), SURE),
         power=CAUTION if explores else 1.0,
     )

@@ -8,12 +8,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from asktell.server.domain.metric import Goal, MetricValue, Objective
+from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.domain.space import Categorical, Float, SearchSpace
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import gp, registry
-from asktell.server.policies.learning import milestone
+from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.encoding import Encoder
+from asktell.server.policies.hints import Fits
+from asktell.server.policies.learning import Lesson, milestone
+from asktell.server.policies.recipe import STANDARD
 
 SPACE = SearchSpace((Float(name="x", low=0.0, high=1.0), Float(name="y", low=0.0, high=1.0)))
 COST = Objective("cost", Goal.MINIMIZE)
@@ -48,6 +52,36 @@ def test_milestones_come_at_every_observation_at_first_and_then_with_growth():
     assert all(before <= after for before, after in pairwise(reached))
     assert all(0.85 * count <= at <= count for count, at in enumerate(reached))
     assert len(set(reached[100:])) < 20
+
+
+def widenings(asked):
+    """By how much what each model believes is widened."""
+    lesson = Lesson.of(asked, Encoder.of(SPACE), recipe=STANDARD, fits=Fits(b""), deadline=Deadline(None))
+    return [model.widening for model in lesson.learn().models]
+
+
+def rough_at_the_end(count=24):
+    """Observations of which the later half is rough, as nothing before it was."""
+    return [
+        replace(seen, metrics={"cost": MetricValue(seen.metrics["cost"].value + 3.0 * (-1.0) ** seen.number)})
+        if seen.number > count // 2
+        else seen
+        for seen in failing_but(range(1, count + 1), count)
+    ]
+
+
+def test_surprise_widens_what_is_believed():
+    assert min(widenings(request(rough_at_the_end()))) > 1.1
+    assert widenings(request(rough_at_the_end(14))) == [1.0, 1.0]
+
+
+def test_surprise_that_failures_bounds_or_noise_may_explain_widens_nothing():
+    rough = rough_at_the_end()
+    failed = [replace(seen, state=TrialState.FAILED, metrics={}) if seen.number == 3 else seen for seen in rough]
+    assert widenings(request(failed)) == [1.0, 1.0]
+    bounded = OutcomeConstraint("cost", Relation.AT_MOST, 10.0)
+    assert widenings(request(rough, outcome_constraints=(bounded,))) == [1.0, 1.0]
+    assert widenings(request(rough, noisy=True)) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("count", [40, 600, 1_500])

@@ -192,7 +192,9 @@ class BotorchChooser(TorchChooser[Known]):
         seen = [met_by(self._ordered, limit.excesses.constraint)[kept] for limit in limits]
         feasible = np.logical_and.reduce([labels.measured, *seen])[labels.measured]
         places = self._tensor(self._aimed(settled[kept][labels.measured]))
-        wide = widening(innovations(model)[labels.measured]) if self._recipe.widens else 1.0
+        told_all = len(works.telling) == len(self._ordered) and everything.measured.all()
+        plain = told_all and not limits and self._aim is None and not self._request.noisy
+        wide = widening(innovations(model)) if self._recipe.widens and plain else 1.0
         return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits, works.chance, wide)
 
     def _imagine(self, known: Known, pending: Matrix) -> Known:

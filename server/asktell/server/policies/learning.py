@@ -154,7 +154,11 @@ class Lesson:
             feasibility, expected = self._feasibility(useful)
         places = telling([told & ~gone for told in self.results.told.T], expected & ~gone)
         works = _Works(places, useful[places], eligible[places], limits, feasibility)
-        return works, self._at(places)
+        told = self._at(places)
+        if not (useful.all() and not limits and self.aim is None and not self.noisy):
+            # Something else than rough ground may be what surprises.
+            told = replace(told, recipe=replace(self.recipe, widens=False))
+        return works, told
 
     def models(self, useful: Mask, eligible: Mask, *, kept: list[int] | None = None) -> Iterator[Model]:
         """The members' models of a single label, the first, and the others if there is time: of the observations kept, if that is decided."""

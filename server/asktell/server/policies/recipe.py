@@ -26,7 +26,7 @@ class Recipe:
     failed, is predicted from all other trials to be above the mean by `chance` less `trust` times the share of the variance that such
     predictions explain. `limit_trend`: models of outcome constraints have a trend. `divergences`: losses far beyond all others are failures to
     the model of these, and nothing to the objective's. `widens`: the objective's deviations are multiplied by how much farther than foretold
-    the later half of its results was.
+    the later half of its results was, where all trials have results of one kind.
     """
 
     members: tuple[Member, ...] = (Member(Shape.HALF), Member(Shape.FENCE, trend=True))
