@@ -113,6 +113,29 @@ def test_predictions_of_several_objectives_are_those_of_the_policy():
 
 
 @pytest.mark.parametrize("several", [False, True])
+def test_predictions_are_those_of_the_policy_where_results_surprise(several):
+    objectives = (COST, Objective("speed", Goal.MAXIMIZE)) if several else (COST,)
+    request = asked(
+        MIXED,
+        lambda parameters: (mixed_cost(parameters), parameters["width"])[: 1 + several],
+        count=30,
+        objectives=objectives,
+    )
+    rough = tuple(
+        replace(
+            seen,
+            metrics={**seen.metrics, "cost": MetricValue(seen.metrics["cost"].value + 9.0 * (-1.0) ** seen.number)},
+        )
+        if seen.number > 15
+        else seen
+        for seen in request.observations
+    )
+    request = replace(request, observations=rough)
+    (candidate,) = registry.suggest(request).candidates
+    assert answer(request, Predict((candidate.parameters,))) == (candidate.origin.predictions,)
+
+
+@pytest.mark.parametrize("several", [False, True])
 def test_predictions_have_constrained_metrics_too_and_leave_out_the_same_failures(several):
     objectives = (COST, Objective("speed", Goal.MAXIMIZE)) if several else (COST,)
     bound = (OutcomeConstraint("memory", Relation.AT_MOST, 100.0),)

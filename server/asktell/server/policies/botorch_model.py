@@ -192,27 +192,28 @@ def _mll(model: SingleTaskGP) -> ExactMarginalLogLikelihood:
 
 def left_out(model: SingleTaskGP) -> Vector:
     """The means (`n`) of the model's labels, each given all others (equation 5.12 of Rasmussen and Williams 2006)."""
-    model.train()
-    with torch.no_grad():
-        prior = model.likelihood(model(*model.train_inputs))
-        factor = torch.linalg.cholesky(prior.covariance_matrix)
-        residuals = (model.train_targets - prior.mean).unsqueeze(-1)
-        weights = torch.cholesky_solve(residuals, factor).squeeze(-1)
-        means: Vector = (model.train_targets - weights / torch.cholesky_inverse(factor).diagonal()).cpu().numpy()
-    model.eval()
+    factor, residuals = _factorised(model)
+    weights = torch.cholesky_solve(residuals, factor).squeeze(-1)
+    means: Vector = (model.train_targets - weights / torch.cholesky_inverse(factor).diagonal()).cpu().numpy()
     return means
 
 
 def innovations(model: SingleTaskGP) -> Vector:
     """How far each of the model's labels (`n`) is from what those before it foretell, in standard deviations, noise included."""
+    factor, residuals = _factorised(model)
+    distances: Vector = torch.linalg.solve_triangular(factor, residuals, upper=False).squeeze(-1).cpu().numpy()
+    return distances
+
+
+def _factorised(model: SingleTaskGP) -> tuple[Tensor, Tensor]:
+    """The lower Cholesky factor of the covariance of the model's labels (`n x n`), and how far these are from the mean (`n x 1`)."""
     model.train()
     with torch.no_grad():
         prior = model.likelihood(model(*model.train_inputs))
         factor = torch.linalg.cholesky(prior.covariance_matrix)
         residuals = (model.train_targets - prior.mean).unsqueeze(-1)
-        distances: Vector = torch.linalg.solve_triangular(factor, residuals, upper=False).squeeze(-1).cpu().numpy()
     model.eval()
-    return distances
+    return factor, residuals
 
 
 class Widened(PosteriorTransform):

@@ -132,14 +132,14 @@ class Lesson:
 
     def learn_each(self) -> Iterator[Learned]:
         """Fit the recipe's models to each objective, all at the same inputs."""
-        works, told = self._works()
+        works, told = self._works(widens=False)
         kept = subset(told.rows, dominance(told.observations, self.objectives, works.eligible))
         for place in range(len(self.objectives)):
             own = replace(told, results=told.results.only(place))
             models = list(own.models(own.results.measured, works.eligible, kept=kept))
             yield works.learned(models, temper=self.recipe.temper)
 
-    def _works(self) -> tuple[_Works, Lesson]:
+    def _works(self, *, widens: bool = True) -> tuple[_Works, Lesson]:
         """What is learned of which trials work and are feasible, and the lesson that is left for the objectives.
 
         That is without failures that come by chance: imputed, they would tell of bad places where there are none. And it is without
@@ -154,11 +154,10 @@ class Lesson:
             feasibility, expected = self._feasibility(useful)
         places = telling([told & ~gone for told in self.results.told.T], expected & ~gone)
         works = _Works(places, useful[places], eligible[places], limits, feasibility)
-        told = self._at(places)
-        if not (useful.all() and not limits and self.aim is None and not self.noisy):
-            # Something else than rough ground may be what surprises.
-            told = replace(told, recipe=replace(self.recipe, widens=False))
-        return works, told
+        # Where there is more than results of one kind, something else than rough ground may be what surprises.
+        plain = bool(useful.all()) and not limits and self.aim is None and not self.noisy
+        recipe = replace(self.recipe, widens=self.recipe.widens and widens and plain)
+        return works, replace(self._at(places), recipe=recipe)
 
     def models(self, useful: Mask, eligible: Mask, *, kept: list[int] | None = None) -> Iterator[Model]:
         """The members' models of a single label, the first, and the others if there is time: of the observations kept, if that is decided."""
