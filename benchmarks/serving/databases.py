@@ -56,14 +56,14 @@ class Databases:
         return self._postgres.url(self._postgres.create_database())
 
     @contextmanager
-    def served(self, kind: str) -> Iterator[Server]:
-        """A server on a new database."""
+    def served(self, kind: str, *, processes: int = 1) -> Iterator[Server]:
+        """A server on a new database; with several processes on PostgreSQL only."""
         address = self.empty(kind)
         if kind == POSTGRESQL:
             subprocess.run([ASKTELL, "migrate", "--database", address], check=True, capture_output=True)
         directory = self.directory / f"server-{self._made}"
         directory.mkdir()
-        with served(directory, database=address) as server:
+        with served(directory, database=address, processes=processes) as server:
             yield server
 
     def sync_seconds(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ BARE_SECONDS = 2.0
 OPTUNA_THREADS, OPTUNA_EACH = 32, 8
 TOGETHER = 16
 """Trials that one call tells, where a client tells several: none of the bars' rows."""
+SHARED_PORT = 2
+"""Processes of one server that are measured beside a server of one, on PostgreSQL: a SQLite file has one."""
 SHARE_OF_BARE = {SQLITE: 0.6, POSTGRESQL: 0.3}
 TIMES_OPTUNA = 10.0
 
@@ -37,6 +40,8 @@ class Round:
     together: Storm
     apart: Storm
     batches: Storm
+    shared_together: Storm | None = None
+    shared_apart: Storm | None = None
 
 
 def measure(say: Say, databases: Databases, environments: Path) -> Iterator[Line]:
@@ -44,22 +49,45 @@ def measure(say: Say, databases: Databases, environments: Path) -> Iterator[Line
     for kind in KINDS:
         rounds = _rounds(say, databases, kind)
         found = _optuna(say, databases, kind, environments)
-        for name, storms in (
-            (f"{CLIENTS} clients tell one study", [each.together for each in rounds]),
-            (f"{CLIENTS} clients tell a study each", [each.apart for each in rounds]),
+        one, each_its_own = f"{CLIENTS} clients tell one study", f"{CLIENTS} clients tell a study each"
+        shared = f"one server of {SHARED_PORT} processes"
+        for name, found_storms in (
+            (one, [each.together for each in rounds]),
+            (each_its_own, [each.apart for each in rounds]),
+            (f"{one}, {shared}", [each.shared_together for each in rounds]),
+            (f"{each_its_own}, {shared}", [each.shared_apart for each in rounds]),
         ):
+            storms = [each for each in found_storms if each is not None]
+            if not storms:
+                continue
             yield _beside_bare(kind, name, rounds, storms)
             yield _beside_optuna(kind, name, storms, found)
         yield _in_batches(kind, [each.batches for each in rounds])
 
 
 def _rounds(say: Say, databases: Databases, kind: str) -> list[Round]:
-    with databases.served(kind) as server, echoing() as echo, Wire(server.target) as wire:
-        return [_round(say, databases, kind, server, echo, wire, number) for number in range(ROUNDS)]
+    with ExitStack() as stack:
+        server = stack.enter_context(databases.served(kind))
+        wire = stack.enter_context(Wire(server.target))
+        shared = None
+        if kind == POSTGRESQL:
+            sharing = stack.enter_context(databases.served(kind, processes=SHARED_PORT))
+            shared = (sharing, stack.enter_context(Wire(sharing.target)))
+        echo = stack.enter_context(echoing())
+        return [_round(say, databases, kind, (server, wire), shared, echo, number) for number in range(ROUNDS)]
 
 
-def _round(say: Say, databases: Databases, kind: str, server: Server, echo: Server, wire: Wire, number: int) -> Round:
+def _round(
+    say: Say,
+    databases: Databases,
+    kind: str,
+    alone: tuple[Server, Wire],
+    shared: tuple[Server, Wire] | None,
+    echo: Server,
+    number: int,
+) -> Round:
     say(f"{kind}: tells, round {number + 1} of {ROUNDS}")
+    server, wire = alone
     together, apart = (tells(wire, studies=studies, count=TELLS) for studies in (1, CLIENTS))
     batches = tells(wire, studies=CLIENTS, count=TOGETHER * TELLS // 8, together=TOGETHER)
     return Round(
@@ -67,8 +95,18 @@ def _round(say: Say, databases: Databases, kind: str, server: Server, echo: Serv
         together=storm(server, together, clients=CLIENTS),
         apart=storm(server, apart, clients=CLIENTS),
         batches=storm(server, batches, clients=CLIENTS),
+        shared_together=_shared(shared, studies=1),
+        shared_apart=_shared(shared, studies=CLIENTS),
         echo=storm(echo, echoes(count=TELLS), clients=CLIENTS),
     )
+
+
+def _shared(shared: tuple[Server, Wire] | None, *, studies: int) -> Storm | None:
+    """Tells of a server whose processes share a port; its clients' connections are the system's to deal out."""
+    if shared is None:
+        return None
+    server, wire = shared
+    return storm(server, tells(wire, studies=studies, count=TELLS), clients=CLIENTS)
 
 
 def _optuna(say: Say, databases: Databases, kind: str, environments: Path) -> Told | None:
