@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,8 @@ BARE_SECONDS = 2.0
 OPTUNA_THREADS, OPTUNA_EACH = 32, 8
 TOGETHER = 16
 """Trials that one call tells, where a client tells several: none of the bars' rows."""
-SHARED_PORT = 2
-"""Processes of one server that are measured beside a server of one, on PostgreSQL: a SQLite file has one."""
+PROCESSES = {SQLITE: (1,), POSTGRESQL: (1, 2)}
+"""Of the servers that are measured, how many processes each is: a SQLite file has one."""
 SHARE_OF_BARE = {SQLITE: 0.6, POSTGRESQL: 0.3}
 TIMES_OPTUNA = 10.0
 
@@ -37,11 +37,9 @@ class Round:
 
     bare: float
     echo: Storm
-    together: Storm
-    apart: Storm
     batches: Storm
-    shared_together: Storm | None = None
-    shared_apart: Storm | None = None
+    told: Mapping[str, Storm]
+    """Of single tells: by whom, and of which server."""
 
 
 def measure(say: Say, databases: Databases, environments: Path) -> Iterator[Line]:
@@ -49,17 +47,8 @@ def measure(say: Say, databases: Databases, environments: Path) -> Iterator[Line
     for kind in KINDS:
         rounds = _rounds(say, databases, kind)
         found = _optuna(say, databases, kind, environments)
-        one, each_its_own = f"{CLIENTS} clients tell one study", f"{CLIENTS} clients tell a study each"
-        shared = f"one server of {SHARED_PORT} processes"
-        for name, found_storms in (
-            (one, [each.together for each in rounds]),
-            (each_its_own, [each.apart for each in rounds]),
-            (f"{one}, {shared}", [each.shared_together for each in rounds]),
-            (f"{each_its_own}, {shared}", [each.shared_apart for each in rounds]),
-        ):
-            storms = [each for each in found_storms if each is not None]
-            if not storms:
-                continue
+        for name in rounds[0].told:
+            storms = [each.told[name] for each in rounds]
             yield _beside_bare(kind, name, rounds, storms)
             yield _beside_optuna(kind, name, storms, found)
         yield _in_batches(kind, [each.batches for each in rounds])
@@ -67,46 +56,34 @@ def measure(say: Say, databases: Databases, environments: Path) -> Iterator[Line
 
 def _rounds(say: Say, databases: Databases, kind: str) -> list[Round]:
     with ExitStack() as stack:
-        server = stack.enter_context(databases.served(kind))
-        wire = stack.enter_context(Wire(server.target))
-        shared = None
-        if kind == POSTGRESQL:
-            sharing = stack.enter_context(databases.served(kind, processes=SHARED_PORT))
-            shared = (sharing, stack.enter_context(Wire(sharing.target)))
+        servers = [stack.enter_context(databases.served(kind, processes=number)) for number in PROCESSES[kind]]
+        told = [(server, stack.enter_context(Wire(server.target))) for server in servers]
         echo = stack.enter_context(echoing())
-        return [_round(say, databases, kind, (server, wire), shared, echo, number) for number in range(ROUNDS)]
+        return [_round(say, databases, kind, told, echo, number) for number in range(ROUNDS)]
 
 
 def _round(
-    say: Say,
-    databases: Databases,
-    kind: str,
-    alone: tuple[Server, Wire],
-    shared: tuple[Server, Wire] | None,
-    echo: Server,
-    number: int,
+    say: Say, databases: Databases, kind: str, servers: Sequence[tuple[Server, Wire]], echo: Server, number: int
 ) -> Round:
     say(f"{kind}: tells, round {number + 1} of {ROUNDS}")
-    server, wire = alone
-    together, apart = (tells(wire, studies=studies, count=TELLS) for studies in (1, CLIENTS))
+    server, wire = servers[0]
     batches = tells(wire, studies=CLIENTS, count=TOGETHER * TELLS // 8, together=TOGETHER)
     return Round(
         bare=bare.commits(kind, databases.empty(kind), clients=CLIENTS, seconds=BARE_SECONDS),
-        together=storm(server, together, clients=CLIENTS),
-        apart=storm(server, apart, clients=CLIENTS),
+        told={
+            f"{CLIENTS} clients tell {what}{_of(processes)}": storm(
+                server, tells(wire, studies=studies, count=TELLS), clients=CLIENTS
+            )
+            for processes, (server, wire) in zip(PROCESSES[kind], servers, strict=True)
+            for what, studies in (("one study", 1), ("a study each", CLIENTS))
+        },
         batches=storm(server, batches, clients=CLIENTS),
-        shared_together=_shared(shared, studies=1),
-        shared_apart=_shared(shared, studies=CLIENTS),
         echo=storm(echo, echoes(count=TELLS), clients=CLIENTS),
     )
 
 
-def _shared(shared: tuple[Server, Wire] | None, *, studies: int) -> Storm | None:
-    """Tells of a server whose processes share a port; its clients' connections are the system's to deal out."""
-    if shared is None:
-        return None
-    server, wire = shared
-    return storm(server, tells(wire, studies=studies, count=TELLS), clients=CLIENTS)
+def _of(processes: int) -> str:
+    return "" if processes == 1 else f", one server of {processes} processes"
 
 
 def _optuna(say: Say, databases: Databases, kind: str, environments: Path) -> Told | None:
