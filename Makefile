@@ -9,7 +9,7 @@ COMPILE := $(BIN)/python -m compileall -q -j 0
 flag = $(if $($(1)),--$(shell echo $(1) | tr A-Z a-z) '$($(1))')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow fuzz test-slurm chaos bench bench-peers bench-latency bench-service bench-ablation bench-failures bench-fidelity bench-methods bench-pbt bench-sklearn bench-speculation bench-stopping bench-transfer bench-worker demo-gpu check format proto lock clean
+.PHONY: help env demo test test-slow fuzz test-slurm test-gpu chaos bench bench-peers bench-latency bench-service bench-ablation bench-failures bench-fidelity bench-methods bench-pbt bench-sklearn bench-speculation bench-stopping bench-transfer bench-worker demo-gpu check format proto lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -36,18 +36,22 @@ demo-gpu: env ## Train small networks on one GPU in two slots at once; says what
 TEST_JOBS ?= 3
 test: env ## Run all tests, in three processes (TEST_JOBS=4: in four)
 	$(COMPILE) client worker server examples
-	$(BIN)/python -m pytest -m "not slow and not chaos and not slurm" -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow and not chaos and not slurm and not gpu" -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 test-slow: env ## Run the long matrices
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not gpu"
 
 fuzz: env ## Give the tests of properties other examples than the usual ones (FUZZ: options for pytest)
-	$(BIN)/python -m pytest -m "hypothesis and not chaos" --hypothesis-profile=fuzz $(FUZZ)
+	$(BIN)/python -m pytest -m "hypothesis and not chaos and not gpu" --hypothesis-profile=fuzz $(FUZZ)
 
 # As root on Debian or Ubuntu: the packages bring munged, slurmctld and slurmd, which the test starts itself, on loopback.
 test-slurm: env ## Run workers on a real Slurm of one machine (installs Debian's packages, as root)
 	command -v slurmctld slurmd sbatch munged >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends slurmctld slurmd slurm-client munge; }
 	$(BIN)/python -m pytest -m slurm -v
+
+test-gpu: env ## Run the policy gp-botorch and trainings on a GPU
+	$(BIN)/python -c "import torch; torch.zeros(1, device='cuda')"
+	$(BIN)/python -m pytest -m "gpu and not slow" -v
 
 # For example: make chaos CHAOS="-k cluster" ASKTELL_CHAOS_SEED=7
 chaos: env ## Break replicas, databases and connections on purpose, in full (CHAOS: options for pytest)
@@ -71,7 +75,7 @@ format: env ## Format the code and mend what the linter can
 bench: env ## Compare with peers (SUITES, PROBLEMS, PEERS, SEEDS, TRIALS, FULL=1, RECORD=1)
 	$(BIN)/python -m benchmarks.bench $(foreach name,SUITES PROBLEMS PEERS SEEDS TRIALS,$(call flag,$(name))) $(if $(FULL),--full) $(if $(RECORD),--record)
 
-bench-latency: env ## Measure what an ask takes (ONLY=race,two-objectives,sizes,cold-start,overhead,memory-growth)
+bench-latency: env ## Measure what an ask takes (ONLY=race,two-objectives,sizes,devices,cold-start,overhead,memory-growth)
 	$(BIN)/python -m benchmarks.latency $(foreach name,ONLY SEEDS,$(call flag,$(name)))
 
 bench-service: env ## Measure what the service takes and bears (ONLY=tells,histories,neighbours,prepared,renewals,crowd, RECORD=1)

@@ -28,6 +28,7 @@ from benchmarks.timings import Row
 HERE = ROOT / "benchmarks"
 SECTIONS: Mapping[str, Callable[[timings.Say], Iterator[Row]]] = {
     "sizes": timings.sizes,
+    "devices": timings.devices,
     "cold-start": timings.cold_start,
     "overhead": timings.overhead,
     "memory-growth": timings.memory_growth,
@@ -56,8 +57,8 @@ def main(
     Parameters
     ----------
     only
-        What to measure, of race and two-objectives (beside Optuna and Ax where they are installed), sizes, cold-start, overhead and
-        memory-growth.
+        What to measure, of race and two-objectives (beside Optuna and Ax where they are installed), sizes, devices (of gp-botorch),
+        cold-start, overhead and memory-growth.
     seeds
         Runs of the races.
     output

@@ -40,13 +40,13 @@ class Server:
 
 
 @contextmanager
-def served(directory: Path, *, database: str = "", processes: int = 1) -> Iterator[Server]:
+def served(directory: Path, *, database: str = "", processes: int = 1, torch_device: str = "cpu") -> Iterator[Server]:
     """A server on a database, or on `bench.db` in the directory, which may be there; it is stopped at the end.
 
     Its meter counts all of its processes.
     """
     log = directory / "server.log"
-    process = _start(database or f"sqlite:///{directory / 'bench.db'}", log, processes)
+    process = _start(database or f"sqlite:///{directory / 'bench.db'}", log, processes, torch_device)
     try:
         yield Server(_target(process, log), process.pid)
     finally:
@@ -78,12 +78,13 @@ def log_end(log: Path) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:])
 
 
-def _start(database: str, log: Path, processes: int) -> subprocess.Popen[bytes]:
+def _start(database: str, log: Path, processes: int, torch_device: str) -> subprocess.Popen[bytes]:
     options = {
         "--listen": "127.0.0.1:0",
         "--database": database,
         "--engine-processes": "1",
         "--processes": str(processes),
+        "--torch-device": torch_device,
         "--ask-time-limit": str(ASK_TIME_LIMIT),
         "--log-level": "warning",
     }

@@ -90,6 +90,33 @@ def sizes(say: Say) -> Iterator[Row]:
             yield Row(what, asks.figures(meter), bar)
 
 
+def devices(say: Say) -> Iterator[Row]:
+    """Asks of the policy that runs wholly on BoTorch, on the CPU and on each GPU that torch has, beside those of the default."""
+    cases = [
+        ("n = 50, d = 6", continuous(6), 50),
+        ("n = 1,000, d = 20", continuous(20), 1000),
+        ("n = 5,000, d = 20", continuous(20), 5000),
+    ]
+    for policy, device, name in [("auto", "cpu", "the default policy"), *_devices()]:
+        with temporary_server(torch_device=device) as server, client(server.target) as connection:
+            meter = ServerMeter(server.pid)
+            _worked(server, meter, policy=policy)
+            for what, problem, observations in cases:
+                say(f"Asking with {what} of {name}")
+                asks, study = Asks(), loaded(connection, problem, observations=observations, policy=policy)
+                asks.take(study, problem, meter, count=1 + ASKS)
+                yield Row(f"{what}: {name}", asks.figures(meter))
+
+
+def _devices() -> Iterator[tuple[str, str, str]]:
+    """A policy, where torch computes it, and what to call that."""
+    import torch  # noqa: PLC0415 - it takes seconds.
+
+    yield "gp-botorch", "cpu", "gp-botorch on the CPU"
+    for number in range(torch.cuda.device_count()):
+        yield "gp-botorch", f"cuda:{number}", f"gp-botorch on {torch.cuda.get_device_name(number)}"
+
+
 def cold_start(say: Say) -> Iterator[Row]:
     """From the start of a server's process to its first model-based answer, and the memory at that moment."""
     for policy, bar in (("auto", "≤ 2,000 ms, ≤ 200 MiB"), ("gp-botorch", "")):
@@ -175,17 +202,20 @@ def memory_growth(say: Say) -> Iterator[Row]:
     yield Row("memory growth", figures, "≤ 100 MB")
 
 
-def _worked(server: Server, meter: ServerMeter) -> None:
+def _worked(server: Server, meter: ServerMeter, *, policy: str = "auto") -> None:
     """Have the server's engine process started and its libraries loaded."""
     problem = continuous(2)
     with client(server.target) as connection:
-        Asks().take(loaded(connection, problem, observations=10), problem, meter, count=1)
+        Asks().take(loaded(connection, problem, observations=10, policy=policy), problem, meter, count=1)
 
 
 @contextmanager
-def temporary_server() -> Iterator[Server]:
+def temporary_server(torch_device: str = "cpu") -> Iterator[Server]:
     """A server on a database of its own, which is gone with it."""
-    with tempfile.TemporaryDirectory(prefix="asktell-bench-") as directory, served(Path(directory)) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="asktell-bench-") as directory,
+        served(Path(directory), torch_device=torch_device) as server,
+    ):
         yield server
 
 

@@ -13,6 +13,7 @@ import torch
 from asktell import client as at
 
 SPACE = [at.Float("learning_rate", 1e-3, 1, log=True)]
+on_each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from asktell import client as at
 from asktell.integrations.lightning import AskTellCallback
-from tests.trainings import WorkersTrial, new_study, one_thread, state, steps, study_that_stops_above  # noqa: F401 - a fixture.
+from tests.trainings import (
+    WorkersTrial,
+    new_study,
+    on_each_device,
+    one_thread,  # noqa: F401 - a fixture.
+    state,
+    steps,
+    study_that_stops_above,
+)
 
 # Lightning gives advice by warnings: on workers of data loaders, loggers, Slurm.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -55,11 +63,13 @@ def loader() -> DataLoader:
     return DataLoader(TensorDataset(torch.randn(32, 4, generator=torch.Generator().manual_seed(1))), batch_size=8)
 
 
-def fit(asktell: AskTellCallback, net: Net, *, epochs: int, validate: bool = True, **options) -> pl.Trainer:
+def fit(
+    asktell: AskTellCallback, net: Net, *, epochs: int, validate: bool = True, also=(), device: str = "cpu", **options
+) -> pl.Trainer:
     trainer = pl.Trainer(
         max_epochs=epochs,
-        callbacks=asktell.callbacks,
-        accelerator="cpu",
+        callbacks=[*asktell.callbacks, *also],
+        accelerator=device,
         logger=False,
         enable_checkpointing=len(asktell.callbacks) > 1,
         enable_progress_bar=False,
@@ -142,35 +152,26 @@ class Crash(pl.Callback):
             raise RuntimeError("the machine went away")
 
 
-def test_a_training_that_was_cut_off_goes_on_to_the_very_same_weights(client: at.Client, tmp_path: Path) -> None:
+@on_each_device
+def test_a_training_that_was_cut_off_goes_on_to_the_very_same_weights(
+    client: at.Client, tmp_path: Path, device: str
+) -> None:
     whole = Net()
-    fit(AskTellCallback(None, "val_loss"), whole, epochs=6)
+    fit(AskTellCallback(None, "val_loss"), whole, epochs=6, device=device)
     study = new_study(client, max_attempts=2)
     first = study.ask()[0]
     asktell = AskTellCallback(first, {"loss": "val_loss"}, checkpoints=tmp_path)
-    asktell_and_crash = asktell.callbacks
     with pytest.raises(RuntimeError, match="the machine went away"):
-        _fit_with(asktell, [*asktell_and_crash, Crash()], Net())
+        fit(asktell, Net(), epochs=6, also=[Crash()], device=device)
     first.fail("the machine went away", retry=True)
     second = study.ask()[0]
     assert (second.attempt, second.checkpoint_uri) == (2, (tmp_path / client.project / "training/1/attempt-1").as_uri())
     net = Net()
-    fit(AskTellCallback(second, {"loss": "val_loss"}, checkpoints=tmp_path), net, epochs=6)
+    trainer = fit(AskTellCallback(second, {"loss": "val_loss"}, checkpoints=tmp_path), net, epochs=6, device=device)
+    assert trainer.strategy.root_device.type == device
     assert net.begun == [4, 5, 6]
     assert steps(study, second) == [1, 2, 3, 4, 5, 6]
     assert all(map(torch.equal, net.state_dict().values(), whole.state_dict().values()))
-
-
-def _fit_with(asktell: AskTellCallback, callbacks: list[pl.Callback], net: Net) -> None:
-    trainer = pl.Trainer(
-        max_epochs=6,
-        callbacks=callbacks,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(net, loader(), loader(), ckpt_path=asktell.ckpt_path)
 
 
 def test_one_checkpoint_is_kept(client: at.Client, tmp_path: Path) -> None:

@@ -14,7 +14,15 @@ from torch import nn
 from asktell import client as at
 from asktell.client import aio
 from asktell.integrations.pytorch import Loop
-from tests.trainings import WorkersTrial, new_study, one_thread, state, steps, study_that_stops_above  # noqa: F401 - a fixture.
+from tests.trainings import (
+    WorkersTrial,
+    new_study,
+    on_each_device,
+    one_thread,  # noqa: F401 - a fixture.
+    state,
+    steps,
+    study_that_stops_above,
+)
 
 EPOCHS = 6
 
@@ -22,15 +30,16 @@ EPOCHS = 6
 class Training:
     """A small network with all that has a state: dropout, batch normalisation, momentum, a schedule, three sources of randomness."""
 
-    def __init__(self, learning_rate: float = 0.1, *, seed: int = 0) -> None:
+    def __init__(self, learning_rate: float = 0.1, *, seed: int = 0, device: str = "cpu") -> None:
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)
         self.model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1))
+        self.model.to(device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=learning_rate, momentum=0.9)
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=EPOCHS)
         self.shuffling = torch.Generator().manual_seed(seed)
-        self.inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(1))
+        self.inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(1)).to(device)
 
     def loop(self, trial: at.Trial | None, **options) -> Loop:
         return Loop(
@@ -101,13 +110,16 @@ def test_a_lost_lease_ends_the_epochs(client: at.Client) -> None:
     assert trial.lost
 
 
-def test_a_training_that_was_cut_off_goes_on_to_the_very_same_weights(client: at.Client, tmp_path: Path) -> None:
-    whole = Training()
+@on_each_device
+def test_a_training_that_was_cut_off_goes_on_to_the_very_same_weights(
+    client: at.Client, tmp_path: Path, device: str
+) -> None:
+    whole = Training(device=device)
     for _ in whole.loop(None).epochs(EPOCHS):
         whole.epoch()
     study = new_study(client)
     first = study.ask()[0]
-    begun = Training()
+    begun = Training(device=device)
     loop = begun.loop(first, checkpoints=tmp_path)
     for epoch in loop.epochs(EPOCHS):
         loop.report(loss=begun.epoch())
@@ -116,7 +128,7 @@ def test_a_training_that_was_cut_off_goes_on_to_the_very_same_weights(client: at
     first.release()
     second = study.ask()[0]
     assert second.number == first.number
-    resumed = Training(seed=7)
+    resumed = Training(seed=7, device=device)
     loop = resumed.loop(second, checkpoints=tmp_path)
     left = []
     for epoch in loop.epochs(EPOCHS):

@@ -13,23 +13,25 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from asktell import client as at
 from asktell.integrations.pytorch import Loop
-from tests.trainings import WorkersTrial, one_thread  # noqa: F401 - a fixture.
+from tests.trainings import WorkersTrial, on_each_device, one_thread  # noqa: F401 - a fixture.
 
 
 @pytest.fixture(autouse=True, scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """This process as a group of its own."""
     place = tmp_path_factory.mktemp("group") / "store"
-    distributed.init_process_group("gloo", init_method=place.as_uri(), rank=0, world_size=1)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, init_method=place.as_uri(), rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
 
 
 class Sharded:
-    def __init__(self, learning_rate: float = 0.05) -> None:
+    def __init__(self, learning_rate: float = 0.05, *, device: str = "cpu") -> None:
+        self.device = device
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
-        fully_shard(self.model, mesh=init_device_mesh("cpu", (1,)))
+        fully_shard(self.model, mesh=init_device_mesh(device, (1,)))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=learning_rate)
 
     def train(self, trial: WorkersTrial, epochs: int, *, dies_in: int = 0) -> list[int]:
@@ -38,7 +40,7 @@ class Sharded:
         for epoch in Loop(trial, model=self.model, optimizer=self.optimizer).epochs(epochs):
             begun.append(epoch)
             self.optimizer.zero_grad()
-            self.model(torch.ones(2, 4)).square().mean().backward()
+            self.model(torch.ones(2, 4, device=self.device)).square().mean().backward()
             self.optimizer.step()
             if epoch == dies_in:
                 break
@@ -54,10 +56,13 @@ def equal(first: Sharded, second: Sharded) -> bool:
     return all(map(torch.equal, first.weights, second.weights))
 
 
-def test_a_sharded_training_goes_on_to_the_very_same_weights_and_keeps_its_last_state_alone(tmp_path: Path) -> None:
-    trial, undisturbed, resumed = WorkersTrial(1, tmp_path / "a"), Sharded(), Sharded()
+@on_each_device
+def test_a_sharded_training_goes_on_to_the_very_same_weights_and_keeps_its_last_state_alone(
+    tmp_path: Path, device: str
+) -> None:
+    trial, (undisturbed, begun, resumed) = WorkersTrial(1, tmp_path / "a"), (Sharded(device=device) for _ in range(3))
     undisturbed.train(WorkersTrial(2, tmp_path / "b"), 5)
-    assert Sharded().train(trial, 5, dies_in=3) == [1, 2, 3]
+    assert begun.train(trial, 5, dies_in=3) == [1, 2, 3]
     # Of an epoch whose saving was broken off.
     (trial.checkpoint_dir / "shards-3").mkdir()
     assert resumed.train(trial, 5) == [3, 4, 5]

@@ -15,7 +15,15 @@ from transformers import BertConfig, BertForSequenceClassification, Trainer, Tra
 
 from asktell import client as at
 from asktell.integrations.transformers import AskTellCallback
-from tests.trainings import WorkersTrial, new_study, one_thread, state, steps, study_that_stops_above  # noqa: F401 - a fixture.
+from tests.trainings import (
+    WorkersTrial,
+    new_study,
+    on_each_device,
+    one_thread,  # noqa: F401 - a fixture.
+    state,
+    steps,
+    study_that_stops_above,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -140,15 +148,20 @@ class Crash(TrainerCallback):
             raise RuntimeError("the machine went away")
 
 
-def test_a_training_that_was_cut_off_goes_on_to_the_very_same_weights(client: at.Client, tmp_path: Path) -> None:
-    whole = train(AskTellCallback(None, "loss"), tmp_path, epochs=6, save_strategy="no")
+@on_each_device
+def test_a_training_that_was_cut_off_goes_on_to_the_very_same_weights(
+    client: at.Client, tmp_path: Path, device: str
+) -> None:
+    options = {"epochs": 6, "use_cpu": device == "cpu"}
+    whole = train(AskTellCallback(None, "loss"), tmp_path, save_strategy="no", **options)
     study = new_study(client, max_attempts=2)
     first = study.ask()[0]
     with pytest.raises(RuntimeError, match="the machine went away"):
-        train(AskTellCallback(first, "loss", checkpoints=tmp_path), tmp_path, epochs=6, also=[Crash()])
+        train(AskTellCallback(first, "loss", checkpoints=tmp_path), tmp_path, also=[Crash()], **options)
     first.fail("the machine went away", retry=True)
     second = study.ask()[0]
-    resumed = train(AskTellCallback(second, "loss", checkpoints=tmp_path), tmp_path, epochs=6)
+    resumed = train(AskTellCallback(second, "loss", checkpoints=tmp_path), tmp_path, **options)
+    assert resumed.args.device.type == device
     assert steps(study, second) == [1, 2, 3, 4, 5, 6]
     assert (resumed.state.global_step, resumed.state.epoch) == (24, 6)
     assert all(map(torch.equal, resumed.model.state_dict().values(), whole.model.state_dict().values()))

@@ -23,7 +23,7 @@ from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeCo
 from asktell.server.domain.policy import Candidate, Decision, Observation, SuggestRequest
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace, key
 from asktell.server.domain.trial import Origin, TrialState
-from asktell.server.policies import registry, torch_device
+from asktell.server.policies import gp_botorch, registry, torch_device
 from asktell.server.policies.acquisition import ExpectedImprovement, Feasibility, Product
 from asktell.server.policies.botorch_model import fit as fit_botorch
 from asktell.server.policies.botorch_model import innovations, left_out, log_posterior, make_model, point_of, tensor
@@ -93,6 +93,14 @@ def study(space, *, count=14, pending=0, seed=0, policy="gp-botorch", **changes)
     return replace(blank, observations=observations, pending=tuple(drawn[count:]), **{**usual, **changes})
 
 
+@pytest.fixture(autouse=True, params=["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def device(request):
+    """Where the policy computes; what it is compared with is computed by NumPy on the CPU."""
+    torch_device.use(request.param)
+    yield request.param
+    torch_device.use(torch_device.CPU)
+
+
 @pytest.fixture(autouse=True)
 def calm():
     threads = torch.get_num_threads()
@@ -106,11 +114,11 @@ def calm():
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("count", [6, 20, 45])
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_both_fits_reach_the_same_log_posterior(space, count, seed):
+def test_both_fits_reach_the_same_log_posterior(space, count, seed, device):
     request, encoder = study(space, count=count, seed=seed), Encoder.of(space)
     rows = encoder.encode([seen.parameters for seen in request.observations])
     labels = make_labels(request.observations, request.objectives).values
-    model = make_model(tensor(rows, torch.device("cpu")), tensor(labels, torch.device("cpu")), encoder)
+    model = make_model(tensor(rows, torch.device(device)), tensor(labels, torch.device(device)), encoder)
     fit_botorch(model, Deadline(None))
     likelihood = Likelihood(encoder.features(rows), labels, encoder.layout)
     theirs, _ = likelihood(point_of(model))
@@ -520,7 +528,7 @@ def tell_device(request):
     return Decision((Candidate({}, Origin(policy=torch_device.chosen(), method=str(os.getpid()))),))
 
 
-async def test_the_torch_device_reaches_the_engines_processes():
+async def test_the_torch_device_reaches_the_engines_processes(device):
     engine = ProcessPoolEngine(workers=1, compute=tell_device, torch_device="cuda:7")
     try:
         decision = await engine.suggest(study(SPACES["numbers"]))
@@ -528,11 +536,28 @@ async def test_the_torch_device_reaches_the_engines_processes():
         await engine.close()
     assert decision.candidates[0].origin.policy == "cuda:7"
     assert decision.candidates[0].origin.method != str(os.getpid())
-    assert torch_device.chosen() == "cpu"
+    assert torch_device.chosen() == device
 
 
-async def test_the_engine_computes_it_in_a_process_of_its_own():
-    engine = ProcessPoolEngine(workers=1)
+def test_where_the_device_fails_the_cpu_computes_and_the_origin_says_so():
+    expected = registry.suggest(study(SPACES["mixed"], count=20, pending=2)).candidates[0]
+    torch_device.use("cuda:99")
+    first, second = registry.suggest(replace(study(SPACES["mixed"], count=20, pending=2), count=2)).candidates
+    assert first.parameters == expected.parameters
+    for candidate in (first, second):
+        assert candidate.origin.method == "acquisition"
+        assert candidate.origin.fallback.startswith("cuda:99 failed, so the CPU computed: ")
+
+
+def test_a_process_whose_device_is_lost_ends_for_another_to_take_its_place(monkeypatch):
+    monkeypatch.setattr(gp_botorch, "_USED", {torch.device("cuda:99")})
+    torch_device.use("cuda:99")
+    with pytest.raises(SystemExit, match="cuda:99 does not answer this engine process any more: "):
+        registry.suggest(study(SPACES["mixed"]))
+
+
+async def test_the_engine_computes_it_in_a_process_of_its_own(device):
+    engine = ProcessPoolEngine(workers=1, torch_device=device)
     try:
         decision = await engine.suggest(study(SPACES["numbers"]))
     finally:

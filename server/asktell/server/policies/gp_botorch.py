@@ -46,7 +46,7 @@ from asktell.server.policies.excess import Excesses, make_excesses, met_by
 from asktell.server.policies.excess import known as known_of
 from asktell.server.policies.failures import CAUTION, SURE, Signs, least_lengthscale, suspect, telling
 from asktell.server.policies.front import infer_reference, references
-from asktell.server.policies.gp import MIN_LEARNED, Choice
+from asktell.server.policies.gp import MIN_LEARNED, Choice, describe
 from asktell.server.policies.kernel import Indices, Matrix
 from asktell.server.policies.labels import Labels, dominance, make_labels, measured
 from asktell.server.policies.models import widening
@@ -57,10 +57,13 @@ from asktell.server.policies.scope import Key
 from asktell.server.policies.search import Optima, OutOfTimeError, distinct, raw_points
 from asktell.server.policies.subset import MAX_FITTED, MAX_LEARNED, spaced, subset
 
+_CPU = torch.device(torch_device.CPU)
 RESTARTS = 4
 RAW_SAMPLES = 128
 SPRAY_POINTS = 8
 STEPS = 60
+_USED: set[torch.device] = set()
+"""Devices that have computed a choice in this process."""
 _SCORED = 512
 _CELLS = 250_000
 """So many rows are scored at a time, and so many covariances computed."""
@@ -110,17 +113,39 @@ class Works:
 
 
 class TorchChooser(ModelChooser[Belief]):
-    """Chooses candidates for one request by torch on its device."""
+    """Chooses candidates for one request by torch on its device, or where that fails on the CPU."""
 
     def __init__(self, request: SuggestRequest, deadline: Deadline, recipe: Recipe) -> None:
         super().__init__(request, deadline, recipe)
         self._device = torch.device(torch_device.chosen())
+        self._failure = ""
 
     def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         """As every model's choice, but in surroundings that make it depend on the request alone."""
+        if self._device.type == _CPU.type:
+            return self._excused(self._computed(number, pending, seen))
+        try:
+            choice = self._computed(number, pending, seen)
+        except Exception as error:  # noqa: BLE001 - trainings may have taken its memory, a driver may have lost it
+            require_answer(self._device, error)
+            self._failure = f"{self._device} failed, so the CPU computed: {describe(error)}"
+        else:
+            _USED.add(self._device)
+            # Trainings may want what is left of its memory.
+            torch.get_device_module(self._device).empty_cache()
+            return choice
+        self._device, self._known = _CPU, None
+        return self._excused(self._computed(number, pending, seen))
+
+    def _computed(self, number: int, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         seed = int(generator(self._request.seed, purpose="botorch", number=number).integers(2**63))
         with _calm(), _seeded(seed, self._device):
             return super().choose(number, pending=pending, seen=seen)
+
+    def _excused(self, choice: Choice | None) -> Choice | None:
+        if choice is None or not self._failure:
+            return choice
+        return replace(choice, fallback="; ".join(filter(None, [self._failure, choice.fallback])))
 
     def _aimed(self, settled: Matrix) -> Matrix:
         """Settled rows where configurations are compared."""
@@ -388,6 +413,18 @@ def score(improvement: Settling, settled: Matrix) -> Vector:
             if improvement.deadline.passed:
                 break
         return values
+
+
+def require_answer(device: torch.device, error: Exception) -> None:
+    """Return if the device, which has failed, answers all the same, or never did in this process. Else end the process.
+
+    After some errors CUDA does nothing more for a process, but for the one that takes its place.
+    """
+    try:
+        torch.ones(1, device=device).cpu()
+    except Exception:  # noqa: BLE001 - whatever torch raises there
+        if device in _USED:
+            raise SystemExit(f"{device} does not answer this engine process any more: {describe(error)}") from error
 
 
 class BotorchSearch:
