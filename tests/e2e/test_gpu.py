@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,14 @@ from asktell.client import Client, Float, Minimize, Origin, Study
 from asktell.server.domain.policy import Decision, SuggestRequest
 from asktell.server.policies import registry
 from asktell.server.policies.engine import ProcessPoolEngine
-from tests.processes import Processes, Server
+from tests.processes import ASKTELL, Processes, Server
 from tests.unit.test_policies_gp_botorch import SPACES
 from tests.unit.test_policies_gp_botorch import study as in_the_midst
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 
 DEVICE = "cuda:0"
+TOO_LITTLE = 2**27
 SOME_TIME = {"ASKTELL_TORCH_DEVICE": DEVICE, "ASKTELL_ASK_TIME_LIMIT": "100"}
 """torch and CUDA take seconds to load."""
 
@@ -74,24 +76,50 @@ def test_a_server_chooses_on_its_gpu(study: Study, server: Server) -> None:
 
 
 @contextmanager
-def crowded() -> Iterator[None]:
-    """The GPU's memory taken by others, but for what is too little for a model."""
-    torch.empty(1, device=DEVICE)
-    free, _ = torch.cuda.mem_get_info(0)
-    taken = [torch.empty(free - 2**27, dtype=torch.uint8, device=DEVICE)]
-    yield
+def crowded() -> Iterator[Callable[[], None]]:
+    """The GPU's memory taken, but for what is too little for a model; what others have given back since then is taken when called."""
+    taken = []
+
+    def take() -> None:
+        free, _ = torch.cuda.mem_get_info(0)
+        if free > TOO_LITTLE:
+            taken.append(torch.empty(free - TOO_LITTLE, dtype=torch.uint8, device=DEVICE))
+
+    take()
+    yield take
     taken.clear()
     torch.cuda.empty_cache()
 
 
 def test_while_others_have_all_of_its_memory_the_cpu_computes(study: Study) -> None:
     asked(study, 4)
-    with crowded():
-        origins = asked(study, 10)
+    with crowded() as take:
+        origins = []
+        for _ in range(10):
+            take()
+            origins += asked(study, 1)
     modelled = [origin for origin in origins if origin.acquisition is not None]
     assert len(modelled) >= 3
     assert all(origin.fallback.startswith(f"{DEVICE} failed, so the CPU computed: ") for origin in modelled)
     assert [origin.fallback for origin in asked(study, 2)] == ["", ""]
+
+
+SEEN = """
+import json, torch
+print(json.dumps({"loss": torch.cuda.device_count()}))
+print("on", torch.cuda.get_device_properties(0).uuid, file=open("seen", "w"))
+"""
+
+
+def test_a_training_has_the_gpu_that_its_worker_was_given_by_a_part_of_its_uuid(
+    study: Study, server: Server, processes: Processes, tmp_path: Path
+) -> None:
+    uuid = str(torch.cuda.get_device_properties(0).uuid)
+    options = ["--study", study.id, "--target", server.target, "--gpus", f"GPU-{uuid[:13]}", "--max-trials", "1"]
+    worker = processes.start([ASKTELL, "work", *options, "--", sys.executable, "-c", SEEN], cwd=tmp_path)
+    assert worker.wait() == 0, worker.errors()
+    assert study.get_trial(1).value("loss") == 1
+    assert (tmp_path / "seen").read_text() == f"on {uuid}\n"
 
 
 def suggest_and_break(request: SuggestRequest) -> Decision:
