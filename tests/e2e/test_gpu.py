@@ -106,7 +106,7 @@ def test_while_others_have_all_of_its_memory_the_cpu_computes(study: Study) -> N
 
 SEEN = """
 import json, torch
-print(json.dumps({"loss": torch.cuda.device_count()}))
+print(json.dumps(dict(loss=torch.cuda.device_count())))
 print("on", torch.cuda.get_device_properties(0).uuid, file=open("seen", "w"))
 """
 
