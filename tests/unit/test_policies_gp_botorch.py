@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 import zlib
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -554,6 +555,22 @@ def test_a_process_whose_device_is_lost_ends_for_another_to_take_its_place(monke
     torch_device.use("cuda:99")
     with pytest.raises(SystemExit, match="cuda:99 does not answer this engine process any more: "):
         registry.suggest(study(SPACES["mixed"]))
+
+
+def test_a_process_whose_device_has_no_memory_left_goes_on(monkeypatch):
+    monkeypatch.setattr(gp_botorch, "_USED", {torch.device("cuda:99")})
+    torch_device.use("cuda:99")
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(
+        gp_botorch, "tensor", lambda array, where: full() if where.type == "cuda" else tensor(array, where)
+    )
+    monkeypatch.setattr(gp_botorch, "_seeded", lambda *_: nullcontext())
+    (candidate,) = registry.suggest(study(SPACES["mixed"])).candidates
+    assert candidate.origin.fallback == "cuda:99 failed, so the CPU computed: OutOfMemoryError: CUDA out of memory"
+    assert candidate.origin.acquisition is not None
 
 
 async def test_the_engine_computes_it_in_a_process_of_its_own(device):

@@ -418,8 +418,11 @@ def score(improvement: Settling, settled: Matrix) -> Vector:
 def require_answer(device: torch.device, error: Exception) -> None:
     """Return if the device, which has failed, answers all the same, or never did in this process. Else end the process.
 
-    After some errors CUDA does nothing more for a process, but for the one that takes its place.
+    After some errors CUDA does nothing more for a process, but for the one that takes its place. A lack of memory is none of these.
     """
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.get_device_module(device).empty_cache()
+        return
     try:
         torch.ones(1, device=device).cpu()
     except Exception:  # noqa: BLE001 - whatever torch raises there
