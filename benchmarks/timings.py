@@ -105,6 +105,8 @@ def devices(say: Say) -> Iterator[Row]:
                 say(f"Asking with {what} of {name}")
                 asks, study = Asks(), loaded(connection, problem, observations=observations, policy=policy)
                 asks.take(study, problem, meter, count=1 + ASKS)
+                if asks.fallbacks:
+                    raise ValueError(f"{name} did not choose: {asks.fallbacks} of {1 + ASKS} asks had a fallback")
                 yield Row(f"{what}: {name}", asks.figures(meter))
 
 
@@ -114,7 +116,7 @@ def _devices() -> Iterator[tuple[str, str, str]]:
 
     yield "gp-botorch", "cpu", "gp-botorch on the CPU"
     for number in range(torch.cuda.device_count()):
-        yield "gp-botorch", f"cuda:{number}", f"gp-botorch on {torch.cuda.get_device_name(number)}"
+        yield "gp-botorch", f"cuda:{number}", f"gp-botorch on cuda:{number} ({torch.cuda.get_device_name(number)})"
 
 
 def cold_start(say: Say) -> Iterator[Row]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pynvml
@@ -15,7 +18,8 @@ import torch
 
 from asktell.client import Client, Float, Minimize, Origin, Study
 from asktell.server.domain.policy import Decision, SuggestRequest
-from asktell.server.policies import registry
+from asktell.server.policies import gp_botorch, registry, torch_device
+from asktell.server.policies.botorch_model import Improvement
 from asktell.server.policies.engine import ProcessPoolEngine
 from tests.processes import ASKTELL, Processes, Server
 from tests.unit.test_policies_gp_botorch import SPACES
@@ -56,14 +60,15 @@ def asked(study: Study, times: int) -> list[Origin]:
     return origins
 
 
-def on_gpu() -> set[int]:
-    """Processes that hold memory of the first GPU."""
+def on_gpu(server: Server) -> set[int]:
+    """The server's processes that hold memory of the GPU."""
     pynvml.nvmlInit()
     try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        return {process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(DEVICE).uuid}")
+        holding = {process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
     finally:
         pynvml.nvmlShutdown()
+    return holding & {child.pid for child in psutil.Process(server.pid).children(recursive=True)}
 
 
 def test_a_server_chooses_on_its_gpu(study: Study, server: Server) -> None:
@@ -71,8 +76,7 @@ def test_a_server_chooses_on_its_gpu(study: Study, server: Server) -> None:
     assert [origin.fallback for origin in origins] == [""] * 15
     assert sum(origin.acquisition is not None for origin in origins) >= 5
     assert study.best_trial.value("loss") < 1
-    children = psutil.Process(server.pid).children(recursive=True)
-    assert {child.pid for child in children} & on_gpu()
+    assert on_gpu(server)
 
 
 @contextmanager
@@ -91,17 +95,43 @@ def crowded() -> Iterator[Callable[[], None]]:
     torch.cuda.empty_cache()
 
 
-def test_while_others_have_all_of_its_memory_the_cpu_computes(study: Study) -> None:
-    asked(study, 4)
+def test_while_others_have_all_of_its_memory_the_cpu_computes_in_the_same_process(study: Study, server: Server) -> None:
+    *_, before = asked(study, 8)
+    assert (before.acquisition is not None, before.fallback) == (True, "")
+    processes = on_gpu(server)
     with crowded() as take:
         origins = []
-        for _ in range(10):
+        for _ in range(5):
             take()
             origins += asked(study, 1)
-    modelled = [origin for origin in origins if origin.acquisition is not None]
-    assert len(modelled) >= 3
-    assert all(origin.fallback.startswith(f"{DEVICE} failed, so the CPU computed: ") for origin in modelled)
+    for origin in origins:
+        assert origin.acquisition is not None
+        assert origin.fallback.startswith(f"the CPU computed, as the computation on {DEVICE} failed: ")
     assert [origin.fallback for origin in asked(study, 2)] == ["", ""]
+    assert on_gpu(server) == processes != set()
+
+
+def test_a_computation_that_fails_leaves_no_memory_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = in_the_midst(SPACES["numbers"])
+    torch_device.use(DEVICE)
+    taken = []
+
+    def fail(improvement: Improvement, *_: object, **__: object) -> NoReturn:
+        if improvement.X_baseline.is_cuda:
+            taken.append(torch.cuda.memory_allocated(DEVICE))
+        raise RuntimeError("no")
+
+    try:
+        assert not registry.suggest(request).candidates[0].origin.fallback
+        before = torch.cuda.memory_reserved(DEVICE)
+        with monkeypatch.context() as patches:
+            patches.setattr(gp_botorch, "optimize_acqf", fail)
+            (candidate,) = registry.suggest(request).candidates
+    finally:
+        torch_device.use(torch_device.CPU)
+    assert "no on the CPU, as the computation on" in candidate.origin.fallback
+    assert taken[0] > 0
+    assert torch.cuda.memory_reserved(DEVICE) <= before
 
 
 SEEN = """
@@ -123,25 +153,33 @@ def test_a_training_has_the_gpu_that_its_worker_was_given_by_a_part_of_its_uuid(
 
 
 def suggest_and_break(request: SuggestRequest) -> Decision:
-    """The decision; after that on trial 15 CUDA does nothing more for the process."""
+    """The decision, with the process's number for a hint; after that on trial 15 CUDA does nothing more for the process."""
     decision = registry.suggest(request)
     if request.next_number == 15:
-        try:
+        with suppress(RuntimeError):
             torch.ones(2, device=DEVICE)[torch.full((1,), 99, device=DEVICE)].cpu()
-        except RuntimeError:
-            pass
-    return decision
+    return replace(decision, hint=str(os.getpid()).encode())
 
 
-async def test_a_process_for_which_cuda_is_broken_is_replaced_and_the_ask_has_its_choice() -> None:
-    engine = ProcessPoolEngine(workers=1, compute=suggest_and_break, torch_device=DEVICE)
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_processes_for_which_cuda_is_broken_answer_by_the_cpu_and_are_replaced(workers: int) -> None:
+    engine = ProcessPoolEngine(workers=workers, compute=suggest_and_break, torch_device=DEVICE)
     request = in_the_midst(SPACES["numbers"])
+    rounds = []
     try:
-        first = await engine.suggest(request)
-        second = await engine.suggest(replace(request, next_number=16))
+        for number in (15, 16, 17):
+            asks = [engine.suggest(replace(request, next_number=number)) for _ in range(workers)]
+            rounds.append(await asyncio.gather(*asks))
     finally:
         await engine.close()
-    for decision in (first, second):
-        (candidate,) = decision.candidates
-        assert (candidate.origin.policy, candidate.origin.fallback) == ("gp-botorch", "")
-        assert candidate.origin.acquisition is not None
+    for number, decisions in enumerate(rounds, 15):
+        for decision in decisions:
+            (candidate,) = decision.candidates
+            assert candidate.origin.acquisition is not None
+            excuse = f"the CPU computed, as the computation on {DEVICE} failed: " if number == 16 else ""
+            assert candidate.origin.fallback.startswith(excuse)
+            assert bool(candidate.origin.fallback) == bool(excuse)
+    first, second, third = ({decision.hint for decision in decisions} for decisions in rounds)
+    assert first == second
+    assert len(first) == len(third) == workers
+    assert not first & third

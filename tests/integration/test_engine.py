@@ -19,7 +19,7 @@ from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Decision, Observation, SuggestRequest
 from asktell.server.domain.space import Float, SearchSpace
 from asktell.server.domain.trial import TrialState
-from asktell.server.policies import child, registry
+from asktell.server.policies import child, registry, torch_device
 from asktell.server.policies.engine import ProcessPoolEngine
 from asktell.server.policies.worker import Worker
 
@@ -160,6 +160,22 @@ def test_a_process_that_died_while_idle_is_replaced_at_the_next_ask_on_the_serve
             return await running.suggest(LATER)
 
     assert not only(uvloop.run(ask_after_death())).origin.fallback
+
+
+def lose_the_device(request: SuggestRequest) -> Decision:
+    """A computation after which nothing can be computed on the device."""
+    torch_device.lose()
+    return replace(registry.suggest(request), hint=str(os.getpid()).encode())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_processes_that_lose_their_device_give_their_answers_and_are_replaced(workers):
+    async with engine(lose_the_device, workers=workers) as running:
+        rounds = [await asyncio.gather(*(running.suggest(LATER) for _ in range(workers))) for _ in range(2)]
+    decisions = [decision for each in rounds for decision in each]
+    for decision in decisions:
+        assert (only(decision).origin.method, only(decision).origin.fallback) == ("acquisition", "")
+    assert len({decision.hint for decision in decisions}) == 2 * workers
 
 
 async def test_a_process_that_dies_of_an_import_is_replaced_for_the_next_ask(monkeypatch, tmp_path):

@@ -467,6 +467,21 @@ async def test_a_preparation_that_breaks_or_finds_a_stand_in_is_none(tmp_path):
         assert last.parameters != {"x": 0.9}
 
 
+@pytest.mark.parametrize(("late", "taken"), [(False, True), (True, False)])
+async def test_what_the_surrogate_chose_is_taken_whatever_its_excuse_unless_it_was_cut_short(tmp_path, late, taken):
+    async with house(tmp_path) as home:
+        (first,) = await home.ask()
+        excused = Origin(policy="modelled", method="acquisition", acquisition=0.1, fallback="the CPU computed")
+
+        async def ahead(request):
+            return Decision((Candidate({"x": 0.9}, excused),), late=late)
+
+        home.engine.suggest_ahead = ahead
+        await home.tell(first, 5.0)
+        (second,) = await home.ask()
+        assert (second.parameters == {"x": 0.9}) == taken
+
+
 @dataclass
 class Counted:
     """The real engine, with how often an ask had to wait for it from the start."""

@@ -8,6 +8,7 @@ import pickle
 import random
 import subprocess
 import sys
+import time
 import warnings
 import zlib
 from contextlib import nullcontext
@@ -540,37 +541,86 @@ async def test_the_torch_device_reaches_the_engines_processes(device):
     assert torch_device.chosen() == device
 
 
+NOWHERE = "cuda:99"
+
+
+@pytest.fixture
+def breaking(monkeypatch):
+    """A device that fails, though it has computed before, with an error that says whatever a test wants; `also` on the CPU."""
+
+    def fail(error, *, answers=None, delay=0.0, also=""):
+        def broken(array, where):
+            if where.type != "cuda":
+                if also:
+                    raise RuntimeError(also)
+                return tensor(array, where)
+            time.sleep(delay)
+            raise error
+
+        def ones(*shape, device, **options):
+            if device != torch.device(NOWHERE):
+                return ordinary(*shape, device=device, **options)
+            if answers is not None:
+                raise answers
+            return ordinary(*shape)
+
+        ordinary = torch.ones
+        monkeypatch.setattr(gp_botorch, "_USED", {torch.device(NOWHERE)})
+        monkeypatch.setattr(gp_botorch, "tensor", broken)
+        monkeypatch.setattr(gp_botorch, "_seeded", lambda *_: nullcontext())
+        monkeypatch.setattr(torch, "ones", ones)
+        torch_device.use(NOWHERE)
+
+    return fail
+
+
 def test_where_the_device_fails_the_cpu_computes_and_the_origin_says_so():
+    torch_device.use(torch_device.CPU)
     expected = registry.suggest(study(SPACES["mixed"], count=20, pending=2)).candidates[0]
-    torch_device.use("cuda:99")
+    torch_device.use(NOWHERE)
     first, second = registry.suggest(replace(study(SPACES["mixed"], count=20, pending=2), count=2)).candidates
     assert first.parameters == expected.parameters
     for candidate in (first, second):
         assert candidate.origin.method == "acquisition"
-        assert candidate.origin.fallback.startswith("cuda:99 failed, so the CPU computed: ")
+        assert candidate.origin.fallback.startswith(f"the CPU computed, as the computation on {NOWHERE} failed: ")
+    assert not torch_device.lost(), "another process would have no more luck with a device that never computed"
 
 
-def test_a_process_whose_device_is_lost_ends_for_another_to_take_its_place(monkeypatch):
-    monkeypatch.setattr(gp_botorch, "_USED", {torch.device("cuda:99")})
-    torch_device.use("cuda:99")
-    with pytest.raises(SystemExit, match="cuda:99 does not answer this engine process any more: "):
-        registry.suggest(study(SPACES["mixed"]))
+ILLEGAL = RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
-def test_a_process_whose_device_has_no_memory_left_goes_on(monkeypatch):
-    monkeypatch.setattr(gp_botorch, "_USED", {torch.device("cuda:99")})
-    torch_device.use("cuda:99")
+@pytest.mark.parametrize(
+    ("error", "answers", "lost"),
+    [
+        (ILLEGAL, ILLEGAL, True),
+        (ILLEGAL, None, False),
+        (torch.OutOfMemoryError("CUDA out of memory"), None, False),
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError("CUDA out of memory"), False),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), RuntimeError("CUDA error: out of memory"), False),
+    ],
+    ids=["broken", "a failure of the numerics", "short of memory", "without memory", "without memory for a library"],
+)
+def test_the_cpu_computes_and_the_process_is_spent_only_if_the_device_does_nothing_more(breaking, error, answers, lost):
+    breaking(error, answers=answers)
+    origin = registry.suggest(study(SPACES["mixed"])).candidates[0].origin
+    failure = f"the computation on {NOWHERE} failed: {type(error).__name__}: {error}"
+    assert origin.fallback == f"the CPU computed, as {failure}"
+    assert origin.acquisition is not None
+    assert torch_device.lost() == lost
 
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(
-        gp_botorch, "tensor", lambda array, where: full() if where.type == "cuda" else tensor(array, where)
-    )
-    monkeypatch.setattr(gp_botorch, "_seeded", lambda *_: nullcontext())
-    (candidate,) = registry.suggest(study(SPACES["mixed"])).candidates
-    assert candidate.origin.fallback == "cuda:99 failed, so the CPU computed: OutOfMemoryError: CUDA out of memory"
-    assert candidate.origin.acquisition is not None
+def test_a_device_that_fails_too_late_leaves_no_time_for_the_cpu(breaking):
+    breaking(ILLEGAL, delay=0.5)
+    origin = registry.suggest(replace(study(SPACES["mixed"]), time_limit=0.4)).candidates[0].origin
+    assert origin.method == "random"
+    assert f"no time was left for the CPU, as the computation on {NOWHERE} failed: RuntimeError" in origin.fallback
+
+
+def test_where_the_cpu_fails_as_well_the_origin_tells_both(breaking):
+    breaking(ILLEGAL, also="here, too")
+    origin = registry.suggest(study(SPACES["mixed"])).candidates[0].origin
+    assert origin.method == "random"
+    assert f"here, too on the CPU, as the computation on {NOWHERE} failed: RuntimeError: {ILLEGAL}" in origin.fallback
 
 
 async def test_the_engine_computes_it_in_a_process_of_its_own(device):

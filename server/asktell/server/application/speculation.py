@@ -20,7 +20,7 @@ from asktell.server.domain.errors import DomainError
 from asktell.server.domain.metric import Goal, Objective
 from asktell.server.domain.policy import Candidate, Decision, Observation
 from asktell.server.domain.study import StudyName
-from asktell.server.domain.trial import Trial, TrialState, finite
+from asktell.server.domain.trial import Origin, Trial, TrialState, finite
 
 log = structlog.get_logger("asktell.speculation")
 
@@ -66,17 +66,19 @@ class Prepared:
         return self.count - self.handed
 
     async def ready(self, count: int, *, patience: float) -> Decision | None:
-        """The next candidates, once they are there; None if they are not within `patience` seconds, are too few, or are a stand-in."""
+        """The next candidates, once they are there; None if they are not within `patience` seconds, are too few, were cut short, or are a
+        stand-in: an ask may still do better.
+        """
         try:
             async with asyncio.timeout(patience):
                 decision = await asyncio.shield(self.decision)
         except Exception as error:  # noqa: BLE001 - whatever became of the preparation, the ask can do without it
             log.debug("not_ready", error=f"{type(error).__name__}: {error}"[:300])
             return None
-        if decision is None:
+        if decision is None or decision.late:
             return None
         candidates = decision.candidates[self.handed : self.handed + count]
-        if len(candidates) < count or any(candidate.origin.fallback for candidate in candidates):
+        if len(candidates) < count or any(_stands_in(candidate.origin) for candidate in candidates):
             return None
         return Decision(tagged(candidates, self.made_for), decision.hint)
 
@@ -228,6 +230,11 @@ class Shelf:
             prepared = self._prepared.get(name)
             if prepared is not None and prepared.decision is task:
                 del self._prepared[name]
+
+
+def _stands_in(origin: Origin) -> bool:
+    """Whether chance chose in place of the policy. Where the surrogate chose all the same, its excuse holds for an ask as well."""
+    return bool(origin.fallback) and origin.acquisition is None
 
 
 def _foretold(snapshot: Snapshot, result: Result) -> Observation | None:

@@ -89,7 +89,8 @@ def suggest(request: SuggestRequest, *, recipe: Recipe = STANDARD) -> Decision:
 def suggest_with(chooser: Callable[[Deadline], Chooser], request: SuggestRequest, *, name: str) -> Decision:
     """The decision of the policy of this name, whose model is behind `chooser`: it is only called where one is needed."""
     course = _Course(chooser, request, name)
-    return Decision(tuple(warm_start.credited(course.candidates(), request.sources)), hint=course.hint())
+    candidates = tuple(warm_start.credited(course.candidates(), request.sources))
+    return Decision(candidates, hint=course.hint(), late=course.late)
 
 
 def stages(request: SuggestRequest) -> Iterator[Stage]:
@@ -135,6 +136,11 @@ class _Course:
             self._taken.append(candidate.parameters)
             self._seen.add(key(candidate.parameters))
             yield candidate
+
+    @property
+    def late(self) -> bool:
+        """Whether the time limit is over."""
+        return self._deadline.passed
 
     def hint(self) -> bytes:
         """The chooser's hint; none if it was not needed."""

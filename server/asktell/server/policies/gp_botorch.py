@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -122,20 +123,33 @@ class TorchChooser(ModelChooser[Belief]):
 
     def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         """As every model's choice, but in surroundings that make it depend on the request alone."""
-        if self._device.type == _CPU.type:
+        device = self._device
+        if device.type == _CPU.type:
             return self._excused(self._computed(number, pending, seen))
         try:
             choice = self._computed(number, pending, seen)
         except Exception as error:  # noqa: BLE001 - trainings may have taken its memory, a driver may have lost it
-            require_answer(self._device, error)
-            self._failure = f"{self._device} failed, so the CPU computed: {describe(error)}"
+            if device in _USED and not _answers(device):
+                torch_device.lose()
+            self._failure = f"the computation on {device} failed: {describe(error)}"
         else:
-            _USED.add(self._device)
-            # Trainings may want what is left of its memory.
-            torch.get_device_module(self._device).empty_cache()
+            _USED.add(device)
+            _release(device)
             return choice
+        # Not before here, where the error and its frames hold none of the device's memory any more.
         self._device, self._known = _CPU, None
-        return self._excused(self._computed(number, pending, seen))
+        gc.collect()
+        _release(device)
+        return self._instead(number, pending, seen)
+
+    def _instead(self, number: int, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
+        """The CPU's choice, after the device has failed."""
+        if self._deadline.passed:
+            raise OutOfTimeError(f"no time was left for the CPU, as {self._failure}")
+        try:
+            return self._excused(self._computed(number, pending, seen))
+        except Exception as error:
+            raise RuntimeError(f"{describe(error)} on the CPU, as {self._failure}") from error
 
     def _computed(self, number: int, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         seed = int(generator(self._request.seed, purpose="botorch", number=number).integers(2**63))
@@ -145,7 +159,8 @@ class TorchChooser(ModelChooser[Belief]):
     def _excused(self, choice: Choice | None) -> Choice | None:
         if choice is None or not self._failure:
             return choice
-        return replace(choice, fallback="; ".join(filter(None, [self._failure, choice.fallback])))
+        excuses = [f"the CPU computed, as {self._failure}", choice.fallback]
+        return replace(choice, fallback="; ".join(filter(None, excuses)))
 
     def _aimed(self, settled: Matrix) -> Matrix:
         """Settled rows where configurations are compared."""
@@ -415,19 +430,21 @@ def score(improvement: Settling, settled: Matrix) -> Vector:
         return values
 
 
-def require_answer(device: torch.device, error: Exception) -> None:
-    """Return if the device, which has failed, answers all the same, or never did in this process. Else end the process.
-
-    After some errors CUDA does nothing more for a process, but for the one that takes its place. A lack of memory is none of these.
+def _answers(device: torch.device) -> bool:
+    """Whether a device that has failed computes all the same. After some errors CUDA does nothing more for a process. A lack of memory, which
+    others may give back, is none of these.
     """
-    if isinstance(error, torch.OutOfMemoryError):
-        torch.get_device_module(device).empty_cache()
-        return
     try:
         torch.ones(1, device=device).cpu()
-    except Exception:  # noqa: BLE001 - whatever torch raises there
-        if device in _USED:
-            raise SystemExit(f"{device} does not answer this engine process any more: {describe(error)}") from error
+    except Exception as error:  # noqa: BLE001 - whatever torch raises there
+        return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+    return True
+
+
+def _release(device: torch.device) -> None:
+    """Leave what memory is free there to trainings."""
+    with suppress(Exception):
+        torch.get_device_module(device).empty_cache()
 
 
 class BotorchSearch:

@@ -43,9 +43,9 @@ def rehearse(compute: Compute) -> Decision:
     )
 
 
-def answer(compute: Callable[[SuggestRequest], T], parcel: Parcel) -> T:
-    """What is computed of a request."""
-    return compute(parcel.unpack())
+def answer(compute: Callable[[SuggestRequest], T], parcel: Parcel) -> tuple[T, bool]:
+    """What is computed of a request, and whether another process should take this one's place."""
+    return compute(parcel.unpack()), torch_device.lost()
 
 
 def load(module: str) -> None:

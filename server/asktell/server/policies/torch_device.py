@@ -9,6 +9,7 @@ CPU = "cpu"
 _PROBE = "import sys, torch; torch.ones(2, 2, dtype=torch.float64, device=sys.argv[1]).cholesky_inverse().cpu()"
 _PROBE_LIMIT = 120.0
 _chosen = [CPU]
+_lost: list[str] = []
 
 
 class UnusableDevice(Exception):
@@ -18,11 +19,22 @@ class UnusableDevice(Exception):
 def use(device: str) -> None:
     """Let later decisions of this process be computed on the device."""
     _chosen[:] = [device]
+    _lost.clear()
 
 
 def chosen() -> str:
     """The device in use."""
     return _chosen[0]
+
+
+def lose() -> None:
+    """Note that the device, which has computed in this process, does nothing more for it. Another process may have more luck."""
+    _lost.append(chosen())
+
+
+def lost() -> bool:
+    """Whether the device in use does nothing more for this process."""
+    return bool(_lost)
 
 
 def check(device: str) -> None:

@@ -73,8 +73,14 @@ class Worker:
         return self._loading is not None and not self._loading.done()
 
     async def run(self, compute: Callable[[SuggestRequest], T], request: SuggestRequest) -> T:
-        """What the process computes for the request; what that raises is raised here. Raises WorkerDied."""
-        result: T = await self._call(inside.answer, compute, Parcel.of(request))
+        """What the process computes for the request; what that raises is raised here. Raises WorkerDied.
+
+        A process that cannot compute any more where it should is ended after its answer.
+        """
+        result: T
+        result, spent = await self._call(inside.answer, compute, Parcel.of(request))
+        if spent:
+            self.kill()
         return result
 
     def kill(self) -> None:
