@@ -20,7 +20,10 @@ from tests.trainings import WorkersTrial, on_each_device, one_thread  # noqa: F4
 def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """This process as a group of its own."""
     place = tmp_path_factory.mktemp("group") / "store"
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(0)
     distributed.init_process_group(backend, init_method=place.as_uri(), rank=0, world_size=1)
     yield
     distributed.destroy_process_group()

@@ -160,6 +160,9 @@ class ModelChooser(ABC, Generic[Known]):
         """What makes the next request's choices faster; here nothing does."""
         return b""
 
+    def close(self) -> None:
+        """Give back what is not this process's own; here there is nothing."""
+
     def _worth_again(self, imagined: Known, settled: Matrix) -> Vector:
         """The acquisition (`m`) of measuring again where something was measured (settled rows, `m x d`)."""
         return self._score(imagined, settled)

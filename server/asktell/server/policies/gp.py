@@ -71,6 +71,10 @@ class Chooser(Protocol):
         """What makes the next request's choices faster."""
         ...
 
+    def close(self) -> None:
+        """Give back what is not this process's own. There are no choices after that."""
+        ...
+
 
 def suggest(request: SuggestRequest, *, recipe: Recipe = STANDARD) -> Decision:
     """Choose candidates one after another, each taking the ones before it as pending."""
@@ -90,6 +94,7 @@ def suggest_with(chooser: Callable[[Deadline], Chooser], request: SuggestRequest
     """The decision of the policy of this name, whose model is behind `chooser`: it is only called where one is needed."""
     course = _Course(chooser, request, name)
     candidates = tuple(warm_start.credited(course.candidates(), request.sources))
+    course.close()
     return Decision(candidates, hint=course.hint(), late=course.late)
 
 
@@ -141,6 +146,11 @@ class _Course:
     def late(self) -> bool:
         """Whether the time limit is over."""
         return self._deadline.passed
+
+    def close(self) -> None:
+        """Close the chooser, if there is one."""
+        if self._chooser is not None:
+            self._chooser.close()
 
     def hint(self) -> bytes:
         """The chooser's hint; none if it was not needed."""

@@ -123,24 +123,30 @@ class TorchChooser(ModelChooser[Belief]):
 
     def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         """As every model's choice, but in surroundings that make it depend on the request alone."""
-        device = self._device
-        if device.type == _CPU.type:
+        if self._device.type == _CPU.type:
             return self._excused(self._computed(number, pending, seen))
         try:
             choice = self._computed(number, pending, seen)
         except Exception as error:  # noqa: BLE001 - trainings may have taken its memory, a driver may have lost it
-            if device in _USED and not _answers(device):
+            if self._device in _USED and not _answers(self._device):
                 torch_device.lose()
-            self._failure = f"the computation on {device} failed: {describe(error)}"
+            self._failure = f"the computation on {self._device} failed: {describe(error)}"
         else:
-            _USED.add(device)
-            _release(device)
+            _USED.add(self._device)
             return choice
         # Not before here, where the error and its frames hold none of the device's memory any more.
-        self._device, self._known = _CPU, None
+        self._known = None
         gc.collect()
-        _release(device)
+        self.close()
+        self._device = _CPU
         return self._instead(number, pending, seen)
+
+    def close(self) -> None:
+        """Leave the device's memory to trainings."""
+        self._known = None
+        if self._device.type != _CPU.type:
+            with suppress(Exception):
+                torch.get_device_module(self._device).empty_cache()
 
     def _instead(self, number: int, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         """The CPU's choice, after the device has failed."""
@@ -441,12 +447,6 @@ def _answers(device: torch.device) -> bool:
     return True
 
 
-def _release(device: torch.device) -> None:
-    """Leave what memory is free there to trainings."""
-    with suppress(Exception):
-        torch.get_device_module(device).empty_cache()
-
-
 class BotorchSearch:
     """Maximises an acquisition by BoTorch's optimisers within a scope, whose encoder says what may be chosen."""
 
@@ -565,10 +565,11 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """torch's and Python's random numbers (BoTorch takes both) from a seed; the ones from before are back when the block ends."""
     before = random.getstate()
     random.seed(seed)
-    forked = {} if device.type == "cpu" else {"device_type": device.type}
+    alone = device.type == _CPU.type
     try:
-        with torch.random.fork_rng(devices=[device.index or 0] if forked else [], **forked):
-            torch.manual_seed(seed)
+        with torch.random.fork_rng(devices=[] if alone else [device.index or 0], device_type=device.type):
+            # The latter seeds every device, which one that has failed may refuse.
+            (torch.default_generator if alone else torch).manual_seed(seed)
             yield
     finally:
         random.setstate(before)
