@@ -10,10 +10,11 @@ import numpy as np
 
 from asktell.server.domain.metric import OutcomeConstraint, Relation
 from asktell.server.domain.policy import Observation
-from asktell.server.domain.trial import Prediction, TrialState
+from asktell.server.domain.trial import Prediction
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Mask
 from asktell.server.policies.labels import Noise
+from asktell.server.policies.results import USEFUL
 
 _NEAR = 3.0
 """Up to so many typical distances from the bound excesses are themselves."""
@@ -21,7 +22,6 @@ _FARTHEST = 3.0
 """So many typical distances more the logarithm beyond may add at most."""
 _EQUAL = 1e-9
 _LARGEST = np.finfo(np.float64).max
-_USEFUL = (TrialState.SUCCEEDED, TrialState.STOPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def known(observations: Sequence[Observation], constraint: OutcomeConstraint) ->
     """Which observations tell the constrained metric: succeeded or stopped, with a finite value (`n`)."""
     return np.array(
         [
-            seen.state in _USEFUL
+            seen.state in USEFUL
             and constraint.metric in seen.metrics
             and math.isfinite(seen.metrics[constraint.metric].value)
             for seen in observations

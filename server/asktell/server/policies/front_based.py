@@ -8,29 +8,22 @@ import numpy as np
 
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.trial import Prediction
-from asktell.server.policies.choosing import ModelChooser
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.front import Front
-from asktell.server.policies.hints import Fits
 from asktell.server.policies.kernel import Matrix
-from asktell.server.policies.learning import Lesson
+from asktell.server.policies.model_based import LessonChooser
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.search import Ground, Optima, Search, raw_points
 
 _LEADERS = 20
 
 
-class FrontChooser(ModelChooser[Front]):
-    """Chooses candidates for one request with two to four objectives, by models that this project computes itself."""
+class FrontChooser(LessonChooser[Front]):
+    """Chooses by the expected hypervolume improvement of two to four objectives."""
 
     def __init__(self, request: SuggestRequest, deadline: Deadline, recipe: Recipe) -> None:
         super().__init__(request, deadline, replace(recipe, members=recipe.front_members, explores=False))
-        self._fits = Fits(request.hint)
-
-    def hint(self) -> bytes:
-        """The fits that were used, for the next request."""
-        return self._fits.hint()
 
     def learned(self) -> Front:
         """What was learned."""
@@ -42,16 +35,7 @@ class FrontChooser(ModelChooser[Front]):
         return self._known
 
     def _fit(self, weights: Vector | None) -> Front:
-        lesson = Lesson.of(
-            self._request,
-            self._whole,
-            recipe=self._recipe,
-            fits=self._fits,
-            deadline=self._deadline,
-            weights=weights,
-            settled=self._settled,
-        )
-        return Front.of(list(lesson.learn_each()))
+        return Front.of(list(self._lesson(weights).learn_each()))
 
     def _imagine(self, known: Front, pending: Matrix) -> Front:
         if self._deadline.passed:

@@ -48,9 +48,9 @@ from asktell.server.policies.excess import known as known_of
 from asktell.server.policies.failures import CAUTION, SURE, Signs, least_lengthscale, suspect, telling
 from asktell.server.policies.front import infer_reference, references
 from asktell.server.policies.gp import MIN_LEARNED, Choice, describe
-from asktell.server.policies.kernel import Indices, Matrix
+from asktell.server.policies.kernel import Indices, Mask, Matrix
 from asktell.server.policies.labels import Labels, dominance, make_labels, measured
-from asktell.server.policies.models import widening
+from asktell.server.policies.models import of_one_kind, widening
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.region import Region
 from asktell.server.policies.results import Results
@@ -107,8 +107,11 @@ Belief = TypeVar("Belief")
 
 @dataclass(frozen=True, slots=True)
 class Works:
-    """The places of observations that objectives' models learn from (`t`), and the model of what works, if there are enough failures."""
+    """Which trials worked (`n`), the places of observations that objectives' models learn from (`t`), and the model of what works, if there are
+    enough failures.
+    """
 
+    useful: Mask
     telling: Indices
     chance: SingleTaskGP | None = None
 
@@ -188,7 +191,7 @@ class TorchChooser(ModelChooser[Belief]):
         gone = diverged(results, self._recipe)
         useful = results.measured & ~gone
         if int((~useful).sum()) <= self._recipe.few_failures:
-            return Works(np.flatnonzero(~gone))
+            return Works(useful, np.flatnonzero(~gone))
         signs = Signs.of(useful).values
         kept = subset(self._whole.features(self._settled), signs)
         rows, least = self._tensor(self._settled[kept]), least_lengthscale(self._whole.layout.dimensions)
@@ -197,7 +200,7 @@ class TorchChooser(ModelChooser[Belief]):
             labels: Vector = model.posterior(self._tensor(self._settled)).mean.squeeze(-1).cpu().numpy()
         labels[kept] = left_out(model)
         expected = ~useful & ~gone & (labels > suspect(signs[kept], labels[kept], self._recipe))
-        return Works(telling([told & ~gone for told in results.told.T], expected), model)
+        return Works(useful, telling([told & ~gone for told in results.told.T], expected), model)
 
     @staticmethod
     def _bounds(limits: Sequence[Limited], chance: SingleTaskGP | None, *, explores: bool = False) -> list[Bound]:
@@ -238,9 +241,8 @@ class BotorchChooser(TorchChooser[Known]):
         seen = [met_by(self._ordered, limit.excesses.constraint)[kept] for limit in limits]
         feasible = np.logical_and.reduce([labels.measured, *seen])[labels.measured]
         places = self._tensor(self._aimed(settled[kept][labels.measured]))
-        told_all = len(works.telling) == len(self._ordered) and everything.measured.all()
-        plain = told_all and not limits and self._aim is None and not self._request.noisy
-        wide = widening(innovations(model)) if self._recipe.widens and plain else 1.0
+        alike = of_one_kind(works.useful, limited=bool(limits), aimed=self._aim is not None, noisy=self._request.noisy)
+        wide = widening(innovations(model)) if self._recipe.widens and alike else 1.0
         return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits, works.chance, wide)
 
     def _imagine(self, known: Known, pending: Matrix) -> Known:

@@ -23,7 +23,7 @@ from asktell.server.policies.hints import Fits, digest_of
 from asktell.server.policies.kernel import Hyperparameters, Indices, Layout, Mask, Matrix
 from asktell.server.policies.labels import Labels, Noise, dominance, labelled
 from asktell.server.policies.likelihood import fit, unpack
-from asktell.server.policies.models import Learned, Limit, Model, weigh, widening
+from asktell.server.policies.models import Learned, Limit, Model, of_one_kind, weigh, widening
 from asktell.server.policies.posterior import Posterior
 from asktell.server.policies.recipe import Member, Recipe
 from asktell.server.policies.results import Results
@@ -154,9 +154,8 @@ class Lesson:
             feasibility, expected = self._feasibility(useful)
         places = telling([told & ~gone for told in self.results.told.T], expected & ~gone)
         works = _Works(places, useful[places], eligible[places], limits, feasibility)
-        # Where there is more than results of one kind, something else than rough ground may be what surprises.
-        plain = bool(useful.all()) and not limits and self.aim is None and not self.noisy
-        recipe = replace(self.recipe, widens=self.recipe.widens and widens and plain)
+        alike = of_one_kind(useful, limited=bool(limits), aimed=self.aim is not None, noisy=self.noisy)
+        recipe = replace(self.recipe, widens=self.recipe.widens and widens and alike)
         return works, replace(self._at(places), recipe=recipe)
 
     def models(self, useful: Mask, eligible: Mask, *, kept: list[int] | None = None) -> Iterator[Model]:

@@ -7,7 +7,7 @@ import numpy as np
 from asktell.server.domain.policy import SuggestRequest
 from asktell.server.domain.trial import Prediction
 from asktell.server.policies.acquisition import Acquisition
-from asktell.server.policies.choosing import AMBITION, STAGNANT, ModelChooser
+from asktell.server.policies.choosing import AMBITION, STAGNANT, Known, ModelChooser
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.hints import Fits
@@ -18,23 +18,19 @@ from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.search import Ground, Optima, Search
 
 
-class AnalyticChooser(ModelChooser[Learned]):
-    """Chooses candidates for one request by models that this project computes itself."""
+class LessonChooser(ModelChooser[Known]):
+    """Chooses candidates for one request by what this project's own numerics learn."""
 
     def __init__(self, request: SuggestRequest, deadline: Deadline, recipe: Recipe) -> None:
         super().__init__(request, deadline, recipe)
         self._fits = Fits(request.hint)
-        self._ground: tuple[int, Ground] | None = None
 
     def hint(self) -> bytes:
         """The fits that were used, for the next request."""
         return self._fits.hint()
 
-    def learned(self) -> Learned:
-        """What was learned, of a request with one objective."""
-        return self._fit(None)
-
-    def _fit(self, weights: Vector | None) -> Learned:
+    def _lesson(self, weights: Vector | None) -> Lesson:
+        """What there is to learn from the observations. `weights` scalarise several objectives."""
         return Lesson.of(
             self._request,
             self._whole,
@@ -43,7 +39,22 @@ class AnalyticChooser(ModelChooser[Learned]):
             deadline=self._deadline,
             weights=weights,
             settled=self._settled,
-        ).learn()
+        )
+
+
+class AnalyticChooser(LessonChooser[Learned]):
+    """Chooses by the expected improvement of one objective or of a scalarisation."""
+
+    def __init__(self, request: SuggestRequest, deadline: Deadline, recipe: Recipe) -> None:
+        super().__init__(request, deadline, recipe)
+        self._ground: tuple[int, Ground] | None = None
+
+    def learned(self) -> Learned:
+        """What was learned, of a request with one objective."""
+        return self._fit(None)
+
+    def _fit(self, weights: Vector | None) -> Learned:
+        return self._lesson(weights).learn()
 
     def _imagine(self, known: Learned, pending: Matrix) -> Learned:
         rows = self._whole.features(pending)

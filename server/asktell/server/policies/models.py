@@ -252,6 +252,13 @@ def widening(innovations: Vector) -> float:
     return min(max(1.0, math.sqrt(float(later @ later) / len(later))), _WIDEST)
 
 
+def of_one_kind(useful: Mask, *, limited: bool, aimed: bool, noisy: bool) -> bool:
+    """Whether rough ground is all that a surprise can tell of: every trial worked (`n`), and there are neither outcome constraints to learn of,
+    nor fidelities, nor noise.
+    """
+    return bool(useful.all()) and not (limited or aimed or noisy)
+
+
 def weigh(models: Sequence[Model], *, temper: float) -> Vector:
     """Logarithms of what the models' improvements are weighted by: evidence to a power, and their unit, so that all are losses."""
     evidence = temper * np.array([model.evidence() for model in models])

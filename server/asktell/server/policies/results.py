@@ -15,7 +15,8 @@ from asktell.server.domain.trial import TrialState
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Indices, Mask, Matrix
 
-_USEFUL = frozenset({TrialState.SUCCEEDED, TrialState.STOPPED})
+USEFUL = frozenset({TrialState.SUCCEEDED, TrialState.STOPPED})
+"""The states of trials whose metrics count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Results:
         constraints: Sequence[OutcomeConstraint] = (),
     ) -> Results:
         """What observations tell that succeeded or were stopped."""
-        metrics = [seen.metrics if seen.state in _USEFUL else {} for seen in observations]
+        metrics = [seen.metrics if seen.state in USEFUL else {} for seen in observations]
         told = [[each.get(objective.metric) for each in metrics] for objective in objectives]
         losses = [_losses([math.nan if each is None else each.value for each in column]) for column in told]
         signed = [-own if goal.goal is Goal.MAXIMIZE else own for own, goal in zip(losses, objectives, strict=True)]
