@@ -82,12 +82,30 @@ def samples(server: Server) -> Iterator[Sample]:
     process = psutil.Process(server.pid)
     start = time.monotonic()
     with Wire(server.target) as wire, ThreadPoolExecutor(8) as pool:
+        crowd(wire)
         work = Work(wire)
         while (elapsed := time.monotonic() - start) < DURATION:
             calls = work.second(pool)
             yield Sample(elapsed, process.memory_info().rss, process.num_fds(), process.num_threads(), calls)
             # A machine that cannot keep the pace does what it can.
             time.sleep(max(0.0, start + work.turn - time.monotonic()))
+
+
+CROWD = 64
+
+
+def crowd(wire: Wire) -> None:
+    """Clients enough for all that a server starts only when it is needed: threads, and their connections to the database."""
+
+    def visit(number: int) -> None:
+        study = wire.create(f"visit-{number}", small_study()).name
+        for _ in range(5):
+            wire.tell(wire.one(study), 1.0)
+            wire.call("GetStudy", studies.GetStudyRequest(name=study))
+        wire.call("DeleteStudy", studies.DeleteStudyRequest(name=study))
+
+    with ThreadPoolExecutor(CROWD) as pool:
+        list(pool.map(visit, range(CROWD)))
 
 
 def p99(window: list[Sample]) -> float:
