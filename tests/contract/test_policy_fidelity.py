@@ -421,8 +421,19 @@ def test_without_a_surrogate_ranks_say_who_goes_on():
 
 
 def test_without_time_for_a_surrogate_ranks_say_who_goes_on():
-    (found,) = ask("gp", climbed(), space=LINE, time_limit=1e-9)
-    assert (found.origin.method, found.parameters["x"]) == (METHOD, 0.05)
+    decision = registry.suggest(request_for("gp", climbed(), space=LINE, time_limit=1e-9))
+    (found,) = decision.candidates
+    assert (found.origin.method, found.parameters["x"], decision.timely) == (METHOD, 0.05, 0)
+
+
+@pytest.mark.parametrize("policy", ["gp", "random"])
+def test_promotions_in_time_are_counted_with_the_new_configurations(policy):
+    count = len(climbed())
+    decision = registry.suggest(request_for(policy, climbed(), space=LINE, count=count))
+    methods = [each.origin.method for each in decision.candidates]
+    assert METHOD in methods
+    assert set(methods) != {METHOD}
+    assert decision.timely == (count if policy == "gp" else None)
 
 
 def test_what_is_expected_to_miss_a_bound_at_the_top_goes_on_last():

@@ -18,6 +18,7 @@ from asktell.server.application.ask import Answer, Ask
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
+from asktell.server.application.speculation import Prepared
 from asktell.server.application.tell import Failed, Result, Stopped, Succeeded, Taken, Tell, tell
 from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
@@ -467,19 +468,39 @@ async def test_a_preparation_that_breaks_or_finds_a_stand_in_is_none(tmp_path):
         assert last.parameters != {"x": 0.9}
 
 
-@pytest.mark.parametrize(("late", "taken"), [(False, True), (True, False)])
-async def test_what_the_surrogate_chose_is_taken_whatever_its_excuse_unless_it_was_cut_short(tmp_path, late, taken):
+@pytest.mark.parametrize(("timely", "taken"), [(None, True), (1, True), (0, False)])
+async def test_what_the_surrogate_chose_is_taken_whatever_its_excuse_unless_it_was_cut_short(tmp_path, timely, taken):
     async with house(tmp_path) as home:
         (first,) = await home.ask()
         excused = Origin(policy="modelled", method="acquisition", acquisition=0.1, fallback="the CPU computed")
 
         async def ahead(request):
-            return Decision((Candidate({"x": 0.9}, excused),), late=late)
+            return Decision((Candidate({"x": 0.9}, excused),), timely=timely)
 
         home.engine.suggest_ahead = ahead
         await home.tell(first, 5.0)
         (second,) = await home.ask()
         assert (second.parameters == {"x": 0.9}) == taken
+
+
+async def test_of_what_was_prepared_the_candidates_serve_that_come_before_a_stand_in_or_the_end_of_the_time(tmp_path):
+    chosen = Origin(policy="modelled", method="acquisition", acquisition=0.1)
+    by_chance = Origin(policy="modelled", method="random", fallback="the process died")
+
+    async def useful(origins, timely=None):
+        async def prepare():
+            return Decision(tuple(Candidate({"x": 0.1}, origin) for origin in origins), timely=timely)
+
+        prepared = Prepared(1, 1, 1, len(origins), asyncio.create_task(prepare()))
+        assert prepared.left == len(origins), "as far as is known"
+        ready = await prepared.ready(2, patience=1.0)
+        return prepared.left, None if ready is None else len(ready.candidates)
+
+    assert await useful([chosen] * 4) == (4, 2)
+    assert await useful([chosen] * 4, timely=3) == (3, 2)
+    assert await useful([chosen] * 4, timely=1) == (1, None)
+    assert await useful([chosen, chosen, by_chance, chosen]) == (2, 2)
+    assert await useful([by_chance, chosen]) == (0, None)
 
 
 @dataclass

@@ -613,14 +613,18 @@ def test_a_device_that_fails_too_late_leaves_no_time_for_the_cpu(breaking):
     breaking(ILLEGAL, delay=0.5)
     origin = registry.suggest(replace(study(SPACES["mixed"]), time_limit=0.4)).candidates[0].origin
     assert origin.method == "random"
-    assert f"no time was left for the CPU, as the computation on {NOWHERE} failed: RuntimeError" in origin.fallback
+    failure = f"the computation on {NOWHERE} failed: RuntimeError: {ILLEGAL}"
+    assert origin.fallback == f"OutOfTimeError: {failure}; too little time was left for the CPU"
 
 
 def test_where_the_cpu_fails_as_well_the_origin_tells_both(breaking):
-    breaking(ILLEGAL, also="here, too")
+    breaking(RuntimeError("it broke\n" + "for many reasons" * 100), also="here, too\n" * 100)
     origin = registry.suggest(study(SPACES["mixed"])).candidates[0].origin
     assert origin.method == "random"
-    assert f"here, too on the CPU, as the computation on {NOWHERE} failed: RuntimeError: {ILLEGAL}" in origin.fallback
+    failure = (
+        f"the computation on {NOWHERE} failed: RuntimeError: it broke; then the CPU failed: RuntimeError: here, too"
+    )
+    assert origin.fallback == f"RuntimeError: {failure}"
 
 
 async def test_the_engine_computes_it_in_a_process_of_its_own(device):

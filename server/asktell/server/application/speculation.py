@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 
 import structlog
 
@@ -20,7 +22,7 @@ from asktell.server.domain.errors import DomainError
 from asktell.server.domain.metric import Goal, Objective
 from asktell.server.domain.policy import Candidate, Decision, Observation
 from asktell.server.domain.study import StudyName
-from asktell.server.domain.trial import Origin, Trial, TrialState, finite
+from asktell.server.domain.trial import Trial, TrialState, finite
 
 log = structlog.get_logger("asktell.speculation")
 
@@ -62,24 +64,21 @@ class Prepared:
 
     @property
     def left(self) -> int:
-        """How many candidates have not been handed out."""
-        return self.count - self.handed
+        """How many candidates that serve are there, or are expected, and have not been handed out."""
+        return (_useful(self.decision) if self.decision.done() else self.count) - self.handed
 
     async def ready(self, count: int, *, patience: float) -> Decision | None:
-        """The next candidates, once they are there; None if they are not within `patience` seconds, are too few, were cut short, or are a
-        stand-in: an ask may still do better.
-        """
-        try:
+        """The next candidates, once they are there; None if they are not within `patience` seconds, or too few of them serve."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                decision = await asyncio.shield(self.decision)
-        except Exception as error:  # noqa: BLE001 - whatever became of the preparation, the ask can do without it
-            log.debug("not_ready", error=f"{type(error).__name__}: {error}"[:300])
+                # Whatever becomes of the preparation, the ask can do without it.
+                await asyncio.wait([self.decision])
+        if not self.decision.done() or self.left < count:
             return None
-        if decision is None or decision.late:
+        decision = self.decision.result()
+        if decision is None:
             return None
         candidates = decision.candidates[self.handed : self.handed + count]
-        if len(candidates) < count or any(_stands_in(candidate.origin) for candidate in candidates):
-            return None
         return Decision(tagged(candidates, self.made_for), decision.hint)
 
     def serves(self, snapshot: Snapshot) -> bool:
@@ -128,7 +127,7 @@ class Shelf:
         """What is prepared for the study as it stands; None if nothing is. What no longer serves is dropped."""
         name = snapshot.study.name
         prepared = self._prepared.get(name)
-        if prepared is None or (prepared.left and prepared.serves(snapshot)):
+        if prepared is None or (prepared.left > 0 and prepared.serves(snapshot)):
             return prepared
         del self._prepared[name]
         return None
@@ -224,7 +223,7 @@ class Shelf:
 
     def _note_outcome(self, name: StudyName, task: asyncio.Task[Decision | None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or task.exception() is not None or task.result() is None:
+        if not _useful(task):
             if name in self._asked:
                 self._vain[name] = time.monotonic()
             prepared = self._prepared.get(name)
@@ -232,9 +231,23 @@ class Shelf:
                 del self._prepared[name]
 
 
-def _stands_in(origin: Origin) -> bool:
-    """Whether chance chose in place of the policy. Where the surrogate chose all the same, its excuse holds for an ask as well."""
-    return bool(origin.fallback) and origin.acquisition is None
+def _useful(task: asyncio.Task[Decision | None]) -> int:
+    """How many candidates of a preparation that has ended serve: the first ones that were chosen in time, and not by chance in place of the
+    surrogate. An ask may still do better than the others.
+    """
+    if task.cancelled():
+        return 0
+    error = task.exception()
+    if error is not None:
+        log.debug("not_prepared", error=f"{type(error).__name__}: {error}"[:300])
+        return 0
+    decision = task.result()
+    if decision is None:
+        return 0
+    timely = decision.candidates[: decision.timely]
+    return sum(
+        1 for _ in takewhile(lambda each: not each.origin.fallback or each.origin.acquisition is not None, timely)
+    )
 
 
 def _foretold(snapshot: Snapshot, result: Result) -> Observation | None:

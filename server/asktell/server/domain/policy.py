@@ -112,10 +112,11 @@ class Decision:
     `waits`: there will be more once one of the pending trials has ended.
 
     `hint`, at most MAX_HINT bytes, is for the study's later requests; b"" leaves them the one that is stored. It may be lost at any time.
-    `late` tells that the time limit was over: with more time another candidate may have been the choice.
+    `timely`: so many candidates, the first ones, were chosen before the time limit was over, which others may owe their choice to; None if it
+    plays no part.
     """
 
     candidates: tuple[Candidate, ...]
     hint: bytes = b""
     waits: bool = False
-    late: bool = False
+    timely: int | None = None

@@ -38,6 +38,11 @@ class Foresight:
             return request
         return replace(request, hint=self.hint() or request.hint, time_limit=self._deadline.left)
 
+    @property
+    def late(self) -> bool:
+        """Whether expectations may be missing because time is over."""
+        return self._deadline.passed
+
     def hint(self) -> bytes:
         """The fits that were used, for the next request."""
         return b"" if self._expectation is None else self._expectation.hint()

@@ -72,7 +72,7 @@ class Chooser(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what is not this process's own. There are no choices after that."""
+        """Give back what is not this process's own, now that all is chosen."""
         ...
 
 
@@ -93,9 +93,11 @@ def suggest(request: SuggestRequest, *, recipe: Recipe = STANDARD) -> Decision:
 def suggest_with(chooser: Callable[[Deadline], Chooser], request: SuggestRequest, *, name: str) -> Decision:
     """The decision of the policy of this name, whose model is behind `chooser`: it is only called where one is needed."""
     course = _Course(chooser, request, name)
-    candidates = tuple(warm_start.credited(course.candidates(), request.sources))
-    course.close()
-    return Decision(candidates, hint=course.hint(), late=course.late)
+    try:
+        candidates = tuple(warm_start.credited(course.candidates(), request.sources))
+    finally:
+        course.close()
+    return Decision(candidates, hint=course.hint(), timely=course.timely)
 
 
 def stages(request: SuggestRequest) -> Iterator[Stage]:
@@ -129,6 +131,8 @@ class _Course:
         self._listed = listed(request, self._seen)
         self._chooser: Chooser | None = None
         self._broken = ""
+        self.timely = 0
+        """How many candidates there were before the time limit was over."""
 
     def candidates(self) -> Iterator[Candidate]:
         """Candidates until there are enough, or a finite space has no more."""
@@ -140,12 +144,8 @@ class _Course:
                 return
             self._taken.append(candidate.parameters)
             self._seen.add(key(candidate.parameters))
+            self.timely += not self._deadline.passed
             yield candidate
-
-    @property
-    def late(self) -> bool:
-        """Whether the time limit is over."""
-        return self._deadline.passed
 
     def close(self) -> None:
         """Close the chooser, if there is one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import time
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -64,7 +65,9 @@ RAW_SAMPLES = 128
 SPRAY_POINTS = 8
 STEPS = 60
 _USED: set[torch.device] = set()
-"""Devices that have computed a choice in this process."""
+"""Devices that have computed anything in this process."""
+_SAID = 120
+"""So many characters tell of an error, where two may have to be told of."""
 _SCORED = 512
 _CELLS = 250_000
 """So many rows are scored at a time, and so many covariances computed."""
@@ -127,49 +130,51 @@ class TorchChooser(ModelChooser[Belief]):
     def choose(self, number: int, *, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         """As every model's choice, but in surroundings that make it depend on the request alone."""
         if self._device.type == _CPU.type:
-            return self._excused(self._computed(number, pending, seen))
+            return self._instead(number, pending, seen) if self._failure else self._computed(number, pending, seen)
+        if self._device not in _USED and _answers(self._device):
+            _USED.add(self._device)
+        began = time.monotonic()
         try:
-            choice = self._computed(number, pending, seen)
+            return self._computed(number, pending, seen)
         except Exception as error:  # noqa: BLE001 - trainings may have taken its memory, a driver may have lost it
             if self._device in _USED and not _answers(self._device):
                 torch_device.lose()
-            self._failure = f"the computation on {self._device} failed: {describe(error)}"
-        else:
-            _USED.add(self._device)
-            return choice
+            self._failure = f"the computation on {self._device} failed: {_brief(error)}"
         # Not before here, where the error and its frames hold none of the device's memory any more.
-        self._known = None
-        gc.collect()
-        self.close()
+        self._release()
         self._device = _CPU
+        left = self._deadline.left
+        if left is not None and left <= time.monotonic() - began:
+            raise OutOfTimeError(f"{self._failure}; too little time was left for the CPU")
         return self._instead(number, pending, seen)
 
     def close(self) -> None:
         """Leave the device's memory to trainings."""
+        self._release()
+
+    def _release(self) -> None:
         self._known = None
         if self._device.type != _CPU.type:
+            # GPyTorch's models are in cycles of references.
+            gc.collect()
             with suppress(Exception):
                 torch.get_device_module(self._device).empty_cache()
 
     def _instead(self, number: int, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         """The CPU's choice, after the device has failed."""
-        if self._deadline.passed:
-            raise OutOfTimeError(f"no time was left for the CPU, as {self._failure}")
         try:
-            return self._excused(self._computed(number, pending, seen))
+            choice = self._computed(number, pending, seen)
         except Exception as error:
-            raise RuntimeError(f"{describe(error)} on the CPU, as {self._failure}") from error
+            raise RuntimeError(f"{self._failure}; then the CPU failed: {_brief(error)}") from error
+        if choice is None:
+            return None
+        excuses = [f"the CPU computed, as {self._failure}", choice.fallback]
+        return replace(choice, fallback="; ".join(filter(None, excuses)))
 
     def _computed(self, number: int, pending: Sequence[Parameters], seen: Collection[Key]) -> Choice | None:
         seed = int(generator(self._request.seed, purpose="botorch", number=number).integers(2**63))
         with _calm(), _seeded(seed, self._device):
             return super().choose(number, pending=pending, seen=seen)
-
-    def _excused(self, choice: Choice | None) -> Choice | None:
-        if choice is None or not self._failure:
-            return choice
-        excuses = [f"the CPU computed, as {self._failure}", choice.fallback]
-        return replace(choice, fallback="; ".join(filter(None, excuses)))
 
     def _aimed(self, settled: Matrix) -> Matrix:
         """Settled rows where configurations are compared."""
@@ -352,12 +357,18 @@ class BotorchFrontChooser(TorchChooser[KnownFront]):
         kept = works.telling[subset(self._whole.features(settled[works.telling]), ranked)]
         some, rows = [self._ordered[index] for index in kept], self._tensor(settled[kept])
         labels = tuple(make_labels(some, (each,), shape=self._recipe.front_members[0].shape) for each in objectives)
-        models = tuple(learn(rows, self._tensor(each.values), self._whole, self._deadline) for each in labels)
+        models = tuple(self._models(rows, labels))
         everything = self._tensor(self._aimed(settled[kept][useful[kept]]))
         known = KnownFront(labels, models, everything, np.empty(0), limits, works.chance)
         reference = infer_reference(known.means(), references(labels))
         inside = (fine if fine[kept].any() else useful)[kept]
         return replace(known, places=self._tensor(self._aimed(settled[kept][inside])), reference=reference)
+
+    def _models(self, rows: Tensor, labels: Sequence[Labels]) -> Iterator[SingleTaskGP]:
+        for index, each in enumerate(labels):
+            if index and self._deadline.passed:
+                raise OutOfTimeError("the time limit ended the fits")
+            yield learn(rows, self._tensor(each.values), self._whole, self._deadline)
 
     def _imagine(self, known: KnownFront, pending: Matrix) -> KnownFront:
         rows = self._tensor(pending)
@@ -436,6 +447,11 @@ def score(improvement: Settling, settled: Matrix) -> Vector:
             if improvement.deadline.passed:
                 break
         return values
+
+
+def _brief(error: Exception) -> str:
+    """The beginning of what is said of an error: PyTorch goes on for long."""
+    return describe(error).partition("\n")[0][:_SAID]
 
 
 def _answers(device: torch.device) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -53,6 +54,9 @@ def load(module: str) -> None:
     # It may have been installed since an import in vain.
     importlib.invalidate_caches()
     importlib.import_module(module)
+    # What was imported stays, and need not be looked through when garbage is collected.
+    gc.collect()
+    gc.freeze()
 
 
 def prepare(parent: int, device: str) -> None:

@@ -70,15 +70,17 @@ def _less(fresh: SuggestRequest, promoted: int) -> SuggestRequest | None:
 def _suggest(policy: Policy, ladder: Ladder, fresh: SuggestRequest, name: str) -> Decision:
     request, foresight = ladder.request, ladder.foresight
     chosen = [_candidate(each, name) for each in islice(ladder.promotions(), request.count)]
-    left = _less(fresh, len(chosen))
+    promoted, late = len(chosen), foresight is not None and foresight.late
+    left = _less(fresh, promoted)
     if left is None:
-        return Decision(tuple(chosen), hint=foresight.hint() if foresight else b"")
+        return Decision(tuple(chosen), hint=foresight.hint() if foresight else b"", timely=0 if late else None)
     decision = policy(foresight.followed(left) if foresight else left)
     chosen += [replace(each, parameters=ladder.started(each.parameters)) for each in decision.candidates]
     if not chosen and not request.pending:
         # Nothing is left and nothing will come: the best of each rung goes on, however few there are.
         chosen = [_candidate(each, name) for each in islice(ladder.promotions(ending=True), request.count)]
-    return replace(decision, candidates=tuple(chosen))
+    timely = decision.timely if decision.timely is None else promoted + decision.timely
+    return replace(decision, candidates=tuple(chosen), timely=0 if late else timely)
 
 
 def _candidate(promotion: Promotion, name: str) -> Candidate:
