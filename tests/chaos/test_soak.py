@@ -10,7 +10,9 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 import pytest
@@ -27,6 +29,8 @@ TELLS = 50
 LIFE = 20
 """Seconds that a study lives: a server that has forgotten the deleted ones is not larger for them."""
 GROWTH = 1.05
+EVENT_ENGINE = 16
+"""As many threads as gRPC's event engine keeps in reserve on a machine of many cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Sample:
     rss: int
     descriptors: int
     threads: int
+    grpc: int
     calls: list[float]
 
 
@@ -86,7 +91,8 @@ def samples(server: Server) -> Iterator[Sample]:
         work = Work(wire)
         while (elapsed := time.monotonic() - start) < DURATION:
             calls = work.second(pool)
-            yield Sample(elapsed, process.memory_info().rss, process.num_fds(), process.num_threads(), calls)
+            rss, files, (own, grpc) = process.memory_info().rss, process.num_fds(), threads(server)
+            yield Sample(elapsed, rss, files, own, grpc, calls)
             # A machine that cannot keep the pace does what it can.
             time.sleep(max(0.0, start + work.turn - time.monotonic()))
 
@@ -106,6 +112,17 @@ def crowd(wire: Wire) -> None:
 
     with ThreadPoolExecutor(CROWD) as pool:
         list(pool.map(visit, range(CROWD)))
+
+
+def threads(server: Server) -> tuple[int, int]:
+    """How many threads a server has, without gRPC's event engine, and how many that has: it starts another where all are busy."""
+    names = []
+    for place in Path(f"/proc/{server.pid}/task").iterdir():
+        # It may have ended.
+        with suppress(FileNotFoundError):
+            names.append((place / "comm").read_text().strip())
+    grpc = names.count("event_engine")
+    return len(names) - grpc, grpc
 
 
 def p99(window: list[Sample]) -> float:
@@ -129,8 +146,10 @@ def test_steady_work_leaves_memory_files_and_threads_as_they_were(
         f" RSS {before / 2**20:.1f} -> {after / 2**20:.1f} MiB ({100 * (after / before - 1):+.1f} %),"
         f" files {max(s.descriptors for s in early)} -> {max(s.descriptors for s in late)},"
         f" threads {max(s.threads for s in early)} -> {max(s.threads for s in late)},"
+        f" gRPC's {max(s.grpc for s in early)} -> {max(s.grpc for s in late)},"
         f" p99 {1000 * p99(early):.0f} -> {1000 * p99(late):.0f} ms"
     )
     assert after <= GROWTH * before
     assert max(sample.descriptors for sample in late) <= max(sample.descriptors for sample in early)
     assert max(sample.threads for sample in late) <= max(sample.threads for sample in early)
+    assert max(sample.grpc for sample in taken) <= EVENT_ENGINE

@@ -131,21 +131,27 @@ class _Course:
         self._listed = listed(request, self._seen)
         self._chooser: Chooser | None = None
         self._broken = ""
-        self.timely = 0
-        """How many candidates there were before the time limit was over."""
+        self._chosen = self._timely = 0
 
     def candidates(self) -> Iterator[Candidate]:
         """Candidates until there are enough, or a finite space has no more."""
         first = self._request.next_number
         for number, stage in enumerate(stages(self._request), first):
             late = number > first and self._deadline.passed
+            if not late:
+                self._timely = self._chosen
             candidate = self._hasty(number) if late else self._candidate(number, stage)
             if candidate is None:
                 return
             self._taken.append(candidate.parameters)
             self._seen.add(key(candidate.parameters))
-            self.timely += not self._deadline.passed
+            self._chosen += 1
             yield candidate
+
+    @property
+    def timely(self) -> int:
+        """How many of the candidates there were before the time limit was over."""
+        return self._timely if self._deadline.passed else self._chosen
 
     def close(self) -> None:
         """Close the chooser, if there is one."""
