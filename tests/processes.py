@@ -178,3 +178,11 @@ def until(condition: Callable[[], T]) -> T:
             return answer
         assert time.monotonic() < end, f"it did not come true within {PATIENCE:g} s"
         time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

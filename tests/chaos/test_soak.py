@@ -28,6 +28,7 @@ WINDOW = min(60.0, DURATION / 9)
 TELLS = 50
 LIFE = 20
 """Seconds that a study lives: a server that has forgotten the deleted ones is not larger for them."""
+CROWD = 64
 GROWTH = 1.05
 EVENT_ENGINE = 16
 """As many threads as gRPC's event engine keeps in reserve on a machine of many cores."""
@@ -95,9 +96,6 @@ def samples(server: Server) -> Iterator[Sample]:
             yield Sample(elapsed, rss, files, own, grpc, calls)
             # A machine that cannot keep the pace does what it can.
             time.sleep(max(0.0, start + work.turn - time.monotonic()))
-
-
-CROWD = 64
 
 
 def crowd(wire: Wire) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from asktell.client import Client, TrialState
 from tests.chaos.seed import SEED
-from tests.e2e.trainings import COMMAND, Field, gone, kill
-from tests.processes import PATIENCE, Process, Processes
+from tests.e2e.trainings import COMMAND, Field, kill
+from tests.processes import PATIENCE, Process, Processes, gone
 
 WORKERS = 4
 TRIALS = 20

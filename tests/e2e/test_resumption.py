@@ -12,8 +12,8 @@ import pytest
 
 from asktell.client import Client, Study, Trial, TrialState
 from tests.e2e.severed import SeverableLine
-from tests.e2e.trainings import COMMAND, FUNCTION, Epoch, Field, gone, kill
-from tests.processes import Process, Processes, Server, until
+from tests.e2e.trainings import COMMAND, FUNCTION, Epoch, Field, kill
+from tests.processes import Process, Processes, Server, gone, until
 
 pytestmark = pytest.mark.parametrize("objective", [COMMAND, FUNCTION], ids=["command", "function"])
 

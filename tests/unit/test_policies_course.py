@@ -27,7 +27,7 @@ REQUEST = SuggestRequest(
         for number in range(1, 13)
     ),
 )
-LIMIT = 0.3
+LIMIT = 1.0
 
 
 class Chooser:

@@ -8,7 +8,6 @@ import sys
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 
 from asktell.client import Unavailable
@@ -19,7 +18,7 @@ from asktell.worker.loop import Options, Worker
 from asktell.worker.objective import Objective, ObjectiveEvaluation
 from asktell.worker.program import Program
 from asktell.worker.workplace import AS_IT_IS
-from tests.processes import until
+from tests.processes import gone, until
 from tests.unit.test_worker_fake import FakeStudy
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the worker needs process groups")
@@ -73,13 +72,6 @@ def function(
         workplace=workplace,
     )
     return run(study, objective, wish)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def told(study: FakeStudy) -> tuple:

@@ -455,8 +455,8 @@ def _brief(error: Exception) -> str:
 
 
 def _answers(device: torch.device) -> bool:
-    """Whether a device that has failed computes all the same. After some errors CUDA does nothing more for a process. A lack of memory, which
-    others may give back, is none of these.
+    """Whether a device computes at all: after some errors CUDA does nothing more for a process. A lack of memory, which others may give back,
+    is none of these.
     """
     try:
         torch.ones(1, device=device).cpu()
