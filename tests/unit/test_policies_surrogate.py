@@ -247,6 +247,38 @@ def test_posterior_means_and_deviations_are_botorchs(problem):
     assert_equal(problem.posterior.means[:, 0], at_inputs)
 
 
+@pytest.mark.parametrize("trend", [False, True])
+def test_of_many_rows_and_inputs_the_posterior_says_what_botorchs_does_and_what_it_says_of_each(trend):
+    random = np.random.default_rng(7)
+    problem = make_problem(random, sizes=(0, 0, 3, 0), count=150, trend=trend)
+    settled = problem.encoder.draw(random.random((60, 4)))
+    rows, posterior = problem.encoder.features(settled), problem.posterior
+    means, deviations = posterior.moments(rows)
+    theirs = botorch(problem).posterior(torch.as_tensor(settled))
+    assert_equal(means[:, 0], theirs.mean.squeeze(-1))
+    assert_equal(deviations, theirs.variance.squeeze(-1).sqrt())
+    improvement = ExpectedImprovement(posterior, np.zeros(1))
+    values, gradients = improvement.with_gradient(rows)
+    assert_equal(improvement(rows), values)
+    each = [improvement.with_gradient(rows[[place]]) for place in range(len(rows))]
+    assert_equal(values, np.concatenate([value for value, _ in each]))
+    assert_equal(gradients, np.concatenate([gradient for _, gradient in each]))
+
+
+def test_moments_of_rows_that_cannot_change_are_worked_out_once(monkeypatch):
+    problem = make_problem(np.random.default_rng(8), sizes=(0, 0), count=20, trend=False)
+    rows, posterior = problem.other_features.copy(), problem.posterior
+    before = posterior.moments(rows)
+    rows[0] = rows[1]
+    after = posterior.moments(rows)
+    assert (after[0] != before[0]).any()
+    rows.flags.writeable = False
+    kept = posterior.moments(rows)
+    assert_equal(kept[0], after[0])
+    monkeypatch.setattr(posterior.kernel, "place", lambda _: pytest.fail("worked out again"))
+    assert posterior.moments(rows) is kept
+
+
 def moments(problem):
     return problem.posterior.moments(problem.other_features)
 

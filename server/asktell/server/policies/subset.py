@@ -40,8 +40,10 @@ def _fill(kept: dict[int, None], rows: Matrix, limit: int) -> None:
         return gaps
 
     nearest = distances(list(kept))
+    # No distance is less, rounding included, so that it stays.
+    nearest[list(kept)] = -1.0
     while len(kept) < limit:
-        nearest[list(kept)] = -1.0
         farthest = int(nearest.argmax())
         kept[farthest] = None
-        nearest = np.minimum(nearest, distances([farthest]))
+        np.minimum(nearest, distances([farthest]), out=nearest)
+        nearest[farthest] = -1.0
