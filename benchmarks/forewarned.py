@@ -94,7 +94,7 @@ class _Chooser(AnalyticChooser):
 
     def _fit(self, weights: Vector | None) -> Learned:
         learned = super()._fit(weights)
-        return Forewarned(learned.models, learned.log_weights, None, learned.limits, self._cliff)
+        return Forewarned(learned.models, learned.log_weights, None, learned.limits, known=self._cliff)
 
 
 def forewarned(region: Region) -> Policy:

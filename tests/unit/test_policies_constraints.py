@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
@@ -10,13 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asktell.server.domain.constraints import InputConstraint
 from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeConstraint, Relation
 from asktell.server.domain.policy import Observation, SuggestRequest
-from asktell.server.domain.space import Float, SearchSpace
+from asktell.server.domain.space import Float, Int, SearchSpace
 from asktell.server.domain.trial import TrialState
 from asktell.server.policies import registry
+from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.excess import Press, make_excesses
+from asktell.server.policies.hints import Fits
 from asktell.server.policies.labels import make_labels
+from asktell.server.policies.learning import Lesson
+from asktell.server.policies.recipe import STANDARD
+from asktell.server.policies.safety import guarded
 
 COST = Objective("cost", Goal.MINIMIZE)
 SQUARE = SearchSpace((Float(name="x", low=0.0, high=1.0), Float(name="y", low=0.0, high=1.0)))
@@ -183,3 +191,82 @@ def test_pending_trials_are_imagined_to_be_feasible_or_not():
     points = np.array([[c.parameters["x"], c.parameters["y"]] for c in candidates])
     gaps = np.linalg.norm(points[:, None] - points, axis=2)[np.triu_indices(6, 1)]
     assert gaps.min() > 0.005
+
+
+class Hurried(Deadline):
+    """A deadline that leaves no time for outcome constraints."""
+
+    def earlier(self, share):
+        assert 0.0 < share < 1.0
+        return Deadline(0.0)
+
+
+def lesson(observations, deadline, **changes):
+    asked = asking(observations, **changes)
+    return Lesson.of(asked, Encoder.of(asked.space), recipe=STANDARD, fits=Fits(b""), deadline=deadline)
+
+
+def test_outcome_constraints_that_there_is_no_time_for_are_named_and_what_was_seen_of_them_counts():
+    constraints = (
+        OutcomeConstraint("latency", Relation.AT_MOST, 60.0),
+        OutcomeConstraint("untold", Relation.AT_MOST, 1.0),
+    )
+    observations, _ = run(corner, 10, seed=3, constraints=constraints)
+    whole, hurried = (
+        lesson(observations, deadline, outcome_constraints=constraints).learn()
+        for deadline in (Deadline(None), Hurried(None))
+    )
+    assert ([limit.metric for limit in whole.limits], whole.omitted) == (["latency"], ())
+    assert (hurried.limits, hurried.omitted) == ((), ("latency",))
+    assert (hurried.models[0].eligible == whole.models[0].eligible).all()
+    assert not hurried.models[0].eligible.all()
+
+
+def test_an_ask_that_has_no_time_for_outcome_constraints_says_so_and_is_modelled_all_the_same(monkeypatch):
+    constraints = (OutcomeConstraint("latency", Relation.AT_MOST, 60.0),)
+    observations, _ = run(corner, 10, seed=3, constraints=constraints)
+    monkeypatch.setattr(Deadline, "earlier", lambda self, share: Deadline(0.0))
+    decision = registry.suggest(asking(observations, outcome_constraints=constraints, time_limit=60.0))
+    (candidate,) = decision.candidates
+    assert candidate.origin.acquisition is not None
+    assert "left no time to learn of 'latency'" in candidate.origin.fallback
+    assert decision.hint
+
+
+# Input constraints among numbers so large that they are rounded.
+
+LARGE = SearchSpace(
+    (Int(name="a", low=0, high=2**53), Int(name="b", low=0, high=2**53)),
+    (InputConstraint.parse(f"a + b <= {2**53 - 1}"),),
+)
+
+
+def large(count):
+    points = np.random.default_rng(0).integers(0, 2**52, (count, 2)).tolist()
+    return [
+        Observation(number, TrialState.SUCCEEDED, {"a": a, "b": b}, {"cost": MetricValue(-(a + b) / 2**53)})
+        for number, (a, b) in enumerate(points, 1)
+    ]
+
+
+def test_a_point_that_is_forbidden_by_rounding_is_passed_over_for_the_next_one():
+    decision = registry.suggest(asking(large(12), space=LARGE, count=20))
+    assert len(decision.candidates) == 20
+    assert all(candidate.origin.acquisition is not None for candidate in decision.candidates)
+    assert all(LARGE.check(candidate.parameters) for candidate in decision.candidates)
+    assert any("by rounding" in candidate.origin.fallback for candidate in decision.candidates)
+    assert decision.hint
+
+
+def test_one_forbidden_candidate_costs_the_others_and_the_hint_nothing():
+    asked = asking(large(12), space=LARGE, count=3)
+    chosen = registry.suggest(asked)
+    forbidden = replace(chosen.candidates[1], parameters={"a": 2**53, "b": 2**53})
+    spoilt = replace(chosen, candidates=(chosen.candidates[0], forbidden, chosen.candidates[2]), hint=b"kept")
+    decision = guarded(lambda _: spoilt, name="gp")(asked)
+    assert decision.hint == b"kept"
+    first, second, third = decision.candidates
+    assert [first.parameters, third.parameters] == [chosen.candidates[0].parameters, chosen.candidates[2].parameters]
+    assert (second.origin.method, second.origin.policy) == ("random", "gp")
+    assert "does not meet" in second.origin.fallback
+    assert LARGE.check(second.parameters) == second.parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -35,6 +36,16 @@ def test_the_warp_keeps_the_order_and_the_range_whatever_the_losses(losses):
 def test_a_divergence_costs_no_resolution_among_good_losses():
     _, warped = Warp.fitted(np.array([1.0, 1.1, 1.2, 1.3, 1.4, 1e300]))
     assert warped[4] - warped[0] > 0.05
+
+
+@pytest.mark.parametrize("shape", Shape)
+@pytest.mark.parametrize("penalty", [1.7e308, sys.float_info.max])
+def test_penalties_that_are_the_largest_numbers_cost_no_more_than_those_of_1e300(penalty, shape):
+    good = np.linspace(0.01, 1.0, 11)
+    moderate, expected = Warp.fitted(np.concatenate([good, np.full(9, 1e300)]), shape)
+    extreme, warped = Warp.fitted(np.concatenate([good, np.full(9, penalty)]), shape)
+    np.testing.assert_allclose(warped, expected, atol=1e-12)
+    assert extreme.loss(float(warped[3])) == pytest.approx(moderate.loss(float(expected[3])), rel=1e-6, abs=1e-9)
 
 
 def test_a_crowd_of_bad_accuracies_costs_no_resolution_among_good_ones():

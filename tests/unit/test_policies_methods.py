@@ -15,8 +15,9 @@ from asktell.server.domain.metric import Goal, MetricValue, Objective, OutcomeCo
 from asktell.server.domain.policy import Observation, SuggestRequest
 from asktell.server.domain.space import Bool, Categorical, Condition, Float, Int, Ordinal, SearchSpace, key
 from asktell.server.domain.trial import TrialState
-from asktell.server.policies import cma_es, evolution, registry
+from asktell.server.policies import cma_es, evolution, grid, registry
 from asktell.server.policies.deadline import Deadline
+from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.evolution import Evolution
 from asktell.server.policies.grid import Cells, Grid, shuffled
 from asktell.server.policies.perturbation import Explorer
@@ -360,6 +361,28 @@ def test_a_grid_of_more_cells_than_a_list_could_hold_is_no_trouble():
     assert len({key(p) for p in cells(space, 100)}) == 100
 
 
+def test_a_range_of_a_few_numbers_next_to_each_other_is_not_refined_for_ever(monkeypatch):
+    made = []
+    monkeypatch.setattr(grid, "Grid", lambda scope, fineness: made.append(fineness) or Grid(scope, fineness))
+    space = SearchSpace((Float(name="a", low=1e16, high=1e16 + 8), Bool(name="b")))
+    values = cells(space, 10)
+    assert len({key(p) for p in values}) == 10
+    trials = tuple(Observation(n, TrialState.SUCCEEDED, p, {"cost": MetricValue(0.0)}) for n, p in enumerate(values, 1))
+    (again,) = cells(space, 1, observations=trials, next_number=11)
+    assert space.check(again) == again
+    assert max(made) <= 5
+
+
+def test_cma_es_draws_seldom_again_where_nearly_all_draws_are_outside():
+    space = SearchSpace(tuple(Float(name=f"x{index}", low=0.0, high=1.0) for index in range(200)))
+    state, samples = cma_es.State(1, Encoder.of(space).columns), []
+    sample = state._strategy._cma._sample_solution
+    state._strategy._cma._sample_solution = lambda: samples.append(1) or sample()
+    row, _ = state.drawn(1, 0)
+    assert ((row >= 0.0) & (row <= 1.0)).all()
+    assert len(samples) == 6
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 97, 1_000])
 def test_shuffled_places_are_all_places(count):
     order = [shuffled(place, count, 7) for place in range(count)]
@@ -390,6 +413,9 @@ def observed(count):
     )
 
 
+WIDE = SearchSpace(
+    (*(Categorical(name=f"c{index}", choices=tuple(range(1_000))) for index in range(6)), Bool(name="b"))
+)
 FIVE = tuple(Objective(name, Goal.MINIMIZE) for name in "abcde")
 
 
@@ -399,6 +425,7 @@ FIVE = tuple(Objective(name, Goal.MINIMIZE) for name in "abcde")
         ({}, "gp", "fewest trials"),
         ({"max_trials": 500}, "gp", "fewest trials"),
         ({"space": SearchSpace((Bool(name="b"),)), "max_trials": 2}, "gp", "every configuration"),
+        ({"space": WIDE}, "evolution", "6,001 numbers and choices"),
         ({"max_trials": 20_000}, "evolution", "20,000 trials"),
         ({"observations": observed(10_001), "next_number": 10_002}, "evolution", "10,001 observations"),
         ({"pending": ({"x": 0.1, "y": 0.2},) * 300, "next_number": 301}, "evolution", "there are 300"),

@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from asktell.server.domain.policy import Decision, SuggestRequest
+from asktell.server.domain.space import Categorical
 from asktell.server.policies import evolution, gp, random_search
 from asktell.server.policies.initial_design import enumerable
 from asktell.server.policies.warm_start import alone
 
 NAME = "auto"
 MAX_PARAMETERS = 100
+MAX_FEATURES = 5_000
+"""Numbers, and names one by one: a model's time and memory go with these."""
 MAX_OBSERVATIONS = 10_000
 MAX_TRIALS = 5_000
 """Of a budget: with more trials than this, what gp computes is worth less than more trials."""
@@ -66,10 +69,14 @@ def _burden(request: SuggestRequest) -> str:
     """Why `gp` does not fit the study; empty if it does."""
     parameters, observations, pending = len(request.space), len(request.observations), len(request.pending)
     budget = request.max_trials or 0
-    if parameters > MAX_PARAMETERS:
-        return f"gp would be too slow: {parameters} parameters, more than {MAX_PARAMETERS}"
-    if observations > MAX_OBSERVATIONS:
-        return f"gp would be too slow: {observations:,} observations, more than {MAX_OBSERVATIONS:,}"
+    features = sum(len(each.choices) if isinstance(each, Categorical) else 1 for each in request.space)
+    for size, limit, of_what in (
+        (parameters, MAX_PARAMETERS, "parameters"),
+        (features, MAX_FEATURES, "numbers and choices"),
+        (observations, MAX_OBSERVATIONS, "observations"),
+    ):
+        if size > limit:
+            return f"gp would be too slow: {size:,} {of_what}, more than {limit:,}"
     if budget > MAX_TRIALS:
         return f"with a budget of {budget:,} trials, more than {MAX_TRIALS:,}, a model is not worth its time"
     if pending > MAX_PENDING:

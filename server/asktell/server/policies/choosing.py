@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -95,7 +95,7 @@ class ModelChooser(ABC, Generic[Known]):
         """The choice for a trial, given what is pending and what has been tried; None if every good point is a near-duplicate."""
         known = self._learn(number)
         believed = self._whole.encode(sorted([*self._believed(pending, known), *self._waiting(known)], key=_order))
-        imagined = self._imagine(known, believed) if len(believed) else known
+        imagined = self._imagine(known, believed) if len(believed) and not self._deadline.passed else known
         choice = self._new(number, known, imagined, pending=pending, seen=seen)
         if not self._replicates or (choice and choice.method in (EXPLORATION, REPEAT)):
             return choice
@@ -232,6 +232,7 @@ class ModelChooser(ABC, Generic[Known]):
         settled = self._encoder.settle(optima.rows)
         spared = self._replicates and not self._often(pending)
         again = {key(each): each for each in self._repeatable} if spared else {}
+        outside = 0
         for rank, row in enumerate(settled):
             parameters = self._encoder.decode(optima.rows[rank])
             value = float(optima.values[rank])
@@ -240,8 +241,17 @@ class ModelChooser(ABC, Generic[Known]):
                 return replace(self._choice(earlier, value, known), method=REPEAT)
             if key(parameters) in seen or len(alike):
                 continue
-            return self._choice(parameters, value, known, fallback=_why(self._request, optima, rank))
+            if not self._request.space.allows(parameters):
+                # Numbers beyond 2^53 and products of such are rounded where the search looks at them.
+                outside += 1
+                continue
+            reasons = [*self._omitted(known), *_why(self._request, optima, rank - outside, outside)]
+            return self._choice(parameters, value, known, fallback="; ".join(reasons))
         return None
+
+    def _omitted(self, known: Known) -> list[str]:  # noqa: ARG002 - here nothing is omitted
+        """What there was no time to learn, for a person to read."""
+        return []
 
     def _alike(self, known: Known, row: Vector, taken: Matrix) -> Indices:
         """Which of settled rows tell the same as another: nearly equal ones, and in a noisy study those that noise hides the difference from,
@@ -305,10 +315,10 @@ def _order(parameters: Parameters) -> str:
     return repr(key(parameters))
 
 
-def _why(request: SuggestRequest, optima: Optima, rank: int) -> str:
-    reasons = []
+def _why(request: SuggestRequest, optima: Optima, near: int, outside: int) -> Iterator[str]:
     if optima.early:
-        reasons.append(f"the time limit of {request.time_limit:g} s ended the search early")
-    if rank:
-        reasons.append(f"{rank} better points were near-duplicates of earlier trials")
-    return "; ".join(reasons)
+        yield f"the time limit of {request.time_limit:g} s ended the search early"
+    if near:
+        yield f"{near} better points were near-duplicates of earlier trials"
+    if outside:
+        yield f"{outside} better points were beyond an input constraint, by rounding"

@@ -28,6 +28,8 @@ SIGMA = 0.25
 """The first step size, in units of a parameter's range."""
 CONVERGED = 1e-6
 """A population that spreads no farther than this in any number, or is one configuration, has converged."""
+_FEW, _RESAMPLED, _SELDOM_RESAMPLED = 50, 100, 5
+"""Up to so many numbers, draws outside the bounds are drawn again so often; else that takes the time of a hundred draws for each."""
 _ATTEMPTS = 16
 _UNREPAIRED = 4
 _ROUNDING = 1e-9
@@ -114,6 +116,8 @@ class State:
             sigma=SIGMA,
             bounds=np.tile([0.0, 1.0], (dimensions, 1)),
             steps=np.array([_step(self.columns[place]) for place in self._numbers] or [0.0]),
+            # Of many coordinates one is outside whatever is drawn: it is moved to the bound in the end.
+            n_max_resampling=_RESAMPLED if dimensions <= _FEW else _SELDOM_RESAMPLED,
             population_size=(4 + int(3 * np.log(max(varied, 1)))) * 2**self.restarts,
         )
 

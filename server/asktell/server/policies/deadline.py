@@ -17,6 +17,10 @@ class Deadline:
         """The moment in so many seconds."""
         return cls(None if seconds is None else time.monotonic() + seconds)
 
+    def earlier(self, share: float) -> Deadline:
+        """The moment when so much of what is left now will be over."""
+        return Deadline.after(None if self.left is None else share * self.left)
+
     @property
     def left(self) -> float | None:
         """Seconds until then, at least 0."""

@@ -28,7 +28,8 @@ _FANTASIES = {2: 16, 3: 8, 4: 4}
 @dataclass(frozen=True, slots=True)
 class Front:
     """A belief about each objective's labels, all at the same inputs, which of these may be on the front (`n x 1` or `n x s`), and the
-    reference (`m`). Configurations are compared at the `aim`, whatever fidelity they were measured at.
+    reference (`m`). Configurations are compared at the `aim`, whatever fidelity they were measured at. For the outcome constraints of the
+    `omitted` metrics there was no time.
     """
 
     labels: tuple[Labels, ...]
@@ -38,6 +39,7 @@ class Front:
     limits: tuple[Limit, ...]
     works: Feasibility | None
     aim: Aim | None = None
+    omitted: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, learned: Sequence[Learned]) -> Front:
@@ -50,7 +52,7 @@ class Front:
         eligible = first.models[0].eligible
         measured = np.logical_and.reduce([each.models[0].measured for each in learned])
         reference = infer_reference(means[eligible[:, 0] if eligible.any() else measured], references(labels))
-        return cls(labels, mixtures, eligible, reference, first.limits, first.feasibility, aim)
+        return cls(labels, mixtures, eligible, reference, first.limits, first.feasibility, aim, first.omitted)
 
     def acquisition(self, deadline: Deadline = NEVER) -> Acquisition:
         """What is maximised. After the deadline it is minus infinity wherever it would take longer."""

@@ -12,7 +12,7 @@ from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.front import Front
 from asktell.server.policies.kernel import Matrix
-from asktell.server.policies.model_based import LessonChooser
+from asktell.server.policies.model_based import LessonChooser, unlearned
 from asktell.server.policies.recipe import Recipe
 from asktell.server.policies.search import Ground, Optima, Search, raw_points
 
@@ -36,6 +36,9 @@ class FrontChooser(LessonChooser[Front]):
 
     def _fit(self, weights: Vector | None) -> Front:
         return Front.of(list(self._lesson(weights).learn_each()))
+
+    def _omitted(self, known: Front) -> list[str]:
+        return unlearned(self._request, known.omitted)
 
     def _imagine(self, known: Front, pending: Matrix) -> Front:
         if self._deadline.passed:

@@ -57,10 +57,11 @@ class Cells:
                 parameters = self._grid.cell(place)
                 if offers.free(parameters):
                     return Proposal(parameters, f"grid of {self._grid.count}" if self._grid.count < 10**9 else NAME)
-            if self._grid.whole:
+            finer = None if self._grid.whole else Grid(self._scope, self._fineness + 1)
+            if finer is None or finer.count == self._grid.count:
+                # A range of a few numbers that are next to each other has no middles.
                 return None
-            self._fineness += 1
-            self._grid = Grid(self._scope, self._fineness)
+            self._fineness, self._grid = self._fineness + 1, finer
         return None
 
     def _places(self, number: int, limit: int) -> Iterator[int]:

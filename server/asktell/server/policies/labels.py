@@ -29,6 +29,8 @@ _FARTHEST = 1e6
 """Of labels, which have a spread of 1."""
 _THINNEST = 1e-305
 """Spreads below this share of the largest loss are none: nothing can be counted in units so small."""
+_MEASURABLE = 1e300
+"""How many times as large as the better half losses may be and still be told from larger ones."""
 _LARGEST = np.finfo(np.float64).max
 
 
@@ -60,6 +62,11 @@ class Warp:
     def fitted(cls, losses: Vector, shape: Shape = Shape.HALF, *, least: float = -math.inf) -> tuple[Warp, Vector]:
         """The warp of a shape for some finite losses (`n`), and the losses warped. Up to `least` they are themselves in any case."""
         magnitude = float(np.abs(losses).max()) or 1.0
+        own = float(np.abs(losses[losses <= median(losses)]).max()) or 1.0
+        if magnitude / _MEASURABLE > own:
+            # As penalties that are the largest number there is: in units of theirs the others would all be the same.
+            magnitude = own
+            losses = np.minimum(losses, magnitude * _MEASURABLE)
         scaled = losses / magnitude
         fence, width = _fence(scaled, shape, least / magnitude)
         if width < _THINNEST:

@@ -32,6 +32,8 @@ from asktell.server.policies.transfer import Accounts, Expert, Prior, Rest, Tran
 
 _ALWAYS = 16
 """Up to so many observations every new one is a reason for a new fit;"""
+_LIMITS_SHARE = 0.7
+"""Of the time that there is, for learning of outcome constraints."""
 _GROWTH = 1.1
 """beyond, so much growth is. A fit costs as much as all the rest of an ask, and a few observations seldom change it."""
 
@@ -44,19 +46,20 @@ def nobody(objectives: Sequence[Objective]) -> Iterator[Expert]:  # noqa: ARG001
 @dataclass(frozen=True, slots=True)
 class _Works:
     """The places of observations that tell of objectives (`t`), which of them were measured and which of these are feasible (`t` each), and
-    what is learned of whether trials will be.
+    what is learned of whether trials will be; for the outcome constraints of the `omitted` metrics there was no time.
     """
 
     telling: Indices
     useful: Mask
     eligible: Mask
     limits: tuple[Limit, ...]
+    omitted: tuple[str, ...]
     feasibility: Feasibility | None
 
     def learned(self, models: Sequence[Model], *, temper: float) -> Learned:
         """All that was learned, with models of what tells."""
         placed = tuple(replace(model, kept=[int(self.telling[place]) for place in model.kept]) for model in models)
-        return Learned(placed, weigh(models, temper=temper), self.feasibility, self.limits)
+        return Learned(placed, weigh(models, temper=temper), self.feasibility, self.limits, self.omitted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,8 @@ class Lesson:
         if int((~useful).sum()) > self.recipe.few_failures:
             feasibility, expected = self._feasibility(useful)
         places = telling([told & ~gone for told in self.results.told.T], expected & ~gone)
-        works = _Works(places, useful[places], eligible[places], limits, feasibility)
+        omitted = tuple(each.metric for each in self._limited()[len(limits) :])
+        works = _Works(places, useful[places], eligible[places], limits, omitted, feasibility)
         alike = of_one_kind(useful, limited=bool(limits), aimed=self.aim is not None, noisy=self.noisy)
         recipe = replace(self.recipe, widens=self.recipe.widens and widens and alike)
         return works, replace(self._at(places), recipe=recipe)
@@ -211,11 +215,18 @@ class Lesson:
         return Model(labels, posterior, labels.measured, eligible[kept, None], kept, self.aim, wide)
 
     def _limits(self) -> Iterator[Limit]:
-        """The models of the outcome constraints whose metrics are known often enough."""
-        for constraint in self.constraints:
+        """The models of the outcome constraints whose metrics are known often enough, as many as there is time for."""
+        # What is left is for the objective and the search, which look at every model.
+        end = self.deadline.earlier(_LIMITS_SHARE)
+        for constraint in self._limited():
+            if end.passed:
+                return
             where = np.flatnonzero(known(self.observations, constraint))
-            if len(where) >= MIN_LEARNED:
-                yield replace(self._at(where), weights=None).limit(constraint)
+            yield replace(self._at(where), weights=None).limit(constraint)
+
+    def _limited(self) -> list[OutcomeConstraint]:
+        """The outcome constraints whose metrics are known often enough to learn of."""
+        return [each for each in self.constraints if known(self.observations, each).sum() >= MIN_LEARNED]
 
     def limit(self, constraint: OutcomeConstraint) -> Limit:
         """The model of an outcome constraint, of observations all of which tell its metric."""
@@ -232,11 +243,11 @@ class Lesson:
         return Limit(excesses, self._posterior(hyper, kept, excesses))
 
     def _feasible(self, limits: Sequence[Limit]) -> Mask:
-        """Which observations meet the outcome constraints that have models: were seen to, or, if noisy, are expected to (`n`)."""
+        """Which observations meet the outcome constraints that can have models: were seen to, or, if noisy, are expected to (`n`)."""
         if self.noisy:
             met = [limit.met(self.rows)[:, 0] for limit in limits]
         else:
-            met = [met_by(self.observations, limit.excesses.constraint) for limit in limits]
+            met = [met_by(self.observations, constraint) for constraint in self._limited()]
         return np.logical_and.reduce([np.ones(len(self.observations), dtype=np.bool_), *met])
 
     def _feasibility(self, useful: Mask) -> tuple[Feasibility, Mask]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from asktell.server.domain.policy import SuggestRequest
@@ -42,6 +44,12 @@ class LessonChooser(ModelChooser[Known]):
         )
 
 
+def unlearned(request: SuggestRequest, omitted: Sequence[str]) -> list[str]:
+    """What to say of outcome constraints that there was no time to learn of."""
+    metrics = ", ".join(map(repr, omitted))
+    return [f"the time limit of {request.time_limit:g} s left no time to learn of {metrics}"] if omitted else []
+
+
 class AnalyticChooser(LessonChooser[Learned]):
     """Chooses by the expected improvement of one objective or of a scalarisation."""
 
@@ -56,9 +64,13 @@ class AnalyticChooser(LessonChooser[Learned]):
     def _fit(self, weights: Vector | None) -> Learned:
         return self._lesson(weights).learn()
 
+    def _omitted(self, known: Learned) -> list[str]:
+        return unlearned(self._request, known.omitted)
+
     def _imagine(self, known: Learned, pending: Matrix) -> Learned:
         rows = self._whole.features(pending)
-        return known.imagining(rows, fantasies=self._recipe.fantasies, seed=self._request.seed)
+        fantasies, seed = self._recipe.fantasies, self._request.seed
+        return known.imagining(rows, fantasies=fantasies, seed=seed, deadline=self._deadline)
 
     def _score(self, known: Learned, settled: Matrix) -> Vector:
         return known.acquisition()(self._whole.features(settled))

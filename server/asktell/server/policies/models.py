@@ -20,6 +20,7 @@ from asktell.server.policies.acquisition import (
 )
 from asktell.server.policies.aim import Aim
 from asktell.server.policies.columns import Vector
+from asktell.server.policies.deadline import NEVER, Deadline
 from asktell.server.policies.draws import fantasy_normals
 from asktell.server.policies.excess import Excesses
 from asktell.server.policies.failures import CAUTION
@@ -149,13 +150,14 @@ class Learned:
     """The models of the objective, the first of which makes the predictions, those of outcome constraints, and the probability that a
     trial works, if that is learned.
 
-    `log_weights` are what the models' improvements are weighted by.
+    `log_weights` are what the models' improvements are weighted by, `omitted` the metrics of outcome constraints that there was no time for.
     """
 
     models: tuple[Model, ...]
     log_weights: Vector
     feasibility: Feasibility | None = None
     limits: tuple[Limit, ...] = ()
+    omitted: tuple[str, ...] = ()
 
     def acquisition(self, *, ambition: float | Vector = 0.0, again: Matrix | None = None) -> Acquisition:
         """What is maximised. `ambition` is how much more than the incumbent is asked for, in standard deviations of the labels, of all rows or
@@ -224,20 +226,23 @@ class Learned:
         predictions = {} if own is None else {model.labels.objective.metric: own}
         return predictions | {limit.metric: limit.prediction(rows) for limit in self.limits}
 
-    def imagining(self, rows: Matrix, *, fantasies: int, seed: int) -> Learned:
-        """What would be known had pending trials (`p x D`) ended."""
+    def imagining(self, rows: Matrix, *, fantasies: int, seed: int, deadline: Deadline = NEVER) -> Learned:
+        """What would be known had pending trials (`p x D`) ended; of the outcome constraints, of as many as there is time for."""
         if not len(rows):
             return self
         normals = fantasy_normals(seed, points=len(rows), fantasies=fantasies)
         feasible = np.ones(normals.shape, dtype=np.bool_)
         limits = []
         for limit in self.limits:
+            if deadline.passed:
+                limits.append(limit)
+                continue
             own = fantasy_normals(seed, points=len(rows), fantasies=fantasies, of=limit.metric)
             imagined, met = limit.imagining(rows, own)
             limits.append(imagined)
             feasible &= met
         models = tuple(model.imagining(rows, normals, feasible) for model in self.models)
-        return Learned(models, self.log_weights, self.feasibility, tuple(limits))
+        return replace(self, models=models, limits=tuple(limits))
 
 
 def widening(innovations: Vector) -> float:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 
+from asktell.server.domain.errors import DomainError
 from asktell.server.domain.policy import Candidate, Decision, SuggestRequest
 from asktell.server.domain.trial import Origin
 from asktell.server.policies import random_search
@@ -22,7 +23,7 @@ def guarded(policy: Policy, *, name: str) -> Policy:
     def suggest(request: SuggestRequest) -> Decision:
         begin = time.perf_counter()
         try:
-            decision = checked(replenished(policy(request), request, name=name), request)
+            decision = checked(replenished(policy(request), request, name=name), request, name=name)
         except Exception as error:  # noqa: BLE001 - a policy's fault must not become the worker's
             decision = fallback(request, name=name, reason=f"{type(error).__name__}: {error}"[:300])
         return timed(decision, timedelta(seconds=time.perf_counter() - begin))
@@ -49,11 +50,25 @@ def replenished(decision: Decision, request: SuggestRequest, *, name: str) -> De
     return replace(decision, candidates=(*decision.candidates, *more))
 
 
-def checked(decision: Decision, request: SuggestRequest) -> Decision:
-    """The decision with its parameters as the space keeps them, or an error for what the space or the request does not allow."""
+def checked(decision: Decision, request: SuggestRequest, *, name: str) -> Decision:
+    """The decision with its parameters as the space keeps them, and with random ones in place of what the space or the request forbids."""
     if len(decision.candidates) > request.count:
         raise ValueError(f"{len(decision.candidates)} candidates were chosen, {request.count} asked for")
-    return replace(decision, candidates=tuple(_checked(candidate, request) for candidate in decision.candidates))
+    candidates: list[Candidate] = []
+    for place, candidate in enumerate(decision.candidates):
+        try:
+            candidates.append(_checked(candidate, request))
+        except (ValueError, DomainError) as error:
+            others = [each.parameters for each in (*candidates, *decision.candidates[place + 1 :])]
+            alone = replace(
+                request,
+                count=1,
+                next_number=request.next_number + place,
+                pending=(*request.pending, *others),
+                pending_members=(),
+            )
+            candidates += fallback(alone, name=name, reason=f"{type(error).__name__}: {error}"[:300]).candidates
+    return replace(decision, candidates=tuple(candidates))
 
 
 def timed(decision: Decision, duration: timedelta) -> Decision:
