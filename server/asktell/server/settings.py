@@ -37,6 +37,17 @@ def _check_failpoints(_: object, description: str) -> None:
     failpoints.read(description)
 
 
+def _check_database(_: object, database: str | None) -> None:
+    # An empty variable of the shell is a mistake: the default would be another database than was meant.
+    if database is not None and not database.strip():
+        raise ValueError(
+            "the database's address is empty; give one, or leave it out for the file in the user's data directory"
+        )
+
+
+DatabaseAddress = Annotated[str | None, Parameter(env_var="ASKTELL_DATABASE", validator=_check_database)]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -45,7 +56,7 @@ class Settings:
     listen: Annotated[str, Parameter(env_var="ASKTELL_LISTEN", validator=_check_listen)] = "127.0.0.1:50051"
     """HOST:PORT to listen on; port 0 takes a free one. There is no encryption and no access control yet: keep it to networks you trust."""
 
-    database: Annotated[str | None, Parameter(env_var="ASKTELL_DATABASE")] = None
+    database: DatabaseAddress = None
     """Database: a path or sqlite:///PATH for one server, postgresql://USER:PASSWORD@HOST/NAME for several. A SQLite file in the user's
     data directory if not given."""
 
@@ -109,7 +120,7 @@ class Settings:
     @property
     def database_url(self) -> str:
         """The database, with the default filled in."""
-        return self.database or default_database()
+        return default_database() if self.database is None else self.database
 
     @property
     def engines(self) -> int:

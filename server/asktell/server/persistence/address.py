@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import stat
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
@@ -17,12 +19,21 @@ NETWORK_FILE_SYSTEMS = frozenset(
 )
 
 
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
 class UnusableDatabase(Exception):
     """A database that this server cannot use, whatever its state; the message says why and what to do."""
 
 
 def database_url(address: str) -> URL:
-    """The URL of a database: `postgresql://...`, `sqlite:///path` or a bare path; UnusableDatabase for anything else."""
+    """The URL of a database: `postgresql://...`, `sqlite:///path` or a bare path; UnusableDatabase for anything else.
+
+    A SQLite file gets the one name under which all find its lock and its write-ahead log: that without symbolic links. One that has several
+    such names, or has them away from its directory, is refused.
+    """
+    if not address.strip():
+        raise UnusableDatabase("the database's address is empty; give postgresql://..., sqlite:///path or a path")
     if "://" not in address:
         return _sqlite(address)
     try:
@@ -30,6 +41,10 @@ def database_url(address: str) -> URL:
     except ArgumentError as error:
         raise UnusableDatabase(
             "the database's address is no URL; give postgresql://..., sqlite:///path or a path"
+        ) from error
+    except ValueError as error:
+        raise UnusableDatabase(
+            f"the database's address has a port{_shown_port(address)} that is no number; give postgresql://USER:PASSWORD@HOST:PORT/NAME"
         ) from error
     if url.get_backend_name() in ("postgresql", "postgres"):
         return _postgresql(url)
@@ -59,7 +74,7 @@ def require_local(path: Path) -> None:
         )
 
 
-def file_system(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
+def file_system(path: Path, *, mounts: Path = _MOUNTS) -> str | None:
     """The type of the file system that a path lies on, such as `ext4`; None where the system does not tell (other than Linux)."""
     if not mounts.exists():
         return None
@@ -72,10 +87,47 @@ def file_system(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> s
     return None
 
 
+def mounted_alone(path: Path, *, mounts: Path = _MOUNTS) -> bool:
+    """Whether a file is a mount of its own, as in a container that was given no more than the file; False where the system does not tell."""
+    if not mounts.exists():
+        return False
+    escaped = re.sub(r"[ \t\n\\]", lambda found: f"\\{ord(found[0]):03o}", str(path))
+    return any(line.split()[4] == escaped for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines())
+
+
 def _sqlite(path: str) -> URL:
     if path in ("", ":memory:") or path.startswith("file:"):
         raise UnusableDatabase("a database in memory ends with the server; give SQLite the path of a file")
-    return URL.create("sqlite", database=str(Path(path).absolute()))
+    real = os.path.realpath(path)
+    _require_one_name(Path(real))
+    return URL.create("sqlite", database=real)
+
+
+def _require_one_name(path: Path) -> None:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise UnusableDatabase(f"the database {path} is no file")
+    if status.st_nlink > 1:
+        raise UnusableDatabase(
+            f"the database {path} has {status.st_nlink} names (hard links), and what was told last may stand in a file beside another of them: "
+            "keep the one with a -wal beside it, if any has, and remove the others"
+        )
+    if mounted_alone(path):
+        raise UnusableDatabase(
+            f"the database {path} is mounted without its directory, so that its lock and what was told last would be kept apart from it: "
+            "mount the directory"
+        )
+
+
+def _shown_port(address: str) -> str:
+    """The port for people and logs; nothing if it may be part of a password that was written without its escapes, or without a host."""
+    if address.count("@") != 1:
+        return ""
+    place = re.split("[/?]", address.partition("@")[2])[0]
+    return f" {place.rpartition(':')[2]!r}"
 
 
 def _postgresql(url: URL) -> URL:

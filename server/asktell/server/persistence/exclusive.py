@@ -20,7 +20,8 @@ class DatabaseInUse(Exception):
 def hold_exclusively(url: URL) -> Iterator[None]:
     """Hold the lock file beside a SQLite database; DatabaseInUse if another has it. Does nothing for PostgreSQL.
 
-    The operating system lets go of the lock when its process dies, however it dies.
+    The lock is a name's, and the file's because `database_url` knows a file by one name only. The operating system lets go of it when its
+    process dies, however it dies.
     """
     path = sqlite_path(url)
     if path is None:
