@@ -143,7 +143,7 @@ async def test_changes_of_one_trial_that_meet_see_each_other_in_their_order(stor
         clerk.make(
             report(Report(trial=name, lease_token=token, measurements=[Measurement(4, {"y": MetricValue(9.0)})]))
         ),
-        clerk.make(release(Release(trial=name, lease_token=token))),
+        clerk.make(release(Release(trial=name, lease_token=token), pack=repr)),
         return_exceptions=True,
     )
     assert outcomes[0].verdict.directive is Directive.CONTINUE

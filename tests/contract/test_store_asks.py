@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from asktell.server.application import studies, trials
-from asktell.server.application.ask import Answer, Ask
+from asktell.server.application.ask import Answer, Ask, Reason
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
@@ -164,6 +164,30 @@ async def test_an_ask_is_at_most_five_statements_a_tell_four_and_one_commit_each
 async def test_limits_cost_an_ask_nothing_unless_the_study_changes_under_it(store):
     await create(store, max_parallel=10, max_trials=100, max_failures=5)
     assert (await costs(store, count=2, named=True))["later ask"] == (5, 1)
+
+
+async def test_a_failure_told_while_an_ask_is_met_spends_the_budget_before_its_trial_is_handed_out(store):
+    await create(store, max_failures=1)
+    home = replica(store, Hinting(fresh))
+    (held,), _ = await home.ask()
+    answers: list[Answer] = []
+
+    async def fail() -> None:
+        result = Result(number=held.number, lease_token=held.lease.token, outcome=Failed("broken", retry=False))
+        await Clerk(store).make(tell(Tell(study=NAME, results=[result]), pack=lambda told: b""))
+
+    await replica(store, Overtaken(fresh, meanwhile=fail)).send(None, given=answers)
+    assert (answers[-1].trials, answers[-1].reason, answers[-1].closed) == ((), Reason.BUDGET_SPENT, True)
+    assert (await store.read(lambda tx: tx.find_study(NAME))).study.next_number == 2
+
+
+async def test_a_result_told_while_an_ask_is_met_does_not_make_it_choose_again_while_the_budget_allows(store):
+    await create(store, max_failures=2)
+    home = replica(store, Hinting(fresh))
+    (held,), _ = await home.ask()
+    engine = Overtaken(fresh, meanwhile=lambda: home.tell([held]))
+    ((asked,), _) = await replica(store, engine).ask()
+    assert (asked.number, len(engine.requests)) == (2, 1)
 
 
 @pytest.mark.parametrize("leave", [lambda request: b"", lambda request: b"the same", lambda request: request.hint])

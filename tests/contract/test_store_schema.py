@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,23 @@ from sqlalchemy import create_engine
 
 from asktell.server.domain.errors import Unavailable
 from asktell.server.persistence import address as addresses
-from asktell.server.persistence.address import UnusableDatabase, database_url, file_system, require_local
+from asktell.server.persistence.address import (
+    UnusableDatabase,
+    database_url,
+    file_system,
+    mounted_alone,
+    require_local,
+)
+from asktell.server.persistence.backup import back_up
 from asktell.server.persistence.exclusive import DatabaseInUse
-from asktell.server.persistence.migration import MIGRATIONS, NotMigrated, check_migrated, migrate, newest_revision
+from asktell.server.persistence.migration import (
+    MIGRATIONS,
+    NotMigrated,
+    check_migrated,
+    migrate,
+    named,
+    newest_revision,
+)
 from asktell.server.persistence.store import open_store
 from asktell.server.persistence.tables import metadata
 
@@ -113,8 +128,23 @@ def test_replicas_that_migrate_at_once_all_succeed(empty):
 
 
 def test_a_database_without_the_schema_names_the_command(empty):
-    with pytest.raises(NotMigrated, match="asktell migrate"):
+    with pytest.raises(NotMigrated) as caught:
         check_migrated(empty)
+    assert f"`asktell migrate --database {named(empty)}`" in str(caught.value)
+
+
+def test_a_command_is_named_with_the_address_as_it_was_given_but_without_passwords(tmp_path, postgres):
+    address = postgres.url(postgres.create_database())
+    plain = address.replace("postgresql+psycopg:", "postgresql:")
+    with_secret = f"{plain}{'&' if '?' in plain else '?'}password=hidden"
+    with pytest.raises(NotMigrated) as caught:
+        check_migrated(with_secret)
+    assert "hidden" not in str(caught.value)
+    assert f"asktell migrate --database {named(plain)}" in str(caught.value)
+    assert named("postgresql://u:hidden@h/d") == "postgresql://u:***@h/d"
+    assert named("postgres://u@h/d") == "postgres://u@h/d"
+    with pytest.raises(NotMigrated, match=r"`asktell migrate --database '.*/a b\.db'` makes it"):
+        check_migrated(str(tmp_path / "a b.db"))
 
 
 def test_a_check_makes_no_file(tmp_path):
@@ -154,7 +184,13 @@ def test_postgresql_means_psycopg_3(spelling):
     assert url.render_as_string(hide_password=False) == "postgresql+psycopg://u:p@h/d"
 
 
-@pytest.mark.parametrize("memory", ["", ":memory:", "sqlite://", "sqlite:///:memory:", "file::memory:"])
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_address_is_refused_as_empty(empty):
+    with pytest.raises(UnusableDatabase, match="is empty"):
+        database_url(empty)
+
+
+@pytest.mark.parametrize("memory", [":memory:", "sqlite://", "sqlite:///:memory:", "file::memory:"])
 def test_a_database_in_memory_is_refused(memory):
     with pytest.raises(UnusableDatabase, match="in memory"):
         database_url(memory)
@@ -168,6 +204,25 @@ def test_any_other_address_is_refused_without_its_password(unknown):
     with pytest.raises(UnusableDatabase) as caught:
         database_url(unknown)
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "port"),
+    [
+        ("postgresql://a@h:notaport/d", "a port 'notaport' that"),
+        ("postgresql://a:hidden@h:54x32?sslpassword=hidden", "a port '54x32' that"),
+        ("postgresql://a@[::1]:x/d", "a port 'x' that"),
+        ("postgresql://a:hidden/d", "a port that"),
+        ("postgresql://a:pass@word:hidden@h/d", "a port that"),
+        ("postgresql://a:p@ss:hid/den@h/d", "a port that"),
+        (f"postgresql://a@h:{'9' * 5000}/d", "a port '9999"),
+    ],
+)
+def test_a_port_that_is_no_number_is_named_unless_it_may_be_a_password(address, port):
+    with pytest.raises(UnusableDatabase) as caught:
+        database_url(address)
+    assert port in str(caught.value)
+    assert "hid" not in str(caught.value)
 
 
 def test_a_missing_driver_names_the_extra(monkeypatch):
@@ -208,6 +263,88 @@ async def test_a_second_server_on_one_file_is_refused_until_the_first_has_closed
         await first.close()
         assert not in_use_for(elsewhere, sqlite_address)
     await open_store(sqlite_address).close()
+
+
+@pytest.mark.parametrize("spelling", ["link.db", "directory/asktell.db", "directory/../link.db", "again.db"])
+async def test_a_second_server_is_refused_the_file_under_the_name_of_a_symbolic_link(tmp_path, spelling):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.db").symlink_to(Path("real", "asktell.db"))
+    (tmp_path / "real" / "link.db").symlink_to("asktell.db")
+    (tmp_path / "again.db").symlink_to("link.db")
+    (tmp_path / "directory").symlink_to("real")
+    first = open_store(str(tmp_path / "real" / "asktell.db"))
+    with pytest.raises(DatabaseInUse, match=r"real/asktell\.db open"):
+        open_store(str(tmp_path / spelling))
+    await first.close()
+    await open_store(str(tmp_path / spelling)).close()
+
+
+async def test_the_file_is_made_where_a_symbolic_link_to_nothing_points(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("real").mkdir()
+    Path("link.db").symlink_to("real/asktell.db")
+    migrate("link.db")
+    with pytest.raises(DatabaseInUse):
+        await both_open("link.db", "real/asktell.db")
+    assert {path.name for path in Path().iterdir()} == {"link.db", "real"}
+
+
+async def both_open(*names: str) -> None:
+    stores = []
+    try:
+        for name in names:
+            stores.append(open_store(name))  # noqa: PERF401 - those before one that fails must be closed
+    finally:
+        for store in stores:
+            await store.close()
+
+
+async def test_a_file_with_two_names_is_refused_under_both_until_one_is_gone(tmp_path):
+    first, second = tmp_path / "a.db", tmp_path / "b.db"
+    migrate(str(first))
+    os.link(first, second)
+    for path in (first, second):
+        for act in (migrate, check_migrated, open_store, lambda address: back_up(address, tmp_path / "copy.db")):
+            with pytest.raises(UnusableDatabase, match=rf"{path} has 2 names \(hard links\)"):
+                act(str(path))
+    assert {path.name for path in tmp_path.iterdir()} == {"a.db", "b.db"}
+    second.unlink()
+    await open_store(str(first)).close()
+
+
+async def test_a_name_that_a_file_gets_while_it_is_served_is_refused(tmp_path):
+    migrate(str(tmp_path / "a.db"))
+    store = open_store(str(tmp_path / "a.db"))
+    os.link(tmp_path / "a.db", tmp_path / "b.db")
+    with pytest.raises(UnusableDatabase, match="hard links"):
+        open_store(str(tmp_path / "b.db"))
+    await store.close()
+
+
+def test_a_file_that_is_mounted_without_its_directory_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a b.db").touch()
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"36 21 8:1 /x/a.db {tmp_path}/a\\040b.db rw,noatime - ext4 /dev/sda1 rw\n")
+    assert mounted_alone(tmp_path / "a b.db", mounts=mounts)
+    assert not mounted_alone(tmp_path / "other.db", mounts=mounts)
+    assert not mounted_alone(tmp_path / "a b.db", mounts=tmp_path / "missing")
+    monkeypatch.setattr(addresses, "mounted_alone", lambda path: mounted_alone(path, mounts=mounts))
+    with pytest.raises(UnusableDatabase, match=r"a b\.db is mounted without its directory"):
+        database_url(str(tmp_path / "a b.db"))
+
+
+def test_what_is_no_file_is_refused_as_a_database(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(UnusableDatabase, match=f"{path} is no file"):
+            database_url(str(path))
+
+
+def test_symbolic_links_in_a_circle_are_named(tmp_path):
+    (tmp_path / "a.db").symlink_to("b.db")
+    (tmp_path / "b.db").symlink_to("a.db")
+    with pytest.raises(OSError, match="symbolic links"):
+        database_url(str(tmp_path / "a.db"))
 
 
 def in_use_for(pool: object, address: str) -> bool:

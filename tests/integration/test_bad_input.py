@@ -57,6 +57,23 @@ BAD_NOTES: Mapping[str, tuple[dict[str, str], str]] = {
     "a_value_with_nul": ({"k": "v\0"}, "[k]"),
     "a_value_of_a_mebibyte": ({"k": MEGABYTE}, "[k]"),
 }
+BAD_KEYS = (
+    "",
+    "k-k",
+    "k.k",
+    "ä",
+    "`k",
+    "k`",
+    "``",
+    "`k`k`",
+    "`k``",
+    "k" * 64,
+    f"`{'.' * 64}`",
+    "`k\0`",
+    "`\u202ek`",
+    f"`{MEGABYTE}`",
+)
+"""As a mask names a label."""
 BAD_URIS = {
     "javascript": "javascript:alert(1)",
     "data": "data:text/plain,x",
@@ -543,22 +560,43 @@ def leases() -> Iterator[tuple[str, Duration]]:
 
 
 def changes() -> Iterator[Row]:
+    paused = {"state": studies.Study.STATE_PAUSED}
+
     def change(*paths: str, name: str = "", **fields: Any) -> Callable[[Scene], Message]:
         return lambda scene: studies.UpdateStudyRequest(
             study=studies.Study(name=name or scene.study, **fields), update_mask=FieldMask(paths=paths)
         )
 
     for name, study in BAD_STUDY_NAMES.items():
-        fields = {"state": studies.Study.STATE_PAUSED}
-        yield Row(f"update_{name}", "UpdateStudy", change("state", name=study or "/", **fields), "study.name")
+        yield Row(f"update_{name}", "UpdateStudy", change("state", name=study or "/", **paused), "study.name")
     yield Row("mask_empty", "UpdateStudy", change(), "update_mask")
-    for path in ("name", "spec", "seed", "*", "state.x", "", "budget.max_trials", "trial_counts", MEGABYTE):
+    for path in (
+        "name",
+        "spec",
+        "seed",
+        "*",
+        "state.x",
+        "",
+        "budget.",
+        "budget.max",
+        "budget.max_trials.x",
+        "trial_counts",
+        MEGABYTE,
+    ):
         yield Row(f"mask_{path[:20]}", "UpdateStudy", change("labels", path), "update_mask")
+    for key in BAD_KEYS:
+        yield Row(f"mask_labels.{key[:20]}", "UpdateStudy", change("state", f"labels.{key}", **paused), "update_mask")
+    for field, part in (("labels", "labels.k"), ("labels", "labels.`k.k`"), ("budget", "budget.max_duration")):
+        yield Row(f"mask_{field}_and_{part}", "UpdateStudy", change(part, field), "update_mask")
     yield from widenings()
     yield Row("state_missing", "UpdateStudy", change("state"), "study.state")
     yield Row("state_unknown", "UpdateStudy", change("state", state=99), "study.state")
     budget = studies.Budget(max_trials=0)
     yield Row("budget_zero", "UpdateStudy", change("budget", budget=budget), "study.budget.max_trials")
+    limit = change("budget.max_trials", budget=budget)
+    yield Row("limit_zero", "UpdateStudy", limit, "study.budget.max_trials")
+    note = change("labels.j", "labels.k", labels={"j": "v", "k": MEGABYTE})
+    yield Row("label_of_a_mebibyte", "UpdateStudy", note, "study.labels[k]")
     both = change("state", "budget", state=studies.Study.STATE_PAUSED, budget=budget)
     yield Row("half_good", "UpdateStudy", both, "study.budget.max_trials")
     for name, (notes, suffix) in BAD_NOTES.items():
@@ -747,6 +785,11 @@ def tells() -> Iterator[Row]:
         yield row(f"uri_{name}", lambda r, v=uri: _set(r, checkpoint_uri=v), "checkpoint_uri")
 
 
+def _merged(result: trials.TrialResult, more: trials.TrialResult) -> trials.TrialResult:
+    result.MergeFrom(more)
+    return result
+
+
 def _twice(scene: Scene) -> Message:
     result = _result(scene.mine.number, scene.mine.lease.token)
     return trials.TellRequest(parent=scene.study, results=[result, result])
@@ -782,6 +825,12 @@ def out_of_turn() -> Iterator[Row]:
     )
     yield row("twice_otherwise", lambda s: _result(s.ended.number, s.ended.lease.token, 0.6), "TRIAL_ENDED")
     yield row("twice_with_nan", lambda s: _result(s.ended.number, s.ended.lease.token, NAN), "TRIAL_ENDED")
+    for name, more in (
+        ("metadata", trials.TrialResult(metadata={"k": "v"})),
+        ("checkpoint", trials.TrialResult(checkpoint_uri="file:///left")),
+    ):
+        change = lambda s, v=more: _merged(_result(s.ended.number, s.ended.lease.token), v)  # noqa: E731
+        yield row(f"twice_with_other_{name}", change, "TRIAL_ENDED")
     yield row("cancelled", lambda s: _result(s.cancelled.number, s.cancelled.lease.token), "TRIAL_ENDED")
 
     def foreign(scene: Scene) -> Message:

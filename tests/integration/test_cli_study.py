@@ -11,10 +11,12 @@ import pty
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asktell.client import Client, FinishedTrial, Float, Maximize, Measurement, MetricValue, Minimize, Study, TrialState
+from asktell.client.connection import Connection
 from tests.processes import ASKTELL
 
 SPACE = ["--float", "rate=1e-5:1e-1:log", "--categorical", "opt=sgd,adam", "--float", "momentum=0:0.99 when opt=sgd"]
@@ -113,7 +115,8 @@ def test_the_same_study_again_is_left_as_it_is_and_another_is_refused(study) -> 
     study("create", "digits", *SPACE, "--maximize", "accuracy")
     study("create", "digits", *SPACE, "--maximize", "accuracy")
     error = study("create", "digits", "--bool", "a", "--maximize", "accuracy", status=1)
-    assert error == "asktell: study 'digits' exists with other parameters\n"
+    assert error.startswith("asktell: study 'digits' exists with other parameters; ")
+    assert error.endswith("else take another name, or delete it\n")
 
 
 def test_what_the_service_refuses_of_a_parameter_is_said_with_its_name(study) -> None:
@@ -299,6 +302,31 @@ def test_an_update_changes_what_is_given_and_nothing_else(client: Client, study)
     assert client.get_study("digits").budget.max_failures == 2
 
 
+def test_an_update_adds_replaces_and_removes_single_labels(study) -> None:
+    study("create", "digits", *SPACE, "--minimize", "loss", "--label", "a=1", "--label", "b c=2", "--label", "d=3")
+    changed = study("update", "digits", "--label", "d=4", "--label", "e.f`=5", "--remove-label", "b c", "--json")
+    assert json.loads(changed)["labels"] == {"a": "1", "d": "4", "e.f`": "5"}
+    assert json.loads(study("update", "digits", "--remove-label", "not there", "--json")) == json.loads(changed)
+    assert "is not a key" in study("update", "digits", "--remove-label", "k" * 64, status=1)
+
+
+def test_an_update_keeps_what_another_changes_at_the_same_time(client: Client, study, monkeypatch) -> None:
+    study("create", "digits", *SPACE, "--minimize", "loss", "--max-trials", "5", "--label", "a=1", "--label", "b=2")
+    run = Connection.run
+
+    def run_late(self: Connection, call: Any, **options: Any) -> Any:
+        # Whatever the command has read by now is out of date.
+        if call.method == "UpdateStudy":
+            monkeypatch.setattr(Connection, "run", run)
+            client.get_study("digits").update(max_parallel=2, label_changes={"a": None, "c": "3"})
+        return run(self, call, **options)
+
+    monkeypatch.setattr(Connection, "run", run_late)
+    changed = json.loads(study("update", "digits", "--max-trials", "9", "--label", "b=4", "--json"))
+    assert (changed["budget"]["max_trials"], changed["budget"]["max_parallel"]) == (9, 2)
+    assert changed["labels"] == {"b": "4", "c": "3"}
+
+
 def test_an_update_is_shown_as_a_table(study) -> None:
     study("create", "digits", *SPACE, "--minimize", "loss", "--max-trials", "5")
     shown = study("update", "digits", "--max-parallel", "4")
@@ -359,7 +387,7 @@ def test_a_service_that_is_away_is_one_line_and_status_1() -> None:
         assert (process.returncode, out) == (1, b"")
         (line,) = errors.decode().splitlines()
         assert line.startswith(f"{who}: the service could not be reached: ")
-        assert line.endswith("; --target says where it is, asktell serve runs one")
+        assert line.endswith("; `asktell serve` runs a service; --target says where it is")
 
 
 def test_a_study_that_is_not_there_is_one_line_and_status_1(study) -> None:

@@ -41,7 +41,7 @@ def _under(request: Message, request_id: str) -> bytes:
 
 def calls(wire: Wire, study: str) -> list[Repeatable]:
     """One of each method that takes a request id."""
-    asked = wire.one(study)
+    asked, given = wire.one(study), wire.one(study)
     new = [[trials.NewTrial(parameters={"x": real(value)})] for value in (0.25, 0.75)]
     return [
         Repeatable(
@@ -55,7 +55,12 @@ def calls(wire: Wire, study: str) -> list[Repeatable]:
             trials.AddTrialsRequest(parent=study, trials=new[0]),
             trials.AddTrialsRequest(parent=study, trials=new[1]),
         ),
+        Repeatable("ReleaseTrial", _release(given), _release(given, checkpoint_uri="file:///left")),
     ]
+
+
+def _release(trial: trials.Trial, **fields: str) -> trials.ReleaseTrialRequest:
+    return trials.ReleaseTrialRequest(name=trial.name, lease_token=trial.lease.token, **fields)
 
 
 def _named(code: int) -> tuple[int, str]:
@@ -143,9 +148,9 @@ def test_copies_sent_at_once_through_two_servers_happen_once(processes: Processe
                 assert len(set(replies)) == 1, f"{call.method} gave {len(set(replies))} different replies"
         stored = [trial.number for trial in two.all_trials(study)]
         counts = two.study(study).trial_counts
-        # Each turn hands out three, of which the first was added by the turn before, and adds one.
-        assert stored == list(range(1, 3 * IDS + 2))
-        assert (counts.succeeded, counts.active + counts.queued) == (IDS, 2 * IDS + 1)
+        # Each turn hands out four, of which two are what the turn before gave back and added, and adds one.
+        assert stored == list(range(1, 3 * IDS + 3))
+        assert (counts.succeeded, counts.active + counts.queued) == (IDS, 2 * IDS + 2)
         assert one.study(study) == two.study(study)
 
 
@@ -154,8 +159,21 @@ def test_an_id_of_one_study_or_method_says_nothing_of_another(processes: Process
     with Wire(server.target) as wire:
         names = [wire.create(study, small_study(seed=seed)).name for seed, study in enumerate(("one", "two"))]
         replies = [wire.send(call.method, call.payload("id")) for name in names for call in calls(wire, name)]
-        assert len(set(replies)) == 6
-        assert [len(wire.all_trials(name)) for name in names] == [4, 4]
+        assert len(set(replies)) == 8
+        assert [len(wire.all_trials(name)) for name in names] == [5, 5]
+
+
+def test_a_repeated_release_is_known_though_another_worker_has_the_trial(processes: Processes, tmp_path: Path) -> None:
+    with Wire(processes.serve(str(tmp_path / "asktell.db")).target) as wire:
+        study = wire.create("given-back", small_study()).name
+        given = wire.one(study)
+        first = wire.send("ReleaseTrial", _under(_release(given), "id"))
+        taken = wire.one(study, "another")
+        assert (taken.number, taken.attempt) == (given.number, 2)
+        assert wire.send("ReleaseTrial", _under(_release(given), "id")) == first
+        assert wire.trial(study, taken.number).state == trials.Trial.STATE_ACTIVE
+        lost = refusal(lambda: wire.send("ReleaseTrial", _under(_release(given), "another")))
+        assert (lost.code, lost.reason) == (StatusCode.FAILED_PRECONDITION, "LEASE_LOST")
 
 
 @pytest.mark.chaos
@@ -167,4 +185,4 @@ def test_a_thousand_ids_through_two_servers_happen_once_each(processes: Processe
         for turn in range(250):
             for call in calls(one, study):
                 assert len(set(at_once([one, two], call, f"id-{turn}"))) == 1
-        assert len(two.all_trials(study)) == 751
+        assert len(two.all_trials(study)) == 752

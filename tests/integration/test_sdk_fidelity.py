@@ -33,7 +33,7 @@ async def test_asyncio_says_the_same(client: at.Client) -> None:
 
 
 def test_what_the_service_refuses_names_the_field(client: at.Client) -> None:
-    with pytest.raises(at.InvalidArgument, match=r"study\.spec\.fidelity\.parameter: 'steps' is not a parameter"):
+    with pytest.raises(at.InvalidArgument, match=r"^fidelity\.parameter: 'steps' is not a parameter"):
         client.create_study("refused", parameters=SPACE, objectives=LOSS, fidelity=at.Fidelity("steps"))
     with pytest.raises(at.InvalidArgument, match="fidelity: 'epochs' is a str, not a Fidelity"):
         client.create_study("refused", parameters=SPACE, objectives=LOSS, fidelity="epochs")  # type: ignore[arg-type]

@@ -301,6 +301,25 @@ def test_a_paused_study_hands_out_nothing_and_a_finished_one_ends_the_loop(clien
     assert len(study.ask()) == 1
 
 
+def test_a_loop_that_is_handed_no_trial_says_what_the_service_answered_and_what_helps(client, caplog):
+    study = new_study(client, parameters=[at.Bool("flag")], max_trials=None)
+    study.optimize(lambda trial: 1.0)
+    assert not caplog.records
+    study.optimize(lambda trial: 1.0)
+    study.update(max_trials=2)
+    study.optimize(lambda trial: 1.0)
+    study.update(max_trials=10, max_duration=0.001)
+    study.optimize(lambda trial: 1.0)
+    study.finish()
+    assert list(study.trials()) == []
+    assert [record.message.partition("; ")[2] for record in caplog.records] == [
+        "study.update(parameters=[...]) widens its space",
+        "study.update(max_trials=...) raises it",
+        "study.update(max_duration=...) raises it",
+        "study.resume() opens it again",
+    ]
+
+
 def test_a_budget_can_be_raised(client):
     study = new_study(client, max_trials=1, max_parallel=5)
     study.optimize(lambda trial: 1.0)

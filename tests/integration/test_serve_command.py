@@ -45,6 +45,9 @@ def test_help_lists_every_setting_with_its_environment_variable() -> None:
         (["--listen", "localhost"], {}, "is not HOST:PORT"),
         (["--database", "sqlite:///:memory:"], {}, "memory"),
         (["--database", "mysql://root@127.0.0.1/x"], {}, "mysql"),
+        (["--database", "postgresql://a:secret@h:notaport/x"], {}, "a port 'notaport' that is no number"),
+        (["--database", ""], {}, 'Invalid value "" for --database'),
+        ([], {"ASKTELL_DATABASE": ""}, 'Invalid value "" for ASKTELL_DATABASE'),
         (["--database", "postgresql://nobody@127.0.0.1:1/x"], {}, "127.0.0.1"),
         (["--migrate", "--database", "postgresql://nobody:secret@127.0.0.1:1/x"], {}, "127.0.0.1"),
         ([], {"ASKTELL_ENGINE_PROCESSES": "0"}, "ASKTELL_ENGINE_PROCESSES"),
@@ -90,9 +93,12 @@ def test_migrating_twice_is_fine_and_an_unmigrated_database_is_refused(tmp_path:
     settings = Settings(database=str(tmp_path / "a.db"), migrate=False, listen="127.0.0.1:0")
     ended = run("serve", "--no-migrate", "--database", settings.database)
     assert ended.returncode == 1
-    assert "asktell migrate" in ended.stderr
+    assert f"`asktell migrate --database {settings.database}`" in ended.stderr
     for _ in range(2):
-        assert run("migrate", "--database", settings.database).returncode == 0
+        ended = run("migrate", "--database", settings.database)
+        assert (ended.returncode, ended.stdout) == (0, f"{settings.database}: the schema is up to date\n")
+    by_default = run("migrate", XDG_DATA_HOME=str(tmp_path))
+    assert by_default.stdout == f"{tmp_path / 'asktell' / 'asktell.db'}: the schema is up to date\n"
 
 
 def test_a_file_that_is_no_database_is_left_alone_and_named(tmp_path: Path) -> None:
@@ -103,6 +109,26 @@ def test_a_file_that_is_no_database_is_left_alone_and_named(tmp_path: Path) -> N
     assert f"{notes} cannot be used: file is not a database" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert notes.read_text().startswith("not a database")
+
+
+@pytest.mark.parametrize("command", [("serve", "--listen", "127.0.0.1:0"), ("migrate",), ("backup", "copy.db")])
+def test_an_empty_address_is_never_the_default_database(tmp_path: Path, command: tuple[str, ...]) -> None:
+    for arguments, environment in ((("--database", ""), {}), ((), {"ASKTELL_DATABASE": ""})):
+        ended = run(*command, *arguments, **environment, XDG_DATA_HOME=str(tmp_path))
+        assert ended.returncode != 0
+        assert "the database's address is empty" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StartError, match="is empty"):
+        migrate_database(Settings(database=""))
+
+
+@pytest.mark.parametrize("command", ["migrate", "backup"])
+def test_a_port_that_is_no_number_is_an_error_of_one_line(command: str) -> None:
+    ended = run(command, *["copy.db"][: command == "backup"], "--database", "postgresql://a:secret@h:notaport/db")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"asktell {command}: the database's address has a port 'notaport' that is no number")
+    assert ended.stderr.count("\n") == 1
+    assert "secret" not in ended.stderr
 
 
 def test_an_unusable_database_is_an_error_that_the_user_can_mend() -> None:

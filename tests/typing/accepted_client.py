@@ -38,6 +38,7 @@ def sync(client: at.Client) -> None:
     study.optimize(lambda trial: 0.5)
     study.optimize(lambda trial: {"accuracy": (0.5, None)}, on_error="raise")
     study.update(max_trials=None, labels={"a": "b"})
+    study.update(max_duration=60, label_changes={"a": "b", "c": None})
     with trial as entered:
         assert_type(entered, at.Trial)
 

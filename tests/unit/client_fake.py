@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import grpc
 from google.protobuf import any_pb2
@@ -117,6 +118,21 @@ class Service:
         return self.directives.get(number, (trials_pb2.DIRECTIVE_CONTINUE, ""))
 
 
+def take(path: str, source: Any, target: Any) -> None:
+    """Have what a path of a mask names be as in another message."""
+    name, _, part = path.partition(".")
+    if name == "labels" and part:
+        key = part[1:-1].replace("``", "`") if part.startswith("`") else part
+        target.labels.pop(key, None)
+        target.labels.update({key: source.labels[key]} if key in source.labels else {})
+    elif part:
+        take(part, getattr(source, name), getattr(target, name))
+    else:
+        target.ClearField(name)
+        given = {found.name: value for found, value in source.ListFields()}
+        target.MergeFrom(type(source)(**{name: given.get(name)}))
+
+
 class Studies(study_service_pb2_grpc.StudyServiceServicer):
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -147,8 +163,7 @@ class Studies(study_service_pb2_grpc.StudyServiceServicer):
         self.service.begin("UpdateStudy", request, context)
         study = self.service.study(request.study.name, context)
         for path in request.update_mask.paths:
-            study.ClearField(path)
-        request.update_mask.MergeMessage(request.study, study, replace_message_field=True, replace_repeated_field=True)
+            take(path, request.study, study)
         return study
 
     def DeleteStudy(self, request, context):

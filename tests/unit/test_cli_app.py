@@ -132,6 +132,7 @@ def test_the_bash_completion_is_valid_bash(capsys) -> None:
         (["study", "update", "x"], "nothing to change: give --max-trials"),
         (["study", "update", "x", "--max-trials", "0"], 'Invalid value "0" for --max-trials'),
         (["study", "update", "x", "--label", "l"], "--label 'l': expected KEY=VALUE"),
+        (["study", "update", "x", "--label", "k=v", "--remove-label", "k"], "--remove-label 'k': --label sets it"),
         (["study", "create", "x", "--spec", "no-such-file.toml"], "no-such-file.toml: No such file"),
         (["study", "import", "no-such-file.jsonl"], "no-such-file.jsonl: No such file"),
         (["study", "trials", "x", "--state", "odd"], 'Invalid value "odd" for --state'),

@@ -150,7 +150,7 @@ def test_a_spec_is_read_from_toml(tmp_path: Path) -> None:
         ('kind = "float"', 'kind = "real"', "parameters[0]: the kind of rate is 'real', not one of float, int"),
         ("high = 0.1\n", "", "parameters[0]: rate: it lacks high"),
         ("log = true", "logarithmic = true", "parameters[0]: rate: it cannot have 'logarithmic'"),
-        ("low = 1e-5", 'low = "small"', "parameters[0]: could not convert string to float: 'small'"),
+        ("low = 1e-5", 'low = "small"', "parameters[0]: parameter rate, low: 'small' is not a number"),
         ('name = "momentum"', "", "parameters[1]: it has no name"),
         ('parent = "rate", ', "", "parameters[1]: when is written as"),
         ('goal = "maximize"', 'goal = "up"', "objectives[0]: an objective is written as"),

@@ -201,6 +201,83 @@ async def test_nan_that_an_objective_returns_is_a_failure(service, study):
     assert (await study.get_trial(1)).message == "y is NaN, which is no result"
 
 
+@pytest.mark.parametrize(
+    ("result", "error", "words"),
+    [
+        (None, at.FailedPrecondition, "returned None for trial 1"),
+        ([0.5], at.InvalidArgument, "is not a number"),
+        ({"Y": 0.5}, at.InvalidArgument, "is an objective and missing"),
+    ],
+)
+async def test_an_objective_that_returns_no_result_ends_at_its_first_trial(service, study, result, error, words):
+    async def objective(trial):
+        return result
+
+    with pytest.raises(error, match=words) as caught:
+        await study.optimize(objective)
+    assert "another would fail alike" in caught.value.__notes__[0]
+    assert states(service) == [pb2.Trial.STATE_FAILED]
+
+
+async def test_an_objective_that_is_no_coroutine_function_ends_at_its_first_trial(service, study):
+    with pytest.raises(at.InvalidArgument, match=r"objective: .* returned 0.5, which cannot be awaited; write `async"):
+        await study.optimize(lambda trial: 0.5)
+    assert states(service) == [pb2.Trial.STATE_FAILED]
+
+
+async def test_optimize_gives_up_after_three_failures_in_a_row_with_the_last_exception(service, client):
+    study = await client.create_study(
+        "s", parameters=[at.Float("x", 0, 1)], objectives=[at.Minimize("y")], max_trials=9
+    )
+
+    async def broken(trial):
+        raise TypeError(f"trial {trial.number}")
+
+    with pytest.raises(TypeError, match="trial 3") as caught:
+        await study.optimize(broken)
+    assert caught.value.__notes__[0].startswith("trials 1, 2, 3 all failed, and none has succeeded; the objective is")
+    await study.optimize(broken, give_up_after=None, count=4)
+    assert states(service) == [pb2.Trial.STATE_FAILED] * 7
+
+
+async def test_failures_after_a_success_are_a_matter_of_the_parameters(service, client):
+    study = await client.create_study(
+        "s", parameters=[at.Float("x", 0, 1)], objectives=[at.Minimize("y")], max_trials=9
+    )
+
+    async def objective(trial):
+        if trial.number != 1:
+            raise ValueError("bad luck")
+        return 1.0
+
+    await study.optimize(objective, count=5)
+    assert states(service).count(pb2.Trial.STATE_FAILED) == 4
+
+
+async def test_a_loop_that_is_handed_no_trial_says_why_and_what_helps(study, caplog):
+    async def objective(trial):
+        return 1.0
+
+    await study.optimize(objective)
+    assert not caplog.records
+    await study.optimize(objective)
+    assert [record.message for record in caplog.records] == [
+        "study 's' hands out no more trials: its budget is spent; study.update(max_trials=...) raises it"
+    ]
+
+
+async def test_a_report_without_the_metric_of_the_stopping_rule_is_warned_of_once(client, caplog):
+    study = await client.create_study(
+        "s", parameters=[at.Float("x", 0, 1)], objectives=[at.Minimize("y")], stopping_rule=at.MedianRule()
+    )
+    (trial,) = await study.ask()
+    for step in (1, 2):
+        await trial.report(step=step, z=0.5)
+    assert [record.message for record in caplog.records] == [
+        "study 's': its stopping rule watches y, and a report has but z: a trial that does not report y is never stopped early"
+    ]
+
+
 async def test_optimize_drops_a_result_that_comes_too_late(service, study):
     service.fail("Tell", precondition("trial 1: the lease was lost", "LEASE_LOST"))
 

@@ -7,18 +7,21 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2
 
 from asktell import client as at
+from asktell.client import closure
 from asktell.v1 import trial_service_pb2 as pb2
 from tests.unit.client_fake import precondition, refusal, serving, unavailable
 
 STOP = (pb2.DIRECTIVE_STOP, "no longer promising")
 ABANDON = (pb2.DIRECTIVE_ABANDON, "leased to another worker")
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -596,10 +599,176 @@ def test_nan_that_a_script_tells_itself_is_kept(service, study):
     assert math.isnan(trial.value())
 
 
-def test_an_objective_that_forgets_its_result_fails_its_trials(service, study):
-    study.optimize(lambda trial: None)
+@pytest.mark.parametrize(
+    ("result", "error", "words"),
+    [
+        (None, at.FailedPrecondition, "returned None for trial 1"),
+        ([0.5], at.InvalidArgument, r"metrics\[y\]: \[0.5\] is not a number"),
+        ((0.5, 0.1, 0.2), at.InvalidArgument, "is not a pair of mean and standard error"),
+        ({"Y": 0.5}, at.InvalidArgument, r"metrics\[y\]: is an objective and missing; given: Y"),
+        ("0.5", at.InvalidArgument, "is text, not a number"),
+    ],
+)
+def test_an_objective_that_returns_no_result_ends_at_its_first_trial(service, client, result, error, words):
+    study = new_study(client, max_trials=30)
+    with pytest.raises(error, match=words) as caught:
+        study.optimize(lambda trial: result)
+    assert states(service) == [pb2.Trial.STATE_FAILED]
+    assert caught.value.__notes__ == [
+        "trial 1 is told as failed, and another would fail alike: it is what the objective returns"
+    ]
+    assert str(caught.value) in study.get_trial(1).message
+
+
+def test_what_is_no_result_after_a_success_is_a_failed_trial(service, study):
+    returned = iter([1.0, None, [2.0]])
+    study.optimize(lambda trial: next(returned))
+    assert states(service) == [pb2.Trial.STATE_SUCCEEDED, *[pb2.Trial.STATE_FAILED] * 2]
+
+
+def test_optimize_gives_up_after_three_failures_in_a_row_with_the_last_exception(service, client):
+    study, seen = new_study(client, max_trials=30), []
+
+    def broken(trial):
+        seen.append(trial.number)
+        raise TypeError(f"train() got an unexpected keyword argument in trial {trial.number}")
+
+    with pytest.raises(TypeError, match="in trial 3") as caught:
+        study.optimize(broken)
+    assert seen == [1, 2, 3]
     assert states(service) == [pb2.Trial.STATE_FAILED] * 3
-    assert "returned None" in study.get_trial(1).message
+    assert caught.value.__notes__ == [
+        (
+            "trials 1, 2, 3 all failed, and none has succeeded; the objective is likely at fault"
+            " (give_up_after=None goes on all the same)"
+        )
+    ]
+
+
+def test_optimize_gives_up_when_it_is_told_to(service, client):
+    study = new_study(client, max_trials=6)
+
+    def broken(trial):
+        raise ValueError("bad luck")
+
+    with pytest.raises(ValueError, match="bad luck") as caught:
+        study.optimize(broken, give_up_after=1)
+    assert caught.value.__notes__[0].startswith("trial 1 failed, and none has succeeded; the objective")
+    with pytest.raises(at.InvalidArgument, match="give_up_after: must be at least 1, or None"):
+        study.optimize(broken, give_up_after=0)
+    study.optimize(broken, give_up_after=None, count=4)
+    study.optimize(lambda trial: None, give_up_after=None)
+    assert states(service) == [pb2.Trial.STATE_FAILED] * 6
+
+
+def test_three_losses_of_nan_in_a_row_are_an_error_too(service, client):
+    study = new_study(client, max_trials=30)
+    with pytest.raises(at.FailedPrecondition, match="trial 3 failed: y is NaN, which is no result") as caught:
+        study.optimize(lambda trial: math.nan, on_error="raise")
+    assert caught.value.reason == "OBJECTIVE_FAILS"
+    assert "likely at fault" in caught.value.__notes__[0]
+    assert states(service) == [pb2.Trial.STATE_FAILED] * 3
+
+
+def test_failures_after_a_success_are_a_matter_of_the_parameters(service, client):
+    study = new_study(client, max_trials=9)
+
+    def objective(trial):
+        if trial.number != 3:
+            raise ValueError("bad luck")
+        return 1.0
+
+    study.optimize(objective)
+    assert states(service).count(pb2.Trial.STATE_FAILED) == 8
+
+
+def test_an_infeasible_trial_begins_the_row_of_failures_anew(service, client):
+    study = new_study(client, max_trials=6)
+
+    def objective(trial):
+        if trial.number == 3:
+            return trial.infeasible("no")
+        raise ValueError("bad luck")
+
+    with pytest.raises(ValueError, match="bad luck") as caught:
+        study.optimize(objective)
+    assert caught.value.__notes__[0].startswith("trials 4, 5, 6 all failed")
+
+
+def test_a_service_out_of_reach_is_no_failure_in_the_row(service, client):
+    study, tries = new_study(client, max_trials=1), []
+
+    def objective(trial):
+        tries.append(trial.number)
+        if len(tries) < 5:
+            raise at.Unavailable("restarting")
+        return 1.0
+
+    study.optimize(objective)
+    assert states(service) == [pb2.Trial.STATE_SUCCEEDED]
+
+
+def test_a_loop_that_is_handed_no_trial_says_why_and_what_helps(study, caplog):
+    study.optimize(lambda trial: 1.0)
+    assert not caplog.records
+    study.optimize(lambda trial: 1.0)
+    assert [record.message for record in caplog.records] == [
+        "study 's' hands out no more trials: its budget is spent; study.update(max_trials=...) raises it"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "budget", "said"),
+    [
+        (at.Reason.FINISHED, {}, "it is finished; study.resume() opens it again"),
+        (
+            at.Reason.EXHAUSTED,
+            {},
+            "every configuration that it may hand out is taken; study.update(parameters=[...]) widens its space",
+        ),
+        (
+            at.Reason.BUDGET_SPENT,
+            {"max_failures": 2, "max_trials": 10},
+            "its budget is spent; study.update(max_failures=...) raises it",
+        ),
+        (
+            at.Reason.BUDGET_SPENT,
+            {"max_failures": 3, "max_trials": 2, "max_duration": timedelta(hours=1)},
+            "its budget is spent; study.update(max_trials=..., max_duration=...) raises it",
+        ),
+        (
+            at.Reason.BUDGET_SPENT,
+            {"max_duration": timedelta(hours=3)},
+            "its budget is spent; study.update(max_duration=...) raises it",
+        ),
+    ],
+)
+def test_each_reason_for_no_more_trials_has_its_remedy(study, caplog, reason, budget, said):
+    record = replace(study.record, budget=at.Budget(**budget), counts=at.TrialCounts(failed=2), create_time=BEGAN)
+    closure.say(record, reason, now=BEGAN + timedelta(hours=2))
+    assert [each.message for each in caplog.records] == [f"study 's' hands out no more trials: {said}"]
+
+
+def test_a_report_without_the_metric_of_the_stopping_rule_is_warned_of_once(client, caplog):
+    study = new_study(client, stopping_rule=at.MedianRule(metric="val_loss", goal="minimize"))
+    for trial in study.ask(2):
+        trial.report(step=1, val_los=0.5, lr=0.1)
+        trial.report(step=2, val_los=0.4)
+    assert [record.message for record in caplog.records] == [
+        (
+            "study 's': its stopping rule watches val_loss, and a report has but val_los, lr:"
+            " a trial that does not report val_loss is never stopped early"
+        )
+    ]
+
+
+@pytest.mark.parametrize("rule", [None, at.MedianRule()])
+def test_a_report_of_what_is_watched_or_to_no_rule_is_warned_of_by_nobody(client, caplog, rule):
+    (trial,) = new_study(client, stopping_rule=rule).ask()
+    trial.report(step=1, y=0.5)
+    trial.report(step=2, checkpoint_uri="file:///a")
+    trial.report({"y" if rule else "z": 0.4}, step=3)
+    assert not caplog.records
 
 
 def test_an_objective_may_end_its_trial_itself(service, study):
@@ -672,6 +841,40 @@ def test_an_update_changes_only_what_is_given(client):
     assert study.labels == {"a": "b"}
     study.update(labels={"c": "d"})
     assert (study.labels, study.budget.max_failures) == ({"c": "d"}, 2)
+    study.update(max_failures=None, label_changes={"e": "f", "c": None, "not there": None})
+    assert (study.labels, study.budget) == ({"e": "f"}, at.Budget(max_duration=timedelta(minutes=1)))
+
+
+def test_an_update_sends_what_is_given_and_reads_nothing_first(service, study):
+    study.update(max_parallel=2, label_changes={"a": "1", "b_2": None, "c-3": "3", "d`.": None})
+    study.update(labels={}, max_trials=None, max_duration=60, stopping_rule=None)
+    first, second = service.requests["UpdateStudy"]
+    assert list(first.update_mask.paths) == [
+        "budget.max_parallel",
+        "labels.a",
+        "labels.b_2",
+        "labels.`c-3`",
+        "labels.`d``.`",
+    ]
+    assert (dict(first.study.labels), first.study.budget.max_parallel) == ({"a": "1", "c-3": "3"}, 2)
+    assert list(second.update_mask.paths) == [
+        "budget.max_trials",
+        "budget.max_duration",
+        "labels",
+        "spec.stopping_rule",
+    ]
+    assert not second.study.budget.HasField("max_trials")
+    assert service.requests["GetStudy"] == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [({7: None}, r"^label_changes\[0\]: 7 is"), ({"\ud800": None}, "^update_mask"), ({"k": 7}, r"^labels\[k\]")],
+)
+def test_a_label_that_cannot_be_sent_is_named(service, study, labels, named):
+    with pytest.raises(at.InvalidArgument, match=named):
+        study.update(label_changes=labels)
+    assert service.requests["UpdateStudy"] == []
 
 
 def test_a_deleted_study_is_gone(client, study):

@@ -86,9 +86,26 @@ def test_a_condition_of_another_shape_is_refused_with_how_to_write_it(when):
         Float("momentum", 0, 1, when=when)
 
 
-def test_an_int_spec_refuses_a_real_bound():
-    with pytest.raises(TypeError):
-        Int("n", 1, 2.5)
+@pytest.mark.parametrize(
+    ("make", "kind", "said"),
+    [
+        (lambda: Int("n", 1, 2.5), TypeError, "parameter n, high: 2.5 is not an int"),
+        (lambda: Int("n", 1, 3, step=0.5), TypeError, "parameter n, step: 0.5 is not an int"),
+        (lambda: Int("n", 1, 3, default="2"), TypeError, "parameter n, default: '2' is not an int"),
+        (lambda: Float("x", "abc", 1), ValueError, "parameter x, low: 'abc' is not a number"),
+        (lambda: Float("x", 0, None), TypeError, "parameter x, high: None is not a number"),
+        (lambda: Float("x", 0, 10**400), ValueError, "parameter x, high: 1000"),
+        (lambda: Float("x", 0, 1, when="y"), TypeError, "parameter x, when: 'y' is no condition"),
+        (lambda: Categorical("c", [(1, 2)]), TypeError, "parameter c, choices: (1, 2) is a tuple, not a float"),
+        (lambda: Categorical("c", ["a"], default=[]), TypeError, "parameter c, default: [] is a list"),
+        (lambda: Ordinal("o", 5), TypeError, "parameter o, values: 'int' object"),
+        (lambda: Bool("b", default=()), TypeError, "parameter b, default: () is a tuple"),
+    ],
+)
+def test_what_a_parameter_cannot_have_is_said_with_its_name_and_argument(make, kind, said):
+    with pytest.raises(kind) as caught:
+        make()
+    assert str(caught.value).startswith(said)
 
 
 def test_metrics_are_read_in_the_order_of_their_names():

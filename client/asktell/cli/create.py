@@ -245,7 +245,7 @@ class Order:
 
 
 def create(client: Client, draft: Draft, *, name: str) -> Study:
-    """Create the study; what the service finds wrong with a parameter is said with its name."""
+    """Create the study; what the service finds wrong with an option is said with its name."""
     budget = draft.budget
     try:
         return client.create_study(
@@ -265,35 +265,17 @@ def create(client: Client, draft: Draft, *, name: str) -> Study:
             **draft.settings,
         )
     except InvalidArgument as error:
-        raise Refused(_as_typed(str(error), draft)) from error
+        raise Refused(_as_typed(str(error))) from error
 
 
-_ENTRY = re.compile(
-    r"study\.spec\.(parameters|objectives|outcome_constraints)\[(\d+)\](?:\.\w+_spec(?=\.))?\.?([\w.\[\]]*)"
-)
-_OPTION = re.compile(
-    r"study\.(?:spec|budget)\.(max_trials|max_failures|max_parallel|max_duration|lease_duration|max_attempts|policy|seed)\b"
-)
+_OPTION = re.compile(r"^(max_trials|max_failures|max_parallel|max_duration|lease_duration|max_attempts|policy|seed)\b")
 
 
-def _as_typed(message: str, draft: Draft) -> str:
-    """A message of the service with the names that were typed in place of the request's fields."""
-    said = _ENTRY.sub(lambda found: _entry(found, draft), message)
-    said = re.sub(r"study\.spec\.input_constraints\[\d+\]: ", "constraint ", said)
+def _as_typed(message: str) -> str:
+    """A message of the client with the names that were typed in place of its arguments."""
+    said = re.sub(r"^constraints\[\d+\]: ", "constraint ", message)
     said = _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')}", said)
-    return re.sub(r"^study_id: ", "the name ", re.sub(r"study\.labels(\[(.*?)\])?", r"--label \2", said))
-
-
-def _entry(found: re.Match[str], draft: Draft) -> str:
-    """Such as `parameter rate, low`."""
-    entry = {
-        "parameters": draft.parameters,
-        "objectives": draft.objectives,
-        "outcome_constraints": draft.outcome_constraints,
-    }[found[1]][int(found[2])]
-    name = entry.name if isinstance(entry, ParameterSpec) else entry.metric
-    part = "" if found[3] in ("", "name", "metric") else f", {found[3]}"
-    return f"{found[1].removesuffix('s').replace('_', ' ')} {name}{part}"
+    return re.sub(r"^study_id: ", "the name ", re.sub(r"^labels(\[(.*?)\])?", r"--label \2", said))
 
 
 def labels(texts: Texts) -> dict[str, str]:

@@ -246,7 +246,8 @@ def parameter(document: Any) -> ParameterSpec:
     try:
         return KINDS[kind_name](name, **members)
     except TypeError as error:
-        raise ValueError(f"{name}: {_plain(error)}") from error
+        said = _plain(error)
+        raise ValueError(said if said.startswith(f"parameter {name}, ") else f"{name}: {said}") from error
 
 
 def _plain(error: TypeError) -> str:

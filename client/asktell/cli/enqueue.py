@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from asktell.cli.configurations import Reader, Row
 from asktell.cli.dials import Unreadable
 from asktell.cli.failure import Refused
 from asktell.cli.service import ANYWHERE, Json, Service
-from asktell.client import FinishedTrial, InvalidArgument, Study, Trial, TrialState
+from asktell.client import AskTellError, FinishedTrial, InvalidArgument, Study, Trial, TrialState
 
 BATCH = 1_000
 _UNFINISHED = (TrialState.QUEUED, TrialState.ACTIVE, TrialState.CANCELLED)
@@ -54,7 +55,7 @@ def enqueue(
     finished
         They were tried elsewhere: the study learns from their metrics, and nobody tries them again. In a file, all that is no parameter is
         a metric, but for the columns of `asktell study export --format csv`, of which `state` and `message` count; what is queued, active
-        or cancelled there is left out.
+        or cancelled there is left out. A file that is given again within a day is not added twice.
     """
     with service.study(name) as study:
         rows = list(_rows(Reader(study.parameters, results=finished), values, file=file))
@@ -80,16 +81,25 @@ def _add(study: Study, rows: Sequence[Row], *, finished: bool) -> list[Trial]:
     added: list[Trial] = []
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
+        before = f" (the {len(added)} before are added)" if added else ""
         try:
-            added += study.import_trials(map(_finished, batch)) if finished else _enqueued(study, batch)
+            if finished:
+                trials = [_finished(row) for row in batch]
+                added += study.import_trials(trials, request_id=_file_id(trials, start) if len(rows) > 1 else None)
+            else:
+                added += study.enqueue_all(row.parameters for row in batch)
         except InvalidArgument as error:
-            before = f" (the {len(added)} before are added)" if added else ""
             raise Refused(f"{_placed(error, batch)}{before}") from error
+        except AskTellError as error:
+            if not added:
+                raise
+            raise Refused(f"{error}{before}") from error
     return added
 
 
-def _enqueued(study: Study, rows: Sequence[Row]) -> list[Trial]:
-    return study.enqueue_all(row.parameters for row in rows)
+def _file_id(trials: Sequence[FinishedTrial], start: int) -> str:
+    """The same for the same part of a file, so that what was added before an error is not added twice when the file is given again."""
+    return f"enqueue-{start}-{hashlib.sha256(repr(trials).encode()).hexdigest()[:32]}"
 
 
 def _finished(row: Row) -> FinishedTrial:

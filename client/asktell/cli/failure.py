@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asktell.cli.dials import Unreadable
 from asktell.cli.document import Malformed
-from asktell.client import AskTellError
+from asktell.client import AskTellError, InvalidArgument
 from asktell.client.errors import Unavailable
 
 
@@ -19,10 +19,9 @@ def explain(error: Exception) -> tuple[str, bool] | None:
     """
     match error:
         case Unavailable():
-            return (
-                f"the service could not be reached: {_line(error)}; --target says where it is, asktell serve runs one",
-                True,
-            )
+            return f"the service could not be reached: {_line(error)}; --target says where it is", True
+        case InvalidArgument(reason="BAD_TARGET"):
+            return _line(error), False
         case AskTellError() | Refused():
             return _line(error), True
         case Unreadable() | Malformed():

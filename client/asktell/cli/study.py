@@ -27,7 +27,6 @@ from asktell.cli.service import ANYWHERE, Json, Service
 from asktell.cli.watching import Lines, changes_until_over, printer
 from asktell.cli.widening import widened
 from asktell.client import Study, StudyRecord, Trial, TrialState
-from asktell.client.values import KEEP
 
 LATEST = 10
 WATCH_RETRY_SECONDS = 300.0
@@ -355,10 +354,13 @@ def update(
     limits: Limits = NO_LIMITS,
     stopping: str | None = None,
     label: Labels = (),
+    remove_label: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     service: Service = ANYWHERE,
     as_json: Json = False,
 ) -> None:
-    """Change a study's budget, stopping rule or labels; what is not given stays as it is.
+    """Change a study's budget, stopping rule or labels; what is not given stays as it is, also what others change at the same time.
+
+    `--label` adds a note or replaces the one of that key; all other notes stay.
 
     A study that had spent its budget hands out trials again; one that was paused or finished does so after `asktell study resume`.
 
@@ -368,6 +370,8 @@ def update(
 
     `asktell study update digits --max-parallel 4 --label team=vision`
 
+    `asktell study update digits --remove-label team`
+
     `asktell study update digits --stopping median:warmup_steps=5`
 
     Parameters
@@ -376,14 +380,21 @@ def update(
         The study.
     stopping
         What decides from now on that a trial may stop early, as for `create`; `none` for nothing.
+    remove_label
+        The key of a note to remove. May be repeated.
     """
     changes, notes = limits.given(), labels(label)
+    both = [key for key in remove_label if key in notes]
+    if both:
+        raise Unreadable(f"--remove-label {both[0]!r}: --label sets it, give one of the two")
     if stopping is not None:
         changes["stopping_rule"] = None if stopping == "none" else dials.read_stopping_rule(stopping)
-    if not changes and not notes:
-        raise Unreadable("nothing to change: give --max-trials or another limit, --stopping RULE, or --label KEY=VALUE")
+    if not (changes or notes or remove_label):
+        raise Unreadable(
+            "nothing to change: give --max-trials or another limit, --stopping RULE, --label KEY=VALUE or --remove-label KEY"
+        )
     with service.study(name) as study:
-        study.update(**changes, labels={**study.labels, **notes} if notes else KEEP)
+        study.update(**changes, label_changes={**notes, **dict.fromkeys(remove_label)})
     if as_json:
         _print_json(document.of_study(study.record))
     else:

@@ -5,6 +5,7 @@ A request id is drawn when the call is made up, so that repeating the call repea
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from asktell.client.errors import AskTellError, refused
 from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, ParameterValue, Population
 from asktell.client.stopping import StoppingRule
 from asktell.client.values import (
+    KEEP,
     Answer,
     Budget,
     FinishedTrial,
@@ -36,6 +38,7 @@ from asktell.client.values import (
     TrialRecord,
     TrialState,
     Verdict,
+    budget,
 )
 from asktell.v1 import search_space_pb2, study_service_pb2, surrogate_service_pb2, trial_service_pb2
 
@@ -44,6 +47,8 @@ ItemT = TypeVar("ItemT")
 
 PAGE = 500
 BATCH = 1_000
+BATCH_BYTES = 4 * 1024 * 1024
+"""Of the trials that are added by one request; the service takes twice as much."""
 LAST_TIMEOUT = 5.0
 
 
@@ -127,6 +132,55 @@ class NewStudy:
     labels: Mapping[str, str] | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyUpdate:
+    """What of a study is to change; KEEP leaves a part as it is, None drops a limit, a label or the rule."""
+
+    max_trials: int | Keep | None
+    max_duration: Seconds | Keep | None
+    max_failures: int | Keep | None
+    max_parallel: int | Keep | None
+    labels: Mapping[str, str] | Keep
+    label_changes: Mapping[str, str | None] | Keep
+    parameters: Sequence[ParameterSpec] | Keep
+    stopping_rule: StoppingRule | Keep | None
+
+    @property
+    def paths(self) -> list[str]:
+        """What a mask names."""
+        keys = () if isinstance(self.label_changes, Keep) else self.label_changes.keys()
+        found = wire.members(keys, str, field="label_changes", like='{"team": "vision", "draft": None}')
+        parts = {
+            **{f"budget.{limit}": value for limit, value in self._limits().items()},
+            "labels": self.labels,
+            "spec.parameters": self.parameters,
+            "spec.stopping_rule": self.stopping_rule,
+        }
+        return [*(path for path, part in parts.items() if part is not KEEP), *map(_label_path, found)]
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """The labels that are to be."""
+        if not isinstance(self.labels, Keep):
+            return self.labels
+        changes = {} if isinstance(self.label_changes, Keep) else self.label_changes
+        return {key: text for key, text in changes.items() if text is not None}
+
+    def pack_budget(self) -> study_service_pb2.Budget:
+        """The limits that are to be."""
+        return wire.pack_budget(
+            budget(**{limit: None if value is KEEP else value for limit, value in self._limits().items()})
+        )
+
+    def _limits(self) -> dict[str, Any]:
+        return {
+            "max_trials": self.max_trials,
+            "max_duration": self.max_duration,
+            "max_failures": self.max_failures,
+            "max_parallel": self.max_parallel,
+        }
+
+
 def create_study(project: str, study_id: str, new: NewStudy) -> Call[StudyRecord]:
     """Create a study, or get the one with the same spec."""
     spec = wire.build(
@@ -193,30 +247,23 @@ def set_state(name: str, state: StudyState) -> Call[StudyRecord]:
     return _update(wire.build(study_service_pb2.Study, name=name, state=wire.pack_study_state(state)), ["state"])
 
 
-def update_study(
-    name: str,
-    *,
-    budget: Budget | None,
-    labels: Mapping[str, str] | None,
-    parameters: Sequence[ParameterSpec] | None,
-    stopping_rule: StoppingRule | Keep | None,
-) -> Call[StudyRecord]:
-    """Change budget, labels, search space or stopping rule; None leaves a part as it is, but drops the rule, which KEEP leaves."""
-    study = wire.build(study_service_pb2.Study, name=name, labels=labels or {})
-    if budget is not None:
-        study.budget.CopyFrom(wire.pack_budget(budget))
-    study.spec.parameters.extend(_pack_specs(() if parameters is None else parameters))
-    parts = {"budget": budget, "labels": labels, "spec.parameters": parameters}
-    paths = [path for path, part in parts.items() if part is not None]
-    if not isinstance(stopping_rule, Keep):
-        paths.append("spec.stopping_rule")
-        if stopping_rule is not None:
-            study.spec.stopping_rule.CopyFrom(wire.pack_stopping_rule(stopping_rule))
-    return _update(study, paths)
+def update_study(name: str, update: StudyUpdate) -> Call[StudyRecord]:
+    """Change what the update names."""
+    study = wire.build(study_service_pb2.Study, name=name, budget=update.pack_budget(), labels=update.texts)
+    study.spec.parameters.extend(_pack_specs(() if isinstance(update.parameters, Keep) else update.parameters))
+    if update.stopping_rule is not None and not isinstance(update.stopping_rule, Keep):
+        study.spec.stopping_rule.CopyFrom(wire.pack_stopping_rule(update.stopping_rule))
+    return _update(study, update.paths)
+
+
+def _label_path(key: str) -> str:
+    """A label by itself, as a mask names it."""
+    return f"labels.{key}" if re.fullmatch(r"[A-Za-z0-9_]+", key) else f"labels.`{key.replace('`', '``')}`"
 
 
 def _update(study: study_service_pb2.Study, paths: Sequence[str]) -> Call[StudyRecord]:
-    request = wire.build(study_service_pb2.UpdateStudyRequest, study=study, update_mask=FieldMask(paths=paths))
+    mask = wire.build_at("update_mask", FieldMask, paths=paths)
+    request = wire.build(study_service_pb2.UpdateStudyRequest, study=study, update_mask=mask)
     return Call("StudyService", "UpdateStudy", request, wire.unpack_study)
 
 
@@ -341,6 +388,7 @@ def release(claim: Claim, *, checkpoint_uri: str) -> Call[TrialRecord]:
         name=_trial_name(claim.study, claim.number),
         lease_token=claim.token,
         checkpoint_uri=checkpoint_uri,
+        request_id=_request_id(),
     )
     return Call("TrialService", "ReleaseTrial", request, wire.unpack_trial)
 
@@ -395,12 +443,26 @@ def _add_all(
     return [
         _add(
             study,
-            packed[start : start + BATCH],
+            batch,
             lambda reply: wire.unpack_trials(reply.trials),
             request_id=f"{request_id}-{start}" if request_id else None,
         )
-        for start in range(0, len(packed), BATCH)
+        for start, batch in _batches(packed)
     ]
+
+
+def _batches(
+    packed: Sequence[trial_service_pb2.NewTrial],
+) -> Iterator[tuple[int, Sequence[trial_service_pb2.NewTrial]]]:
+    """The trials in as many requests as it takes, each after the place of its first one."""
+    start = size = 0
+    for place, trial in enumerate(packed):
+        size += trial.ByteSize()
+        if place > start and (place - start == BATCH or size > BATCH_BYTES):
+            yield start, packed[start:place]
+            start, size = place, trial.ByteSize()
+    if start < len(packed):
+        yield start, packed[start:]
 
 
 def _add(

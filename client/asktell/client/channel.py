@@ -13,11 +13,12 @@ from typing import Final, TypedDict
 
 from tenacity import RetryCallState, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
+from asktell.client import target as targets
 from asktell.client.errors import worth_retrying
 
 logger = logging.getLogger("asktell.client.retries")
 
-DEFAULT_TARGET: Final = "localhost:50051"
+DEFAULT_TARGET: Final = f"localhost:{targets.PORT}"
 TARGET_VARIABLE: Final = "ASKTELL_TARGET"
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
 LONGEST_STREAM_PAUSE: Final = 0.5
@@ -45,8 +46,10 @@ _SERVICE_CONFIG = {
 
 
 def target_or_default(target: str | None) -> str:
-    """The target given, else that of the environment variable ASKTELL_TARGET, else localhost:50051."""
-    return target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
+    """The target given, else that of the environment variable ASKTELL_TARGET, else localhost:50051. InvalidArgument for what is none."""
+    found = target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
+    targets.check(found, source="target" if target else TARGET_VARIABLE)
+    return found
 
 
 def default_worker_id() -> str:

@@ -28,6 +28,8 @@ from asktell.client.values import LateTells, Seconds, StudyRecord, budget
 class Client:
     """A connection to the service. Safe to share between threads, not over a fork. Close it, or use it as a context manager.
 
+    Pickled, as a study is, it connects anew where it arrives, unless it has credentials.
+
     `target` is by default that of the environment variable ASKTELL_TARGET, else localhost:50051. `timeout` is the deadline of each
     attempt of a call and `retry_for` how long a call is repeated while the service is unavailable, such as while it restarts; both in
     seconds. `credentials` make the connection encrypted.
@@ -201,6 +203,10 @@ class LocalClient(Client):
 
     def __init__(self, server: embedded.EmbeddedServer, *, project: str, timeout: float, retry_for: float) -> None:
         super().__init__(server.target, project=project, timeout=timeout, retry_for=retry_for)
+        self._connection.bound = (
+            "a client with its server in this process cannot be pickled, nor can its studies: run `asktell serve`,"
+            " and open Client('host:port') in each process"
+        )
         self._server = server
         atexit.register(self.close)
 

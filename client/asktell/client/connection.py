@@ -10,15 +10,23 @@ from typing import Any, TypeVar
 import grpc
 from tenacity import Retrying
 
-from asktell.client import channel, errors
+from asktell.client import channel, errors, fields
 from asktell.client.calls import Call, Upload, Watched
 from asktell.v1 import study_service_pb2_grpc, surrogate_service_pb2_grpc, trial_service_pb2_grpc
 
 T = TypeVar("T")
 
+_CREDENTIALS = (
+    "a client with credentials cannot be pickled, nor can its studies:"
+    " open Client('host:port', credentials=...) in each process"
+)
+
 
 class Connection:
-    """A channel with deadlines and retries. Safe to share between threads."""
+    """A channel with deadlines and retries. Safe to share between threads.
+
+    Pickled it is where it goes and how: another process opens a channel of its own. `bound` says why that cannot be; empty where it can.
+    """
 
     def __init__(
         self,
@@ -31,6 +39,7 @@ class Connection:
         self._target = target
         self._timeout = timeout
         self._retry_for = retry_for
+        self.bound = "" if credentials is None else _CREDENTIALS
         self._closed = threading.Event()
         self._channel = open_channel(target, credentials=credentials)
         self._stubs = {
@@ -38,6 +47,11 @@ class Connection:
             "TrialService": trial_service_pb2_grpc.TrialServiceStub(self._channel),
             "SurrogateService": surrogate_service_pb2_grpc.SurrogateServiceStub(self._channel),
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.bound:
+            raise TypeError(self.bound)
+        return partial(type(self), timeout=self._timeout, retry_for=self._retry_for), (self._target,)
 
     @property
     def closed(self) -> bool:
@@ -52,7 +66,11 @@ class Connection:
         """Do what makes calls, from its start again while the service is unavailable."""
         if self._retry_for <= 0:
             return attempt()
-        result: T = Retrying(**channel.retries(self._retry_for))(attempt)
+        try:
+            result: T = Retrying(**channel.retries(self._retry_for))(attempt)
+        except errors.Unavailable as error:
+            # What happened inside, forty lines for each of the parts, says nothing more.
+            raise error.after(self._retry_for) from None
         return result
 
     def run_once(self, call: Call[T], *, timeout: float | None = None) -> T:
@@ -123,7 +141,8 @@ class Connection:
     def _translated(self, error: grpc.RpcError, call: Call[T] | Upload[T]) -> errors.AskTellError:
         if self.closed:
             return errors.closed_client()
-        return errors.from_rpc(error, call_name=f"{call.path} at {self._target}")
+        translated = errors.from_rpc(error, call_name=f"{call.path} at {self._target}")
+        return fields.in_words(translated, call.request) if isinstance(call, Call) else translated
 
 
 def open_channel(target: str, *, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, cast
+from typing import ClassVar, Self, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -39,6 +39,16 @@ class AskTellError(Exception):
         self.reason = reason
         self.field_violations = field_violations
         self.retry_delay = retry_delay
+
+    def saying(self, message: str) -> Self:
+        """The same error in other words, without what led to it."""
+        return type(self)(
+            message,
+            code=self.code,
+            reason=self.reason,
+            field_violations=self.field_violations,
+            retry_delay=self.retry_delay,
+        )
 
 
 class InvalidArgument(AskTellError):
@@ -93,9 +103,22 @@ class Unimplemented(AskTellError):
 
 
 class Unavailable(AskTellError):
-    """The service could not be reached for as long as the client retries. Whether the call was carried out is unknown."""
+    """The service could not be reached for as long as the client retries. Whether the call was carried out is unknown.
+
+    `tried_for` is for how many seconds the call was repeated; None where it was not.
+    """
 
     default_code = grpc.StatusCode.UNAVAILABLE
+    tried_for: float | None = None
+
+    def after(self, retry_for: float) -> Unavailable:
+        """The error once the patience has ended: how long it lasted and, unless it was the service that answered, what runs one."""
+        if self.tried_for is not None:
+            return self
+        remedy = "" if self.reason else "; `asktell serve` runs a service"
+        final = self.saying(f"{self}; tried for {retry_for:g} s (retry_for){remedy}")
+        final.tried_for = retry_for
+        return final
 
 
 class DeadlineExceeded(AskTellError):

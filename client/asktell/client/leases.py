@@ -148,6 +148,10 @@ class LeaseKeeper:
         self._closed = False
         self._thread: threading.Thread | None = None
 
+    def __reduce__(self) -> tuple[type[LeaseKeeper], tuple[Connection]]:
+        """What is pickled, along with its client, holds no leases: those stay with this process."""
+        return type(self), (self._connection,)
+
     def hold(self, claim: Claim) -> None:
         """Keep a lease until it is dropped as often as it was held, or forgotten."""
         with self._changed:

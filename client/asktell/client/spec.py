@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
@@ -53,10 +53,12 @@ class Float:
     when: When | None = None
 
     def __post_init__(self) -> None:
-        _set(self, low=float(self.low), high=float(self.high), when=_condition(self.when))
-        _set(self, step=None if self.step is None else float(self.step))
+        _convert(self, "low", "high", to=float, kind="a number")
+        if self.step is not None:
+            _convert(self, "step", to=float, kind="a number")
         if not isinstance(self.default, NoDefault):
-            _set(self, default=float(self.default))
+            _convert(self, "default", to=float, kind="a number")
+        _convert(self, "when", to=_condition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,12 @@ class Int:
     when: When | None = None
 
     def __post_init__(self) -> None:
-        _set(self, low=operator.index(self.low), high=operator.index(self.high), when=_condition(self.when))
-        _set(self, step=None if self.step is None else operator.index(self.step))
+        _convert(self, "low", "high", to=operator.index, kind="an int")
+        if self.step is not None:
+            _convert(self, "step", to=operator.index, kind="an int")
         if not isinstance(self.default, NoDefault):
-            _set(self, default=operator.index(self.default))
+            _convert(self, "default", to=operator.index, kind="an int")
+        _convert(self, "when", to=_condition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,9 @@ class Categorical:
     when: When | None = None
 
     def __post_init__(self) -> None:
-        _set(self, choices=_values(self.choices), default=_default(self.default), when=_condition(self.when))
+        _convert(self, "choices", to=_values)
+        _convert(self, "default", to=_default)
+        _convert(self, "when", to=_condition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,8 @@ class Bool:
     when: When | None = None
 
     def __post_init__(self) -> None:
-        _set(self, default=_default(self.default), when=_condition(self.when))
+        _convert(self, "default", to=_default)
+        _convert(self, "when", to=_condition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +124,9 @@ class Ordinal:
     when: When | None = None
 
     def __post_init__(self) -> None:
-        _set(self, values=_values(self.values), default=_default(self.default), when=_condition(self.when))
+        _convert(self, "values", to=_values)
+        _convert(self, "default", to=_default)
+        _convert(self, "when", to=_condition)
 
 
 ParameterSpec: TypeAlias = Float | Int | Categorical | Bool | Ordinal
@@ -237,6 +246,13 @@ def _condition(when: Any) -> Condition | None:
     return Condition(when[0], _values(when[1]))
 
 
-def _set(spec: ParameterSpec, **fields: object) -> None:
-    for name, value in fields.items():
-        object.__setattr__(spec, name, value)
+def _convert(spec: ParameterSpec, *fields: str, to: Callable[[Any], object], kind: str = "") -> None:
+    """Convert fields in place. TypeError or ValueError that names parameter and field, and says why, or which `kind` the value is not."""
+    for field in fields:
+        given = getattr(spec, field)
+        try:
+            object.__setattr__(spec, field, to(given))
+        except (TypeError, ValueError, OverflowError) as error:
+            why = f"{repr(given)[:100]} is not {kind}" if kind else error
+            wrong = TypeError if isinstance(error, TypeError) else ValueError
+            raise wrong(f"parameter {spec.name}, {field}: {why}") from error

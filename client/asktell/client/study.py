@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
-from asktell.client import calls, channel, table
+from asktell.client import calls, channel, closure, table
 from asktell.client.archive import OnProgress, Replacement, Writer, rewind
-from asktell.client.calls import Call, Page
+from asktell.client.calls import Call, Page, StudyUpdate
 from asktell.client.connection import Connection
 from asktell.client.current import Current
+from asktell.client.errors import NotFound
 from asktell.client.leases import LeaseKeeper
 from asktell.client.lineage import lineage
 from asktell.client.outcomes import Told
@@ -21,6 +23,7 @@ from asktell.client.spec import ParameterSpec, ParameterValue
 from asktell.client.stopping import StoppingRule
 from asktell.client.together import Together
 from asktell.client.trial import Trial
+from asktell.client.trust import FAILURES_IN_A_ROW, Trust
 from asktell.client.values import (
     KEEP,
     Answer,
@@ -118,11 +121,16 @@ class Study(StudyView):
         A loop cannot see an exception of its body: write `with trial:` around the body to have it told as a failure; with
         on_error="continue" the loop then goes on with the next trial.
         """
+        handed = False
         while True:
             answer = self.ask_once(worker_id=worker_id, lease_duration=lease_duration, fixed=fixed, on_error=on_error)
+            handed = handed or bool(answer.trials)
             for trial in answer.trials:
                 yield from self._lend(trial)
             if answer.closed and not answer.trials:
+                if not handed:
+                    self.refresh()
+                    closure.say(self._record, answer.reason, now=datetime.now(UTC))
                 return
             if not answer.trials:
                 self._connection.pause(pause_before_next_ask(answer.retry_after))
@@ -143,6 +151,7 @@ class Study(StudyView):
         worker_id: str | None = None,
         count: int | None = None,
         on_error: OnError = "continue",
+        give_up_after: int | None = FAILURES_IN_A_ROW,
         callbacks: Sequence[Callable[[Study, Trial], None]] = (),
     ) -> None:
         """Evaluate trials with `objective` until the study is closed, at most `count` of them.
@@ -150,11 +159,17 @@ class Study(StudyView):
         The objective gets the trial and returns its metrics as `Trial.tell` takes them, or None if it ended the trial itself or was told
         to stop. NaN is told as a failure. Its exceptions are told as failures with their message, and the loop goes on or they are
         raised. Ctrl-C gives the trial back. Each callback gets the study and the trial after it ended.
+
+        While none of the loop's trials has succeeded, the last exception is raised after `give_up_after` that failed in a row (None: never),
+        and what the objective returned at once if it is no result: InvalidArgument, or FailedPrecondition for None. A trial that is
+        infeasible begins the count anew. FailedPrecondition where there was no exception, as for NaN.
         """
+        trust = Trust(give_up_after)
         with closing(self.trials(worker_id=worker_id, on_error=on_error)) as trials:
             for trial in islice(trials, count):
-                with trial:
-                    trial.conclude(objective(trial))
+                with trial, trust:
+                    trial.conclude(trust.returned(objective(trial)))
+                trust.weigh(trial)
                 for callback in callbacks:
                     callback(self, trial)
         self.refresh()
@@ -250,28 +265,31 @@ class Study(StudyView):
         max_failures: int | Keep | None = KEEP,
         max_parallel: int | Keep | None = KEEP,
         labels: Mapping[str, str] | Keep = KEEP,
+        label_changes: Mapping[str, str | None] | Keep = KEEP,
         parameters: Sequence[ParameterSpec] | Keep = KEEP,
         stopping_rule: StoppingRule | Keep | None = KEEP,
     ) -> None:
         """Change limits (None is unlimited), labels, the search space or the stopping rule (None: no trial is stopped any more); what is
-        not given stays as it is.
+        not given stays as the service has it, whoever else changes it at the same time.
+
+        `labels` replaces all labels. `label_changes` sets those that it names and leaves all others; None removes one.
         """
-        self.refresh()
-        budget = self._changed_budget(
-            max_trials=max_trials, max_duration=max_duration, max_failures=max_failures, max_parallel=max_parallel
-        )
-        call = calls.update_study(
-            self.name,
-            budget=budget,
-            labels=None if isinstance(labels, Keep) else labels,
-            parameters=None if isinstance(parameters, Keep) else parameters,
+        update = StudyUpdate(
+            max_trials=max_trials,
+            max_duration=max_duration,
+            max_failures=max_failures,
+            max_parallel=max_parallel,
+            labels=labels,
+            label_changes=label_changes,
+            parameters=parameters,
             stopping_rule=stopping_rule,
         )
-        self._record = self._connection.run(call)
+        self._record = self._connection.run(calls.update_study(self.name, update))
 
     def delete(self) -> None:
-        """Remove the study with all its trials, for good."""
-        self._connection.run(calls.delete_study(self.name))
+        """Remove the study with all its trials, for good. One that is gone is no error: it may be an attempt of ours whose reply was lost."""
+        with suppress(NotFound):
+            self._connection.run(calls.delete_study(self.name))
 
     def export(self, path: str | os.PathLike[str], *, progress: OnProgress | None = None) -> int:
         """Write the study with its whole history to a file, as it stands at one moment, for `Client.import_study`; how many trials.
@@ -346,6 +364,7 @@ class Study(StudyView):
         return Trial(
             self._in_order(record),
             objectives=self.metrics,
+            on_report=self._hear_of_report,
             connection=self._connection,
             keeper=self._keeper,
             on_error=on_error,

@@ -15,7 +15,7 @@ from asktell.client.current import uploading
 from asktell.client.errors import AskTellError, FailedPrecondition
 from asktell.client.leases import LeaseKeeper
 from asktell.client.outcomes import Told
-from asktell.client.trial_protocol import TrialProtocol
+from asktell.client.trial_protocol import OnReport, TrialProtocol
 from asktell.client.values import MetricLike, OnError, Report, TrialRecord
 
 
@@ -33,11 +33,12 @@ class Trial(TrialProtocol):
         record: TrialRecord,
         *,
         objectives: Sequence[str],
+        on_report: OnReport,
         connection: Connection,
         keeper: LeaseKeeper,
         on_error: OnError = "raise",
     ) -> None:
-        super().__init__(record, objectives=objectives, keeper=keeper, on_error=on_error)
+        super().__init__(record, objectives=objectives, on_report=on_report, keeper=keeper, on_error=on_error)
         self._connection = connection
 
     def __enter__(self) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import NoReturn, Protocol, Self, TypeAlias
 
 from asktell.client import calls, outcomes
 from asktell.client.calls import Call
@@ -18,6 +18,9 @@ from asktell.client.views import TrialView
 from asktell.v1 import trial_service_pb2
 
 logger = logging.getLogger("asktell.client")
+
+OnReport: TypeAlias = Callable[[Mapping[str, MetricValue]], None]
+"""Takes in which metrics are about to be reported."""
 
 TAKEN = frozenset({"LEASE_LOST", "TRIAL_ENDED"})
 """Reasons of the service for refusing a result: somebody else has the trial, or ended it."""
@@ -40,15 +43,28 @@ class TrialProtocol(TrialView):
     """A trial and this process's part in it. Makes up the calls; who carries them out hands the replies back."""
 
     def __init__(
-        self, record: TrialRecord, *, objectives: Sequence[str], keeper: Keeper, on_error: OnError = "raise"
+        self,
+        record: TrialRecord,
+        *,
+        objectives: Sequence[str],
+        on_report: OnReport,
+        keeper: Keeper,
+        on_error: OnError = "raise",
     ) -> None:
         super().__init__(record)
         self._objectives = tuple(objectives)
+        self._on_report = on_report
         self._claim = _claim(record)
         self._keeper = keeper
         self._on_error = on_error
         self._made_up: dict[str, Call[TrialRecord]] = {}
         self._upload: Path | None = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a trial cannot be pickled, lest two processes hold its lease: send trial.number and trial.parameters,"
+            " and tell the result where the trial was asked for"
+        )
 
     def of_worker(self, which: Current) -> Self:
         """This trial, whose state the worker of this process keeps: it is uploaded before the trial ends."""
@@ -115,6 +131,7 @@ class TrialProtocol(TrialView):
         """The report to send; None once the lease is lost, when the service would refuse it."""
         values = outcomes.gather(told, named, self._objectives)
         claim = self._held()
+        self._on_report(values)
         return None if claim.lost else calls.report(claim, step=step, metrics=values, checkpoint_uri=checkpoint_uri)
 
     def _checkpointing(self, uri: str) -> Call[Verdict] | None:

@@ -59,6 +59,7 @@ class Reason(StrEnum):
     MAX_PARALLEL = "max_parallel"
     FINISHED = "finished"
     RESULTS_AWAITED = "results_awaited"
+    REPLY_FULL = "reply_full"
 
 
 class Directive(StrEnum):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from asktell.client.claim import Claim
 from asktell.client.errors import FailedPrecondition, NotFound
 from asktell.client.spec import Fidelity, Objective, OutcomeConstraint, ParameterSpec, ParameterValue, Population
 from asktell.client.stopping import StoppingRule
 from asktell.client.values import (
-    KEEP,
     Budget,
     Change,
     Lease,
@@ -27,8 +27,9 @@ from asktell.client.values import (
     TrialCounts,
     TrialRecord,
     TrialState,
-    seconds,
 )
+
+logger = logging.getLogger("asktell.client")
 
 DEFAULT_PAUSE: Final = 5.0
 SHORTEST_PAUSE: Final = 0.01
@@ -36,6 +37,8 @@ SHORTEST_PAUSE: Final = 0.01
 
 class StudyView:
     """A study as it stood when the service last showed it; `refresh` reads it again."""
+
+    _said_unwatched = False
 
     def __init__(self, record: StudyRecord) -> None:
         self._record = record
@@ -177,6 +180,21 @@ class StudyView:
             dict(sorted(each.items(), key=lambda pair: (order.get(pair[0], len(order)), pair[0]))) for each in found
         ]
 
+    def _hear_of_report(self, metrics: Mapping[str, MetricValue]) -> None:
+        """Say once that the stopping rule watches a metric that a report lacks: without it the rule is as good as none."""
+        rule = self.stopping_rule
+        watched = None if rule is None else rule.metric or self.metrics[0]
+        if watched is None or not metrics or watched in metrics or self._said_unwatched:
+            return
+        self._said_unwatched = True
+        logger.warning(
+            "study %r: its stopping rule watches %s, and a report has but %s: a trial that does not report %s is never stopped early",
+            self.id,
+            watched,
+            ", ".join(metrics),
+            watched,
+        )
+
     def _require_one_objective(self) -> None:
         if len(self.metrics) != 1:
             names = ", ".join(self.metrics)
@@ -184,13 +202,6 @@ class StudyView:
                 f"study {self.id!r} has the objectives {names}: no trial is the best, see optimal_trials",
                 reason="SEVERAL_OBJECTIVES",
             )
-
-    def _changed_budget(self, **limits: Any) -> Budget | None:
-        """The budget with some limits changed; None if none is."""
-        given = {name: limit for name, limit in limits.items() if limit is not KEEP}
-        if given.get("max_duration") is not None:
-            given["max_duration"] = timedelta(seconds=seconds(given["max_duration"]))
-        return replace(self.budget, **given) if given else None
 
 
 class TrialView:

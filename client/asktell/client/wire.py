@@ -108,6 +108,7 @@ _REASONS = {
     trial_service_pb2.AskResponse.REASON_MAX_PARALLEL: Reason.MAX_PARALLEL,
     trial_service_pb2.AskResponse.REASON_FINISHED: Reason.FINISHED,
     trial_service_pb2.AskResponse.REASON_RESULTS_AWAITED: Reason.RESULTS_AWAITED,
+    trial_service_pb2.AskResponse.REASON_REPLY_FULL: Reason.REPLY_FULL,
 }
 _GOALS: Mapping[Goal, metric_pb2.Objective.Goal.ValueType] = {
     "minimize": metric_pb2.Objective.GOAL_MINIMIZE,

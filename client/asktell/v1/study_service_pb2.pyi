@@ -387,7 +387,9 @@ class Budget(_message.Message):
     MAX_FAILURES_FIELD_NUMBER: _builtins.int
     MAX_PARALLEL_FIELD_NUMBER: _builtins.int
     max_trials: _builtins.int
-    """Optional. Trials in all, whatever became of them, cancelled ones excepted; at least 1."""
+    """Optional. Trials in all, whatever became of them, cancelled ones excepted; at least 1. It bounds what the policy adds: trials that a person
+    enqueues count, and are handed out also beyond it.
+    """
     max_failures: _builtins.int
     """Optional. Failed trials after which no trial is handed out; at least 1."""
     max_parallel: _builtins.int
@@ -595,7 +597,13 @@ class UpdateStudyRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Required. One or more of `state`, `budget`, `labels`, `spec.parameters`, `spec.stopping_rule`.
+        """Required. One or more of `state`, `budget`, `budget.max_trials`, `budget.max_duration`, `budget.max_failures`, `budget.max_parallel`,
+        `labels`, `labels.KEY`, `spec.parameters`, `spec.stopping_rule`; a field either whole or in parts, else INVALID_ARGUMENT.
+
+        `budget` replaces the whole budget, `budget.max_trials` and the like that limit alone; one that is named and absent becomes unlimited.
+
+        `labels` replaces all labels; `labels.KEY` sets that label if the key is in `study.labels`, else removes it, if there is one. A key of other
+        characters than ASCII letters, digits and `_` stands in backquotes, and a backquote in it twice (https://google.aip.dev/161).
 
         `spec.parameters` makes the search space wider. All parameters are given, as they are to be: bounds further out, choices added, ordinal
         values added between or around the earlier ones in their order, other defaults. Kinds, log scales, steps, conditions and constraints

@@ -111,7 +111,8 @@ class StudyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateStudy(self, request, context):
-        """Changes a study: pause, resume, finish, budget, labels, a wider search space. Repeating the call changes nothing more.
+        """Changes a study: pause, resume, finish, budget, labels, a wider search space. What the mask does not name stays as it is, whoever else
+        changes it at the same time. Repeating the call changes nothing more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

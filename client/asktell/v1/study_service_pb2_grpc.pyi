@@ -46,7 +46,9 @@ class StudyServiceStub:
     ListStudies: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.ListStudiesRequest, _study_service_pb2.ListStudiesResponse]
     """Lists the studies of a project in the order of their names, a page at a time."""
     UpdateStudy: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.UpdateStudyRequest, _study_service_pb2.Study]
-    """Changes a study: pause, resume, finish, budget, labels, a wider search space. Repeating the call changes nothing more."""
+    """Changes a study: pause, resume, finish, budget, labels, a wider search space. What the mask does not name stays as it is, whoever else
+    changes it at the same time. Repeating the call changes nothing more.
+    """
     DeleteStudy: _grpc.UnaryUnaryMultiCallable[_study_service_pb2.DeleteStudyRequest, _empty_pb2.Empty]
     """Removes a study with all its trials, for good. NOT_FOUND if there is none, so also when repeated."""
     ExportStudy: _grpc.UnaryStreamMultiCallable[_study_service_pb2.ExportStudyRequest, _study_service_pb2.ExportStudyResponse]
@@ -86,7 +88,9 @@ class StudyServiceAsyncStub(StudyServiceStub):
     ListStudies: _aio.UnaryUnaryMultiCallable[_study_service_pb2.ListStudiesRequest, _study_service_pb2.ListStudiesResponse]  # type: ignore[assignment]
     """Lists the studies of a project in the order of their names, a page at a time."""
     UpdateStudy: _aio.UnaryUnaryMultiCallable[_study_service_pb2.UpdateStudyRequest, _study_service_pb2.Study]  # type: ignore[assignment]
-    """Changes a study: pause, resume, finish, budget, labels, a wider search space. Repeating the call changes nothing more."""
+    """Changes a study: pause, resume, finish, budget, labels, a wider search space. What the mask does not name stays as it is, whoever else
+    changes it at the same time. Repeating the call changes nothing more.
+    """
     DeleteStudy: _aio.UnaryUnaryMultiCallable[_study_service_pb2.DeleteStudyRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Removes a study with all its trials, for good. NOT_FOUND if there is none, so also when repeated."""
     ExportStudy: _aio.UnaryStreamMultiCallable[_study_service_pb2.ExportStudyRequest, _study_service_pb2.ExportStudyResponse]  # type: ignore[assignment]
@@ -147,7 +151,9 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _study_service_pb2.UpdateStudyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_study_service_pb2.Study, _abc.Awaitable[_study_service_pb2.Study]]:
-        """Changes a study: pause, resume, finish, budget, labels, a wider search space. Repeating the call changes nothing more."""
+        """Changes a study: pause, resume, finish, budget, labels, a wider search space. What the mask does not name stays as it is, whoever else
+        changes it at the same time. Repeating the call changes nothing more.
+        """
 
     @_abc_1.abstractmethod
     def DeleteStudy(

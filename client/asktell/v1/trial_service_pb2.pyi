@@ -517,7 +517,7 @@ class AskResponse(_message.Message):
         STATE_OPEN: AskResponse._State.ValueType  # 1
         """More trials will come, now or later."""
         STATE_CLOSED: AskResponse._State.ValueType  # 2
-        """No trial will be handed out any more."""
+        """No trial will be handed out any more, unless a person adds trials, resumes the study or raises its budget."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """How the study stands, for a worker that decides whether to go on."""
@@ -527,7 +527,7 @@ class AskResponse(_message.Message):
     STATE_OPEN: AskResponse.State.ValueType  # 1
     """More trials will come, now or later."""
     STATE_CLOSED: AskResponse.State.ValueType  # 2
-    """No trial will be handed out any more."""
+    """No trial will be handed out any more, unless a person adds trials, resumes the study or raises its budget."""
 
     class _Reason:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -549,6 +549,8 @@ class AskResponse(_message.Message):
         """A person finished the study."""
         REASON_RESULTS_AWAITED: AskResponse._Reason.ValueType  # 6
         """The policy has no more before one of the trials in the hands of workers has ended: of a population, all members are being trained."""
+        REASON_REPLY_FULL: AskResponse._Reason.ValueType  # 7
+        """A response with more of them would be larger than clients receive by gRPC's default, 4 MiB: ask again at once."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why there are fewer trials than asked for."""
@@ -567,6 +569,8 @@ class AskResponse(_message.Message):
     """A person finished the study."""
     REASON_RESULTS_AWAITED: AskResponse.Reason.ValueType  # 6
     """The policy has no more before one of the trials in the hands of workers has ended: of a population, all members are being trained."""
+    REASON_REPLY_FULL: AskResponse.Reason.ValueType  # 7
+    """A response with more of them would be larger than clients receive by gRPC's default, 4 MiB: ask again at once."""
 
     TRIALS_FIELD_NUMBER: _builtins.int
     STUDY_STATE_FIELD_NUMBER: _builtins.int
@@ -578,7 +582,7 @@ class AskResponse(_message.Message):
     """Why there are fewer trials than asked for."""
     @_builtins.property
     def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___Trial]:
-        """At most as many as asked for."""
+        """At most as many as asked for, and no more than a response of 3 MiB holds."""
 
     @_builtins.property
     def retry_after(self) -> _duration_pb2.Duration:
@@ -1113,22 +1117,26 @@ class ReleaseTrialRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
     CHECKPOINT_URI_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `projects/{project}/studies/{study}/trials/{number}`."""
     lease_token: _builtins.str
     """Required. The lease's token."""
     checkpoint_uri: _builtins.str
     """Optional. Where the trial's state lies; as in ReportRequest."""
+    request_id: _builtins.str
+    """Optional. Makes the call safe to repeat, also when another worker has taken the trial meanwhile."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         lease_token: _builtins.str = ...,
         checkpoint_uri: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_uri", b"checkpoint_uri", "lease_token", b"lease_token", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_uri", b"checkpoint_uri", "lease_token", b"lease_token", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

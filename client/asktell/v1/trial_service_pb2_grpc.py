@@ -38,6 +38,10 @@ class TrialServiceStub:
 
     Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
+    Requests may have 8 MiB. Responses of Ask and of lists that come in pages stay below the 4 MiB that gRPC's clients receive by default; those
+    of Tell and AddTrials show all trials of the request, and those of GetTrial and ListOptimalTrials all that there is: a client that sends or
+    expects that much should be set to receive more.
+
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
     """
@@ -112,6 +116,10 @@ class TrialServiceServicer:
 
     Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
+    Requests may have 8 MiB. Responses of Ask and of lists that come in pages stay below the 4 MiB that gRPC's clients receive by default; those
+    of Tell and AddTrials show all trials of the request, and those of GetTrial and ListOptimalTrials all that there is: a client that sends or
+    expects that much should be set to receive more.
+
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
     """
@@ -126,7 +134,7 @@ class TrialServiceServicer:
 
     def Tell(self, request, context):
         """Takes what became of one or more trials: all or none, or each by itself. Repeated with equal results it changes nothing; a trial that
-        already ended otherwise is FAILED_PRECONDITION.
+        already ended otherwise, or whose result had other metadata or another checkpoint, is FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +156,8 @@ class TrialServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseTrial(self, request, context):
-        """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent. Repeated, it changes nothing.
+        """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent. Repeated it changes nothing; without a request id,
+        that is known only until another worker has the trial.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -262,6 +271,10 @@ class TrialService:
     with its token make the trial active again, as after an outage of the service.
 
     Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
+
+    Requests may have 8 MiB. Responses of Ask and of lists that come in pages stay below the 4 MiB that gRPC's clients receive by default; those
+    of Tell and AddTrials show all trials of the request, and those of GetTrial and ListOptimalTrials all that there is: a client that sends or
+    expects that much should be set to receive more.
 
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.

@@ -39,6 +39,10 @@ class TrialServiceStub:
 
     Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
+    Requests may have 8 MiB. Responses of Ask and of lists that come in pages stay below the 4 MiB that gRPC's clients receive by default; those
+    of Tell and AddTrials show all trials of the request, and those of GetTrial and ListOptimalTrials all that there is: a client that sends or
+    expects that much should be set to receive more.
+
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
     """
@@ -53,7 +57,7 @@ class TrialServiceStub:
     """
     Tell: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.TellRequest, _trial_service_pb2.TellResponse]
     """Takes what became of one or more trials: all or none, or each by itself. Repeated with equal results it changes nothing; a trial that
-    already ended otherwise is FAILED_PRECONDITION.
+    already ended otherwise, or whose result had other metadata or another checkpoint, is FAILED_PRECONDITION.
     """
     Report: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.ReportRequest, _trial_service_pb2.ReportResponse]
     """Takes measurements of a running trial, or where its checkpoint lies, or both; renews its lease, and says whether to go on. Repeated steps
@@ -62,7 +66,9 @@ class TrialServiceStub:
     RenewLeases: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.RenewLeasesRequest, _trial_service_pb2.RenewLeasesResponse]
     """Renews leases. A lost lease is an answer, not an error."""
     ReleaseTrial: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.ReleaseTrialRequest, _trial_service_pb2.Trial]
-    """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent. Repeated, it changes nothing."""
+    """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent. Repeated it changes nothing; without a request id,
+    that is known only until another worker has the trial.
+    """
     AddTrials: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.AddTrialsRequest, _trial_service_pb2.AddTrialsResponse]
     """Adds trials of the caller's choice: enqueued for workers, or already finished elsewhere."""
     GetTrial: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.GetTrialRequest, _trial_service_pb2.Trial]
@@ -89,6 +95,10 @@ class TrialServiceAsyncStub(TrialServiceStub):
 
     Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
+    Requests may have 8 MiB. Responses of Ask and of lists that come in pages stay below the 4 MiB that gRPC's clients receive by default; those
+    of Tell and AddTrials show all trials of the request, and those of GetTrial and ListOptimalTrials all that there is: a client that sends or
+    expects that much should be set to receive more.
+
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
     """
@@ -100,7 +110,7 @@ class TrialServiceAsyncStub(TrialServiceStub):
     """
     Tell: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.TellRequest, _trial_service_pb2.TellResponse]  # type: ignore[assignment]
     """Takes what became of one or more trials: all or none, or each by itself. Repeated with equal results it changes nothing; a trial that
-    already ended otherwise is FAILED_PRECONDITION.
+    already ended otherwise, or whose result had other metadata or another checkpoint, is FAILED_PRECONDITION.
     """
     Report: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.ReportRequest, _trial_service_pb2.ReportResponse]  # type: ignore[assignment]
     """Takes measurements of a running trial, or where its checkpoint lies, or both; renews its lease, and says whether to go on. Repeated steps
@@ -109,7 +119,9 @@ class TrialServiceAsyncStub(TrialServiceStub):
     RenewLeases: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.RenewLeasesRequest, _trial_service_pb2.RenewLeasesResponse]  # type: ignore[assignment]
     """Renews leases. A lost lease is an answer, not an error."""
     ReleaseTrial: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.ReleaseTrialRequest, _trial_service_pb2.Trial]  # type: ignore[assignment]
-    """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent. Repeated, it changes nothing."""
+    """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent. Repeated it changes nothing; without a request id,
+    that is known only until another worker has the trial.
+    """
     AddTrials: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.AddTrialsRequest, _trial_service_pb2.AddTrialsResponse]  # type: ignore[assignment]
     """Adds trials of the caller's choice: enqueued for workers, or already finished elsewhere."""
     GetTrial: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.GetTrialRequest, _trial_service_pb2.Trial]  # type: ignore[assignment]
@@ -135,6 +147,10 @@ class TrialServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
+    Requests may have 8 MiB. Responses of Ask and of lists that come in pages stay below the 4 MiB that gRPC's clients receive by default; those
+    of Tell and AddTrials show all trials of the request, and those of GetTrial and ListOptimalTrials all that there is: a client that sends or
+    expects that much should be set to receive more.
+
     Errors carry `google.rpc.ErrorInfo` (reason, domain `asktell`) and, where a field is at fault, `google.rpc.BadRequest` with its path.
     A refused call changes nothing.
     """
@@ -156,7 +172,7 @@ class TrialServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trial_service_pb2.TellResponse, _abc.Awaitable[_trial_service_pb2.TellResponse]]:
         """Takes what became of one or more trials: all or none, or each by itself. Repeated with equal results it changes nothing; a trial that
-        already ended otherwise is FAILED_PRECONDITION.
+        already ended otherwise, or whose result had other metadata or another checkpoint, is FAILED_PRECONDITION.
         """
 
     @_abc_1.abstractmethod
@@ -183,7 +199,9 @@ class TrialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trial_service_pb2.ReleaseTrialRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trial_service_pb2.Trial, _abc.Awaitable[_trial_service_pb2.Trial]]:
-        """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent. Repeated, it changes nothing."""
+        """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent. Repeated it changes nothing; without a request id,
+        that is known only until another worker has the trial.
+        """
 
     @_abc_1.abstractmethod
     def AddTrials(

@@ -35,6 +35,7 @@ from asktell.server.policies import torch_device
 from asktell.server.policies.engine import ProcessPoolEngine
 from asktell.server.policies.torch_device import UnusableDevice
 from asktell.server.rpc.convert.study import pack_changes
+from asktell.server.rpc.convert.trial import asked_size
 from asktell.server.rpc.server import RpcServer, build_server
 from asktell.server.settings import Settings, StartError
 from asktell.server.stopping.foresight import foresee
@@ -95,6 +96,7 @@ async def running(settings: Settings, *, shared_port: bool = False) -> AsyncIter
             max_waiting=settings.max_waiting_asks,
             longest=settings.ask_time_limit,
             speculate=settings.speculate,
+            size=asked_size,
         )
         stack.push_async_callback(desk.close)
         clerk = Clerk(store)

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from asktell.server.logs import show_logs
-from asktell.server.settings import Settings, StartError
+from asktell.server.settings import DatabaseAddress, Settings, StartError
 from asktell.server.supervision import supervise
 
 app = App(name="asktell-server", help="Run an asktell server.")
@@ -54,7 +54,7 @@ def _announce(target: str) -> None:
 
 
 @app.command
-def migrate(*, database: Annotated[str | None, Parameter(env_var="ASKTELL_DATABASE")] = None) -> None:
+def migrate(*, database: DatabaseAddress = None) -> None:
     """Bring a database's schema up to date. Safe to repeat, and to run from several places at once.
 
     For example: `asktell migrate --database postgresql://asktell@db/asktell`
@@ -65,16 +65,18 @@ def migrate(*, database: Annotated[str | None, Parameter(env_var="ASKTELL_DATABA
         Database: a path, sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/NAME. A SQLite file in the user's data directory if not given.
     """
     from asktell.server import bootstrap
+    from asktell.server.persistence.migration import named
 
+    settings = Settings(database=database)
     try:
-        bootstrap.migrate_database(Settings(database=database))
+        bootstrap.migrate_database(settings)
     except StartError as error:
         sys.exit(f"asktell migrate: {error}")
-    print("the schema is up to date")
+    print(f"{named(settings.database_url)}: the schema is up to date")
 
 
 @app.command
-def backup(file: Path, /, *, database: Annotated[str | None, Parameter(env_var="ASKTELL_DATABASE")] = None) -> None:
+def backup(file: Path, /, *, database: DatabaseAddress = None) -> None:
     """Copy a SQLite database to a new file, as it stands at one moment, while its server goes on.
 
     The copy is a database: to go back to it, stop the server and put it in the database's place. For PostgreSQL, use pg_dump.

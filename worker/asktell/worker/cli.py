@@ -19,14 +19,15 @@ from asktell.cli import places
 from asktell.cli.configurations import Reader
 from asktell.cli.dials import Unreadable
 from asktell.cli.failure import explain
-from asktell.client import AskTellError, Client, Study
+from asktell.client import AskTellError, Client, InvalidArgument, Study
+from asktell.client.trust import FAILURES_IN_A_ROW
 from asktell.worker.checkpoints import Unwritable, kept_at
 from asktell.worker.cluster.fleet import Fleet, Misplaced
 from asktell.worker.cluster.options import HERE, Cluster, command_line, is_of_this_machine, option_name
 from asktell.worker.command import CHECKPOINT_DIR, TRIAL_NUMBER, Template, TemplateError
 from asktell.worker.course import Notices, Summary
 from asktell.worker.devices import Devices, NoSuchGpu, find
-from asktell.worker.evaluation import Evaluator, Limits, Unusable
+from asktell.worker.evaluation import Evaluator, Limits, Unfit, Unusable
 from asktell.worker.interruption import Interruption
 from asktell.worker.logs import Logs
 from asktell.worker.loop import Options, Retry, Undelivered, Worker
@@ -93,7 +94,7 @@ class Manner:
             "Failed trials in a row after which this worker ends, if none of the study has ever succeeded: the objective is broken, most"
             " likely, and would spend the budget. What else broke at once goes back to the queue. 0 goes on."
         ),
-    ] = 3
+    ] = FAILURES_IN_A_ROW
     retry: Annotated[
         Retry,
         _help(
@@ -335,7 +336,7 @@ def _work_here(command: Command) -> int:
     with interruption.on_signals(), command.client() as client:
         try:
             summary = command.crew(client, interruption).work(command.sharing, command.written)
-        except (Misused, TemplateError, Unreadable, NoSuchGpu, Unshareable) as error:
+        except (Misused, TemplateError, Unreadable, NoSuchGpu, Unshareable, Unfit) as error:
             return _complain(error, 2)
         except (AskTellError, Unusable, Unwritable, Undelivered) as error:
             return _complain(error, 1)
@@ -565,6 +566,6 @@ def main() -> NoReturn:
     """`python -m asktell.worker`."""
     try:
         status = app(sys.argv[1:], print_error=False, exit_on_error=False, result_action="return_value")
-    except CycloptsError as error:
+    except (CycloptsError, InvalidArgument) as error:  # Of the client: a target that is none.
         status = _complain(error, 2)
     sys.exit(status)

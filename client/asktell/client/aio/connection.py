@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 from tenacity import AsyncRetrying
 
-from asktell.client import channel, errors
+from asktell.client import channel, errors, fields
 from asktell.client.calls import Call, Upload, Watched
 from asktell.v1 import study_service_pb2_grpc, surrogate_service_pb2_grpc, trial_service_pb2_grpc
 
@@ -38,6 +38,12 @@ class Connection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stubs: dict[str, object] = {}
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a client of asktell.client.aio belongs to its event loop and cannot be pickled, nor can its studies:"
+            " open Client('host:port') in each process"
+        )
+
     @property
     def closed(self) -> bool:
         """Whether the connection was closed."""
@@ -51,7 +57,11 @@ class Connection:
         """Do what makes calls, from its start again while the service is unavailable; `attempt` is a coroutine function."""
         if self._retry_for <= 0:
             return await attempt()
-        return await AsyncRetrying(**channel.retries(self._retry_for))(attempt)
+        try:
+            return await AsyncRetrying(**channel.retries(self._retry_for))(attempt)
+        except errors.Unavailable as error:
+            # What happened inside, forty lines for each of the parts, says nothing more.
+            raise error.after(self._retry_for) from None
 
     async def run_once(self, call: Call[T], *, timeout: float | None = None) -> T:
         """Carry out a call without repeating it, but for gRPC's own quick retries."""
@@ -150,7 +160,8 @@ class Connection:
     def _translated(self, error: grpc.RpcError, call: Call[T] | Upload[T]) -> errors.AskTellError:
         if self.closed:
             return errors.closed_client()
-        return errors.from_rpc(error, call_name=f"{call.path} at {self._target}")
+        translated = errors.from_rpc(error, call_name=f"{call.path} at {self._target}")
+        return fields.in_words(translated, call.request) if isinstance(call, Call) else translated
 
 
 async def _off_the_loop(requests: Iterator[Message]) -> AsyncIterator[Message]:

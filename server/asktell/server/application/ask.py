@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from itertools import count, islice
+from itertools import accumulate, count, islice, takewhile
 
 from asktell.server.application.failpoints import reach
 from asktell.server.application.history import Snapshot
@@ -20,6 +20,9 @@ from asktell.server.domain.text import check_worker_id
 from asktell.server.domain.trial import Trial, TrialState
 
 MAX_COUNT = 1_000
+LARGEST_REPLY = 3 * 1024 * 1024
+"""Bytes of trials that a reply has at most, but for a single one: a client with gRPC's own limit of 4 MiB shall be able to receive it."""
+AT_ONCE = timedelta(0)
 SOON = timedelta(seconds=1)
 LATER = timedelta(seconds=5)
 
@@ -33,6 +36,7 @@ class Reason(Enum):
     MAX_PARALLEL = "max parallel"
     FINISHED = "finished"
     RESULTS_AWAITED = "results awaited"
+    REPLY_FULL = "reply full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,11 @@ class Ask:
         if self.lease_duration is not None:
             check_lease_duration("lease_duration", self.lease_duration)
 
+    def lease(self, trial: Trial, study: Study, *, now: datetime) -> Trial:
+        """The trial in the caller's hands."""
+        duration = self.lease_duration or study.spec.lease_duration
+        return trial.leased(worker_id=self.worker_id, duration=duration, now=now)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -68,6 +77,8 @@ class Answer:
 
 
 Pack = Callable[[Answer], bytes]
+Size = Callable[[StudyName, Trial], int]
+"""How many bytes a leased trial takes in a reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +197,30 @@ class Portion:
     plan: Plan
     pack: Pack
 
+    def fitted(self, candidates: Sequence[Candidate], snapshot: Snapshot, *, size: Size, nonce: str) -> Portion:
+        """The portion of these candidates, as they come, without what its reply would be too large with."""
+        study, now = snapshot.study, snapshot.now
+        created = (_new_trial(study.next_number, each, nonce, now=now) for each in candidates[: self.plan.new])
+        trials = [*self.plan.queued, *created]
+        sizes = accumulate(size(study.name, self.command.lease(each, study, now=now)) for each in trials)
+        fitting = max(1, sum(1 for _ in takewhile(lambda total: total <= LARGEST_REPLY, sizes)))
+        if fitting >= len(trials):
+            return self
+        queued = self.plan.queued[:fitting]
+        return replace(self, plan=Plan(queued, fitting - len(queued), Reason.REPLY_FULL))
+
+
+def fitted(
+    portions: Sequence[Portion], candidates: Sequence[Candidate], snapshot: Snapshot, *, size: Size, nonce: str
+) -> list[Portion]:
+    """Portions whose replies a client can receive; a nonce is as long as this. A single trial always fits: less cannot be handed out."""
+    left, fitting = list(candidates), list[Portion]()
+    for portion in portions:
+        single = portion.plan.trials <= 1
+        fitting.append(portion if single else portion.fitted(left, snapshot, size=size, nonce=nonce))
+        del left[: fitting[-1].plan.new]
+    return fitting
+
 
 @dataclass(frozen=True, slots=True)
 class Handed:
@@ -251,9 +286,13 @@ class HandOut:
         untouched = seen.sequence == locked.first_sequence - 1
         if self.snapshot.recalled and not untouched:
             raise Conflict
-        # Of a study that nobody changed since, the plans know how many are active.
-        limit = now.budget.max_parallel
-        if limit is not None and not untouched and tx.count_active(now.id) + handed > limit:
+        # Of a study that nobody changed since, the plans know how many are active and how many failed.
+        if untouched:
+            return
+        most_active, most_failed = now.budget.max_parallel, now.budget.max_failures
+        if most_active is not None and tx.count_active(now.id) + handed > most_active:
+            raise Conflict
+        if most_failed is not None and tx.count_failed(now.id, limit=most_failed) >= most_failed:
             raise Conflict
 
 
@@ -283,22 +322,33 @@ class _Dealer:
         return [*claimed, *created]
 
     def _new(self, number: int, candidate: Candidate, nonce: str) -> Trial:
-        return Trial(
-            number=number,
-            state=TrialState.QUEUED,
-            parameters=candidate.parameters,
-            origin=candidate.origin,
-            nonce=nonce,
-            checkpoint_uri=self.checkpoints[candidate.parent] if candidate.parent else "",
-            parent=candidate.parent,
-            member=candidate.member,
-            sequence=next(self.sequences),
-            create_time=self.locked.now,
-        )
+        checkpoint = self.checkpoints[candidate.parent] if candidate.parent else ""
+        sequence = next(self.sequences)
+        return _new_trial(number, candidate, nonce, now=self.locked.now, checkpoint_uri=checkpoint, sequence=sequence)
 
     def _lease(self, command: Ask, trial: Trial) -> Trial:
-        duration = command.lease_duration or self.locked.study.spec.lease_duration
-        return trial.leased(worker_id=command.worker_id, duration=duration, now=self.locked.now)
+        return command.lease(trial, self.locked.study, now=self.locked.now)
+
+
+def _new_trial(
+    number: int, candidate: Candidate, nonce: str, *, now: datetime, checkpoint_uri: str = "", sequence: int = 0
+) -> Trial:
+    """A candidate as a trial that nobody has."""
+    return Trial(
+        number=number,
+        state=TrialState.QUEUED,
+        parameters=candidate.parameters,
+        origin=candidate.origin,
+        nonce=nonce,
+        checkpoint_uri=checkpoint_uri,
+        parent=candidate.parent,
+        member=candidate.member,
+        sequence=sequence,
+        create_time=now,
+    )
+
+
+_PAUSES = {Reason.PAUSED: LATER, Reason.REPLY_FULL: AT_ONCE}
 
 
 def make_answer(
@@ -311,7 +361,7 @@ def make_answer(
     if reason is None and len(trials) < command.count:
         reason = Reason.RESULTS_AWAITED if waits else Reason.EXHAUSTED
     closed = is_closed(reason, busy=busy, overspent=_overspent(snapshot))
-    retry_after = None if closed or reason is None else LATER if reason is Reason.PAUSED else SOON
+    retry_after = None if closed or reason is None else _PAUSES.get(reason, SOON)
     return Answer(study=command.study, trials=trials, closed=closed, reason=reason, retry_after=retry_after)
 
 

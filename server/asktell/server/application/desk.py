@@ -13,7 +13,17 @@ from typing import Any
 
 import structlog
 
-from asktell.server.application.ask import Allowance, Ask, HandOut, Pack, Portion, make_answer, suggest_request
+from asktell.server.application.ask import (
+    Allowance,
+    Ask,
+    HandOut,
+    Pack,
+    Portion,
+    Size,
+    fitted,
+    make_answer,
+    suggest_request,
+)
 from asktell.server.application.failpoints import reach
 from asktell.server.application.history import History, Snapshot
 from asktell.server.application.ports import Engine, Replay, Store
@@ -164,7 +174,8 @@ class Desk:
     """Meets asks. Used from the event loop alone.
 
     At most `max_waiting` asks wait for one study; further ones are Overloaded. Choosing takes `longest` seconds at most. With `speculate`,
-    candidates are prepared ahead of asks while an engine process is idle.
+    candidates are prepared ahead of asks while an engine process is idle. `size`: of trials in replies,
+    which are as large as they come without it.
     """
 
     def __init__(
@@ -177,9 +188,11 @@ class Desk:
         max_waiting: int = MAX_WAITING,
         longest: float = LONGEST,
         speculate: bool = False,
+        size: Size | None = None,
     ) -> None:
         self.store, self.engine, self.history = store, engine, history
         self.new_nonce, self._max_waiting, self._longest = new_nonce, max_waiting, longest
+        self._size = size
         self._lines: dict[StudyName, _Line] = {}
         self._shelf = Shelf(history=history, engine=engine, busy=self._lines.__contains__) if speculate else None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -334,6 +347,9 @@ class Desk:
         """Write the trials down, and answer; False if the study is no longer as the portions saw it."""
         kept = [(call, portion) for call, portion in zip(line.meeting, portions, strict=True) if not call.abandoned]
         line.meeting, portions = [call for call, _ in kept], [portion for _, portion in kept]
+        if self._size is not None:
+            nonce = self.new_nonce()
+            portions = fitted(portions, chosen.decision.candidates, snapshot, size=self._size, nonce=nonce)
         candidates = chosen.decision.candidates[: sum(portion.plan.new for portion in portions)]
         answer = partial(make_answer, snapshot=snapshot, waits=chosen.decision.waits)
         if not candidates and not any(portion.plan.queued for portion in portions):
@@ -341,7 +357,7 @@ class Desk:
                 # That there are no more may be out of date, and nothing is written that would show it.
                 return False
             busy = snapshot.counts.queued + snapshot.counts.active > 0
-            for call, portion in kept:
+            for call, portion in zip(line.meeting, portions, strict=True):
                 call.settle(call.pack(answer(call.command, portion.plan, (), busy=busy)))
             return True
         reach("ask.chosen")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import accumulate, takewhile
@@ -13,7 +13,7 @@ import structlog
 from asktell.server.application.change import Change, Draft
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.failpoints import reach
-from asktell.server.application.ports import Store, Transaction
+from asktell.server.application.ports import Request, Store, Transaction
 from asktell.server.application.studies import locked_study, missing_study
 from asktell.server.domain.errors import STUDY_BUSY, InvalidArgument, Unavailable
 from asktell.server.domain.metric import Measurement, check_measurements
@@ -107,6 +107,7 @@ class Release:
     trial: TrialName
     lease_token: str
     checkpoint_uri: str = ""
+    request: Request | None = None
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the request."""
@@ -280,18 +281,20 @@ def remember(command: Report, stop: str) -> Change[None]:
     return Change(study=command.trial.study, numbers=[number], amend=amend)
 
 
-def release(command: Release) -> Change[Trial]:
-    """The change that queues the trial for the next worker. One that this lease has given back already stays as it is."""
+def release(command: Release, *, pack: Callable[[Trial], bytes]) -> Change[bytes]:
+    """The change that queues the trial for the next worker; its reply is packed. One that this lease has given back already, and that still
+    waits, stays as it is.
+    """
     command.validate()
 
-    def amend(draft: Draft) -> Trial:
+    def amend(draft: Draft) -> bytes:
         trial = draft.trial(command.trial.number)
         if trial.state is TrialState.QUEUED and trial.held(command.lease_token):
-            return trial
+            return pack(trial)
         trial.require_lease(command.lease_token)
-        return draft.change(trial.released().noted(checkpoint_uri=command.checkpoint_uri))
+        return pack(draft.change(trial.released().noted(checkpoint_uri=command.checkpoint_uri)))
 
-    return Change(study=command.trial.study, numbers=[command.trial.number], amend=amend)
+    return Change(study=command.trial.study, numbers=[command.trial.number], amend=amend, request=command.request)
 
 
 async def expire_leases(store: Store) -> int:

@@ -290,6 +290,9 @@ class Transaction(Protocol):
     def count_active(self, study_id: int) -> int:
         """How many of the study's trials are active."""
 
+    def count_failed(self, study_id: int, *, limit: int) -> int:
+        """How many of the study's trials failed, counted up to a limit."""
+
     def find_replies(self, study_id: int, requests: Collection[Request]) -> dict[tuple[str, str], Replay]:
         """What the requests got, by their keys; those that were not answered before are left out."""
 

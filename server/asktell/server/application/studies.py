@@ -11,7 +11,7 @@ from asktell.server.application.sources import unlike
 from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound
 from asktell.server.domain.space import ParameterSpec
 from asktell.server.domain.stopping import NewRule
-from asktell.server.domain.study import Budget, Study, StudyName, StudySpec, StudyState, TrialCounts
+from asktell.server.domain.study import LIMITS, Budget, Study, StudyName, StudySpec, StudyState, TrialCounts
 from asktell.server.domain.text import check_notes, excerpt
 
 
@@ -47,18 +47,23 @@ class CreateStudy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateStudy:
-    """What of a study is to change; None leaves it."""
+    """What of a study is to change; None leaves it. Of the budget the `limits` change, of the labels all, or by `label_changes` single ones,
+    of which None removes one.
+    """
 
     name: StudyName
     state: StudyState | None = None
     budget: Budget | None = None
+    limits: Collection[str] = LIMITS
     labels: Mapping[str, str] | None = None
+    label_changes: Mapping[str, str | None] | None = None
     parameters: Sequence[ParameterSpec] | None = None
     stopping_rule: NewRule | None = None
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the request's `study`."""
         validate_limits(self.budget or Budget(), self.labels or {})
+        check_notes("labels", {key: text for key, text in (self.label_changes or {}).items() if text is not None})
 
 
 def validate_limits(budget: Budget, labels: Mapping[str, str]) -> None:
@@ -119,14 +124,17 @@ def list_studies(tx: Transaction, *, project: str, after: str, limit: int) -> Se
 def update_study(tx: Transaction, command: UpdateStudy) -> CountedStudy:
     """Change state, budget, labels, search space or stopping rule; NotFound if there is no such study. What is so already is Unchanged.
 
-    InvalidArgument for parameters that do not make the study's search space wider, and for a rule that makes no sense.
+    What is not named is as the lock finds it, so that of changes at one time none is lost. InvalidArgument for more labels than are kept, for
+    parameters that do not make the study's search space wider, and for a rule that makes no sense.
     """
     before = locked_study(tx, command.name, changes=0).study
     try:
         changed = before.changed(
             state=command.state,
             budget=command.budget,
+            limits=command.limits,
             labels=command.labels,
+            label_changes=command.label_changes,
             parameters=command.parameters,
             stopping_rule=command.stopping_rule,
         )

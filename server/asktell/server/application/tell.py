@@ -127,7 +127,8 @@ def _validate(result: Result, *, place: str) -> None:
 def tell(command: Tell, *, pack: Callable[[Taken], bytes]) -> Change[bytes]:
     """The change that ends the trials; its reply is packed.
 
-    A trial that ended just so already stays as it is; one that ended otherwise, or whose lease is another's, is FailedPrecondition.
+    A trial that ended just so already, with the same metadata and checkpoint at least, stays as it is; one that ended otherwise, or whose
+    lease is another's, is FailedPrecondition.
     """
     command.validate()
 
@@ -178,7 +179,7 @@ def _require_objectives(result: Result, spec: StudySpec, *, place: str) -> None:
 
 def _tell_one(draft: Draft, result: Result, *, place: str) -> Trial:
     trial = draft.trial(result.number)
-    if trial.state.terminal and trial.held(result.lease_token) and _ended_so(trial, result):
+    if trial.state.terminal and trial.held(result.lease_token) and _ended_so(trial, result) and _knows(trial, result):
         return trial
     _require_tellable(trial, result, draft.study)
     noted = trial.noted(metadata=result.metadata, checkpoint_uri=result.checkpoint_uri)
@@ -221,6 +222,11 @@ def _ended_so(trial: Trial, result: Result) -> bool:
             return trial.state is TrialState.INFEASIBLE and trial.message == message
         case Failed(message):
             return trial.state is TrialState.FAILED and trial.message == message
+
+
+def _knows(trial: Trial, result: Result) -> bool:
+    """Whether the trial has all that the result notes beside its outcome."""
+    return result.checkpoint_uri in ("", trial.checkpoint_uri) and result.metadata.items() <= trial.metadata.items()
 
 
 def _equal(left: Metrics, right: Metrics) -> bool:

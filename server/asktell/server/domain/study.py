@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -16,7 +16,7 @@ from asktell.server.domain.population import POLICY as POPULATION_POLICY
 from asktell.server.domain.population import Population
 from asktell.server.domain.space import ParameterSpec, SearchSpace
 from asktell.server.domain.stopping import NewRule, StoppingRule
-from asktell.server.domain.text import check_identifier, excerpt
+from asktell.server.domain.text import check_identifier, check_notes, excerpt
 from asktell.server.domain.widening import widened
 
 MIN_LEASE = timedelta(seconds=1)
@@ -27,6 +27,8 @@ MAX_ATTEMPTS = 100
 MAX_SOURCES = 10
 MAX_DURATION = timedelta(days=36_500)
 INT64 = range(-(2**63), 2**63)
+LIMITS = ("max_trials", "max_duration", "max_failures", "max_parallel")
+"""Of a budget."""
 
 
 class StudyState(Enum):
@@ -87,6 +89,10 @@ class Budget:
                 raise InvalidArgument(name, f"must be from 1 to 2^53, not {limit}")
         if self.max_duration is not None and not timedelta(0) < self.max_duration <= MAX_DURATION:
             raise InvalidArgument("max_duration", f"must be above 0 and at most 100 years, not {self.max_duration}")
+
+    def changed(self, to: Budget, limits: Collection[str]) -> Budget:
+        """The budget with the named limits of another."""
+        return replace(self, **{limit: getattr(to, limit) for limit in limits})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +266,7 @@ class Study:
                 return f"{name} {_shown(kept, absent='none')}, not {_shown(given, absent='none')}"
         if spec.seed is not None and spec.seed != self.seed:
             return f"seed {self.seed}, not {spec.seed}"
-        for name in ("max_trials", "max_duration", "max_failures", "max_parallel"):
+        for name in LIMITS:
             kept, given = getattr(self.budget, name), getattr(budget, name)
             if kept != given:
                 return f"{name} {_shown(kept)}, not {_shown(given)}; update the study to change its budget"
@@ -271,21 +277,29 @@ class Study:
         *,
         state: StudyState | None = None,
         budget: Budget | None = None,
+        limits: Collection[str] = LIMITS,
         labels: Mapping[str, str] | None = None,
+        label_changes: Mapping[str, str | None] | None = None,
         parameters: Sequence[ParameterSpec] | None = None,
         stopping_rule: NewRule | None = None,
     ) -> Study:
-        """The study with some of its mutable parts replaced. InvalidArgument, with a path relative to the study, for parameters that are no
-        wider search space, or a stopping rule that makes no sense.
+        """The study with some of its mutable parts replaced: of the budget the named limits, of the labels all or those with new text; None
+        removes one. InvalidArgument, with a path relative to the study, for too many labels, for parameters that are no wider search space,
+        and for a stopping rule that makes no sense.
         """
         spec = self.spec if parameters is None else self.spec.widened(parameters)
         return replace(
             self,
             spec=spec if stopping_rule is None else spec.ruled(stopping_rule),
             state=state or self.state,
-            budget=self.budget if budget is None else budget,
-            labels=self.labels if labels is None else labels,
+            budget=self.budget if budget is None else self.budget.changed(budget, limits),
+            labels=_changed_notes(self.labels if labels is None else labels, label_changes or {}),
         )
+
+
+def _changed_notes(notes: Mapping[str, str], changes: Mapping[str, str | None]) -> Mapping[str, str]:
+    changed = {**notes, **changes}
+    return check_notes("labels", {key: text for key, text in changed.items() if text is not None})
 
 
 def check_warm_start(sources: Sequence[str]) -> None:

@@ -82,10 +82,15 @@ def check_notes(field: str, notes: Mapping[str, str]) -> Mapping[str, str]:
     if len(notes) > MAX_NOTES:
         raise InvalidArgument(field, f"has {len(notes):,} pairs; at most {MAX_NOTES} are kept")
     for key, value in notes.items():
-        if not 1 <= len(key) <= 63 or not key.isprintable():
-            raise InvalidArgument(field, f"{excerpt(key)} is not a key: 1 to 63 printable characters")
-        check_text(f"{field}[{key}]", value, limit=1024)
+        check_text(f"{field}[{check_key(field, key)}]", value, limit=1024)
     return notes
+
+
+def check_key(field: str, key: str) -> str:
+    """Return the key of a label or of metadata, or raise: 1 to 63 printable characters."""
+    if not 1 <= len(key) <= 63 or not key.isprintable():
+        raise InvalidArgument(field, f"{excerpt(key)} is not a key: 1 to 63 printable characters")
+    return key
 
 
 def check_checkpoint_uri(field: str, uri: str) -> str:

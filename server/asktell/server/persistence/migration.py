@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import URL, Connection, Engine, inspect, text
+from sqlalchemy import URL, Connection, Engine, inspect, make_url, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from asktell.server.persistence.address import UnusableDatabase, database_url, require_local, shown, sqlite_path
@@ -24,6 +25,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x61736B74656C6C
 # A migration waits for another's end, and for the transactions of running servers.
 _LOCK_TIMEOUT = timedelta(seconds=10)
+# What libpq takes in a URL's query that is nobody's business.
+_SECRETS = ("password", "sslpassword")
 
 
 class NotMigrated(Exception):
@@ -58,14 +61,24 @@ def check_migrated(address: str) -> None:
     url = database_url(address)
     path = sqlite_path(url)
     if path is not None and not path.exists():
-        raise NotMigrated(f"there is no database {path}; `asktell migrate` makes it")
+        raise NotMigrated(f"there is no database {path}; {_command(address)} makes it")
     with _connected(url) as connection:
         revision = _revision(connection)
     newest = newest_revision()
     if revision is None or (revision != newest and _known(revision)):
         raise NotMigrated(
-            f"the database {shown(url)} is at {revision or 'no schema'}, this server needs {newest}: run `asktell migrate`"
+            f"the database {named(address)} is at {revision or 'no schema'}, this server needs {newest}: run {_command(address)}"
         )
+
+
+def named(address: str) -> str:
+    """A database for people, as its address was given: a file with its whole path, PostgreSQL without its password."""
+    path = sqlite_path(database_url(address))
+    return shown(make_url(address).difference_update_query(_SECRETS)) if path is None else str(path)
+
+
+def _command(address: str) -> str:
+    return f"`asktell migrate --database {shlex.quote(named(address))}`"
 
 
 @contextmanager

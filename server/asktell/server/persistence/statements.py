@@ -31,7 +31,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from asktell.server.persistence.clock import database_now, database_now_plus
 from asktell.server.persistence.column_types import Duration
 from asktell.server.persistence.membership import DIALECTS, among, given, kind_of
-from asktell.server.persistence.tables import ACTIVE, measurements, policy_hints, requests, studies, trials
+from asktell.server.persistence.tables import ACTIVE, FAILED, measurements, policy_hints, requests, studies, trials
 
 _NAMED = and_(studies.c.project == bindparam("of_project"), studies.c.name == bindparam("of_name"))
 _ONE_TRIAL = and_(trials.c.study_id == bindparam("of_study"), trials.c.number == bindparam("of_number"))
@@ -149,6 +149,14 @@ COUNT_TRIALS = (
 )
 
 COUNT_ACTIVE = select(func.count()).where(trials.c.study_id == bindparam("of_study"), trials.c.state == ACTIVE)
+
+# Not all are counted: the limit is a few, and there may be thousands.
+COUNT_FAILED = select(func.count()).select_from(
+    select(trials.c.number)
+    .where(trials.c.study_id == bindparam("of_study"), trials.c.state == FAILED)
+    .limit(bindparam("limit"))
+    .subquery()
+)
 
 INSERT_TRIALS = insert(trials)
 

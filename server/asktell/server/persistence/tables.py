@@ -33,6 +33,7 @@ metadata = MetaData(
 
 # A partial index serves a statement whose condition stands there as text, not as a parameter.
 ACTIVE: ColumnElement[str] = literal_column("'active'")
+FAILED: ColumnElement[str] = literal_column("'failed'")
 
 studies = Table(
     "studies",

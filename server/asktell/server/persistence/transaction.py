@@ -269,6 +269,9 @@ class SqlTransaction:
     def count_active(self, study_id: int) -> int:
         return int(self._execute(statements.COUNT_ACTIVE, {"of_study": study_id}).scalar_one())
 
+    def count_failed(self, study_id: int, *, limit: int) -> int:
+        return int(self._execute(statements.COUNT_FAILED, {"of_study": study_id, "limit": limit}).scalar_one())
+
     def find_replies(self, study_id: int, requests: Collection[Request]) -> dict[tuple[str, str], Replay]:
         if not requests:
             return {}

@@ -68,10 +68,13 @@ class TrialServicer(TrialServiceServicer):
     async def RenewLeases(self, request: pb.RenewLeasesRequest, context: Any) -> pb.RenewLeasesResponse:
         return convert.renew_message(await self.renewals.renew(convert.read_renew(request)))
 
-    async def ReleaseTrial(self, request: pb.ReleaseTrialRequest, context: Any) -> pb.Trial:
+    async def ReleaseTrial(self, request: pb.ReleaseTrialRequest, context: Any) -> Any:
         command = convert.read_release(request)
-        released = await self.clerk.make(leases.release(command))
-        return convert.trial_message(command.trial.study, released)
+
+        def pack(released: Trial) -> bytes:
+            return convert.trial_message(command.trial.study, released).SerializeToString()
+
+        return await self.clerk.make(leases.release(command, pack=pack))
 
     async def AddTrials(self, request: pb.AddTrialsRequest, context: Any) -> Any:
         command = convert.read_add(request, new_nonce=self.desk.new_nonce)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from asktell.server.application.studies import CountedStudy, CreateStudy, UpdateStudy
 from asktell.server.application.watch import Change, StudyChanged
@@ -15,6 +15,7 @@ from asktell.server.domain.stopping import NewRule, StoppingRule
 from asktell.server.domain.study import (
     DEFAULT_ATTEMPTS,
     DEFAULT_LEASE,
+    LIMITS,
     Budget,
     LateTells,
     Study,
@@ -24,6 +25,7 @@ from asktell.server.domain.study import (
     TrialCounts,
 )
 from asktell.server.domain.text import check_identifier, excerpt
+from asktell.server.rpc.convert.mask import read_mask
 from asktell.server.rpc.convert.metric import constraint_message, objective_message, read_constraints, read_objectives
 from asktell.server.rpc.convert.space import read_space, read_specs, spec_message
 from asktell.server.rpc.convert.stopping import read_stopping_rule, stopping_message
@@ -44,7 +46,6 @@ _LATE_TELLS = {
 _LATE_TELLS_READ = {message: late for late, message in _LATE_TELLS.items()} | {
     pb.StudySpec.LATE_TELLS_UNSPECIFIED: LateTells.ACCEPT
 }
-_CHANGEABLE = ("state", "budget", "labels", "spec.parameters", "spec.stopping_rule")
 T = TypeVar("T")
 
 
@@ -120,37 +121,32 @@ def _fidelity_message(fidelity: Fidelity) -> pb.Fidelity:
     return pb.Fidelity(parameter=fidelity.parameter, reduction_factor=fidelity.reduction_factor)
 
 
-def read_budget(message: pb.Budget) -> Budget:
-    """The budget; paths are relative to it."""
-    has_duration = message.HasField("max_duration")
-    return Budget(
-        max_trials=message.max_trials if message.HasField("max_trials") else None,
-        max_duration=read_duration("max_duration", message.max_duration) if has_duration else None,
-        max_failures=message.max_failures if message.HasField("max_failures") else None,
-        max_parallel=message.max_parallel if message.HasField("max_parallel") else None,
-    )
+def read_budget(message: pb.Budget, limits: Collection[str] = LIMITS) -> Budget:
+    """The budget, or its named limits alone; paths are relative to it."""
+    given: dict[str, Any] = {limit: getattr(message, limit) for limit in limits if message.HasField(limit)}  # type: ignore[arg-type]
+    if "max_duration" in given:
+        given["max_duration"] = read_duration("max_duration", message.max_duration)
+    return Budget(**given)
 
 
 def read_update(request: pb.UpdateStudyRequest) -> UpdateStudy:
     """The command of UpdateStudy."""
     name = StudyName.parse(request.study.name, path="study.name")
-    paths = set(request.update_mask.paths)
-    if not paths:
-        raise InvalidArgument("update_mask", f"is empty: name one or more of {', '.join(_CHANGEABLE)}")
-    for path in sorted(paths - set(_CHANGEABLE)):
-        raise InvalidArgument("update_mask", f"{excerpt(path)} is none of {', '.join(_CHANGEABLE)}")
+    mask = read_mask(request.update_mask)
     study = request.study
     try:
         return UpdateStudy(
             name=name,
-            state=_read_state(study.state) if "state" in paths else None,
-            budget=_within("budget", lambda: read_budget(study.budget)) if "budget" in paths else None,
-            labels=dict(study.labels) if "labels" in paths else None,
+            state=_read_state(study.state) if "state" in mask.paths else None,
+            budget=_within("budget", lambda: read_budget(study.budget, mask.limits)) if mask.limits else None,
+            limits=mask.limits,
+            labels=dict(study.labels) if "labels" in mask.paths else None,
+            label_changes={key: study.labels.get(key) for key in mask.keys},
             parameters=_within("spec", lambda: read_specs(study.spec.parameters))
-            if "spec.parameters" in paths
+            if "spec.parameters" in mask.paths
             else None,
             stopping_rule=NewRule(_within("spec", lambda: _read_rule(study.spec)))
-            if "spec.stopping_rule" in paths
+            if "spec.stopping_rule" in mask.paths
             else None,
         )
     except InvalidArgument as error:

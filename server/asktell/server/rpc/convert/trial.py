@@ -38,7 +38,9 @@ _REASONS = {reason: getattr(pb.AskResponse, f"REASON_{reason.name}") for reason 
 _DIRECTIVES = {directive: getattr(pb, f"DIRECTIVE_{directive.name}") for directive in Directive}
 
 
-def read_request(method: str, request: pb.AskRequest | pb.TellRequest | pb.AddTrialsRequest) -> Request | None:
+def read_request(
+    method: str, request: pb.AskRequest | pb.TellRequest | pb.ReleaseTrialRequest | pb.AddTrialsRequest
+) -> Request | None:
     """What makes the call safe to repeat; None without a request id."""
     request_id = check_request_id("request_id", request.request_id)
     if not request_id:
@@ -172,6 +174,7 @@ def read_release(request: pb.ReleaseTrialRequest) -> Release:
         trial=TrialName.parse(request.name, path="name"),
         lease_token=request.lease_token,
         checkpoint_uri=request.checkpoint_uri,
+        request=read_request("ReleaseTrial", request),
     )
 
 
@@ -262,6 +265,11 @@ def trial_message(study: StudyName, trial: Trial, *, token: bool = False) -> pb.
     message = pb.Trial()
     put_trial(message, study, trial, token=token)
     return message
+
+
+def asked_size(study: StudyName, trial: Trial) -> int:
+    """How many bytes a leased trial takes in the reply of Ask."""
+    return trial_message(study, trial, token=True).ByteSize()
 
 
 def archived_trial_message(trial: Trial) -> pb.Trial:
