@@ -33,12 +33,13 @@ def main() -> None:
             seed=0,
         )
         for trial in study.trials():
-            try:
-                accuracy, latency = evaluate(**trial.parameters)  # type: ignore[arg-type]
-            except MemoryError as error:
-                trial.infeasible(str(error))
-            else:
-                trial.tell(accuracy=accuracy, latency=latency)
+            with trial:
+                try:
+                    accuracy, latency = evaluate(**trial.parameters)  # type: ignore[arg-type]
+                except MemoryError as error:
+                    trial.infeasible(str(error))
+                else:
+                    trial.tell(accuracy=accuracy, latency=latency)
 
         (best,) = study.optimal_trials()
         print(f"best: accuracy {best.metrics['accuracy'].value:.3f} in {best.metrics['latency'].value:.1f} ms")

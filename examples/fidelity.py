@@ -92,7 +92,11 @@ def tune(client: Client, folder: Path) -> tuple[Study, int]:
         max_trials=TRIALS,
         seed=0,
     )
-    return study, sum(train(trial, folder) for trial in study.trials())
+    epochs = 0
+    for trial in study.trials():
+        with trial:
+            epochs += train(trial, folder)
+    return study, epochs
 
 
 def main() -> None:

@@ -41,7 +41,8 @@ def search(
     )
     tried = []
     for trial in study.trials():
-        trial.tell(loss=loss(trial.parameters))
+        with trial:
+            trial.tell(loss=loss(trial.parameters))
         tried.append(trial)
         if len(tried) == trials:
             break

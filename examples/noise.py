@@ -33,9 +33,10 @@ def main() -> None:
             seed=0,
         )
         for trial in study.trials():
-            losses = [fold(**trial.parameters, chance=chance) for _ in range(FOLDS)]  # type: ignore[arg-type]
-            error = statistics.stdev(losses) / FOLDS**0.5
-            trial.tell(loss=(statistics.mean(losses), error))
+            with trial:
+                losses = [fold(**trial.parameters, chance=chance) for _ in range(FOLDS)]  # type: ignore[arg-type]
+                error = statistics.stdev(losses) / FOLDS**0.5
+                trial.tell(loss=(statistics.mean(losses), error))
 
         methods = [trial.origin.method for trial in study.list_trials()]
         print(f"{methods.count('repeat')} of {len(methods)} trials measured an earlier configuration again")

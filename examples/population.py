@@ -51,7 +51,8 @@ def trained(client: Client, folder: Path) -> Study:
         seed=0,
     )
     for trial in study.trials():
-        train(trial, folder)
+        with trial:
+            train(trial, folder)
     return study
 
 

@@ -61,11 +61,12 @@ def tune(client: Client) -> Study:
     for trial in study.trials():
         values: dict[str, Any] = dict(trial.parameters)
         best = float("inf")
-        for epoch, loss in enumerate(train(**values), start=1):
-            best = min(best, loss)
-            if trial.report(step=epoch, loss=loss).should_stop:
-                break
-        trial.tell(loss=best)  # as of the best checkpoint; a trial that was told to stop is told as stopped
+        with trial:
+            for epoch, loss in enumerate(train(**values), start=1):
+                best = min(best, loss)
+                if trial.report(step=epoch, loss=loss).should_stop:
+                    break
+            trial.tell(loss=best)  # as of the best checkpoint; a trial that was told to stop is told as stopped
     return study
 
 

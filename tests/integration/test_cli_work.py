@@ -83,6 +83,23 @@ def test_a_worker_whose_command_is_broken_ends_long_before_the_budget_and_says_w
         assert states(study)["failed"] == 12
 
 
+@pytest.mark.parametrize("slots", ["1", "3"])
+def test_a_function_that_takes_the_trial_alone_is_bad_usage_and_asks_for_nothing(
+    server: Server, processes: Processes, tmp_path: Path, slots: str
+) -> None:
+    (tmp_path / "tr.py").write_text("def one(trial: object) -> float: return 1.0")
+    with Client(server.target) as client:
+        study = client.create_study(
+            f"alone-{slots}", parameters=[Float("x", 0, 1)], objectives=[Minimize("loss")], policy="random"
+        )
+        command = [ASKTELL, "work", "--study", study.id, "--target", server.target, "--slots", slots]
+        worker = processes.start([*command, "tr:one"], cwd=tmp_path)
+        assert worker.wait() == 2
+        said = [line for line in worker.errors().splitlines() if " INFO " not in line]
+        assert said == ["asktell work: tr:one takes (trial); asktell work calls it with (parameters, trial)"]
+        assert study.list_trials() == []
+
+
 def test_an_objective_that_is_always_nan_spends_no_budget(server: Server, processes: Processes) -> None:
     with Client(server.target) as client:
         study = client.create_study(

@@ -12,7 +12,7 @@ import pytest
 
 from asktell.client import Unavailable
 from asktell.worker.command import Template
-from asktell.worker.evaluation import Limits, Unusable
+from asktell.worker.evaluation import Limits, Unfit, Unusable
 from asktell.worker.interruption import Interruption
 from asktell.worker.loop import Options, Worker
 from asktell.worker.objective import Objective, ObjectiveEvaluation
@@ -503,6 +503,49 @@ def test_a_function_that_cannot_be_loaded_is_refused_before_a_trial_is_asked_for
     with pytest.raises(Unusable, match=message):
         function(study, source)
     assert study.asked == []
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments"),
+    [
+        ("def objective(trial: object, /) -> float: return 1", "(trial, /)"),
+        ("def objective(parameters, trial, data): return 1", "(parameters, trial, data)"),
+        ("def objective(*, parameters, trial): return 1", "(*, parameters, trial)"),
+        ("objective = lambda: 1", "()"),
+        ("class objective:\n    def __init__(self, width=3): pass", "(width=3)"),
+    ],
+)
+def test_a_function_of_other_arguments_is_refused_before_a_trial_is_asked_for(source: str, arguments: str) -> None:
+    study = FakeStudy()
+    with pytest.raises(Unfit) as raised:
+        function(study, source)
+    assert str(raised.value) == f"train:objective takes {arguments}; asktell work calls it with (parameters, trial)"
+    assert study.asked == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def objective(*everything): return 1",
+        "def objective(parameters, trial, epochs=3, **others): return 1",
+        # What is called takes both, whatever it wraps.
+        """
+import functools
+def train(trial): return 1
+@functools.wraps(train)
+def objective(parameters, trial): return train(trial)
+""",
+        # It does not say what it takes.
+        """
+class Silent:
+    __signature__ = "unknown"
+    def __call__(self, parameters, trial): return 1
+objective = Silent()
+""",
+    ],
+)
+def test_a_function_that_may_take_both_arguments_is_called(source: str) -> None:
+    assert told(function(FakeStudy(), source)) == ("succeeded", {"loss": 1.0})
 
 
 def test_a_process_that_was_killed_between_trials_costs_no_trial() -> None:

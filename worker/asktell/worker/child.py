@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import inspect
 import json
 import signal
 import socket
@@ -30,6 +31,10 @@ MAX_STEP = 2**63 - 1
 
 class Unloadable(Exception):
     """The objective cannot be imported or is not callable."""
+
+
+class Uncallable(Exception):
+    """The objective takes other arguments than the worker has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +187,27 @@ def load(target: str) -> Objective:
     return found  # type: ignore[no-any-return]
 
 
+def require_fit(target: str, objective: Objective) -> None:
+    """Raise Uncallable if the objective takes no parameters and trial. Of a callable that does not say what it takes nothing is known."""
+    try:
+        # What is called is the wrapper: it may take other arguments than what it wraps.
+        signature = inspect.signature(objective, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind({}, None)
+    except TypeError as error:
+        raise Uncallable(
+            f"{target} takes {_bare(signature)}; asktell work calls it with (parameters, trial)"
+        ) from error
+
+
+def _bare(signature: inspect.Signature) -> inspect.Signature:
+    """The signature without annotations, for a message of one line."""
+    parameters = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+
+
 def numbers(metrics: Mapping[str, Any]) -> dict[str, Metric]:
     """Return metrics as plain floats or pairs of them, or raise TypeError that names the one which is none."""
     return {str(name): _metric(str(name), value) for name, value in metrics.items()}
@@ -261,8 +287,12 @@ def main(target: str, descriptor: int) -> None:
     channel = Channel(socket.socket(fileno=descriptor))
     try:
         objective = load(target)
+        require_fit(target, objective)
     except Unloadable as error:
         channel.send("broken", message=str(error))
+        return
+    except Uncallable as error:
+        channel.send("uncallable", message=str(error))
         return
     channel.send("ready")
     for request in channel:

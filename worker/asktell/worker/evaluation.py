@@ -60,6 +60,10 @@ class Unusable(Exception):
     """The objective or the command cannot evaluate any trial."""
 
 
+class Unfit(Unusable):
+    """The function takes other arguments than a worker has."""
+
+
 @dataclass(slots=True)
 class Tail:
     """The last lines of output, and a passage for all of it.

@@ -13,7 +13,7 @@ from typing import Any
 
 from asktell.client import Trial
 from asktell.worker.checkpoints import NO_CHECKPOINTS, Checkpoint, Checkpoints
-from asktell.worker.evaluation import POLL, SCHEDULER_SECONDS, Evaluation, Limits, Unusable, in_its_place
+from asktell.worker.evaluation import POLL, SCHEDULER_SECONDS, Evaluation, Limits, Unfit, Unusable, in_its_place
 from asktell.worker.events import Batch, Chunk, Event, Exited, Line, Message, Piece
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
@@ -169,7 +169,7 @@ class Objective:
         self._process: ObjectiveProcess | None = None
 
     def prepare(self) -> None:
-        """See to it that the process runs and has imported the function; raise Unusable if that fails."""
+        """See to it that the process runs and has imported the function; raise Unusable if that fails, Unfit if it takes other arguments."""
         if self._process is not None and self._idle(self._process):
             return
         self.close()
@@ -189,6 +189,8 @@ class Objective:
         return False
 
     def _check(self, answer: Mapping[str, Any]) -> None:
+        if answer["kind"] == "uncallable":
+            raise Unfit(answer["message"])
         if answer["kind"] == "broken":
             raise Unusable(f"the objective {self._target} cannot be used: {answer['message']}")
 
