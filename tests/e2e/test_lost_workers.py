@@ -79,7 +79,7 @@ def test_a_killed_workers_trial_goes_to_another_within_its_lease_and_two_seconds
 def test_a_killed_asktell_work_hands_its_trial_on(processes: Processes, server: Server, tmp_path: Path) -> None:
     objective = tmp_path / "objective.py"
     objective.write_text(
-        "import threading\n\n\ndef endless(x):\n    print('at work', flush=True)\n    threading.Event().wait()\n"
+        "import threading\n\n\ndef endless(parameters, trial):\n    print('at work', flush=True)\n    threading.Event().wait()\n"
     )
     with Wire(server.target) as wire:
         study = queued_study(wire)

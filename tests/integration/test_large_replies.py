@@ -64,7 +64,7 @@ def test_trials_are_added_in_requests_that_the_service_takes(place: Place) -> No
             f"long{next(IDS)}", parameters=[Float("x", 0.0, 1.0)], objectives=[Minimize("loss")], policy="random"
         )
         failed = [
-            FinishedTrial({"x": number / 1_000}, {}, state=TrialState.FAILED, message="ü" * 6_000)
+            FinishedTrial(parameters={"x": number / 1_000}, state=TrialState.FAILED, message="ü" * 6_000)
             for number in range(1_000)
         ]
         added = study.import_trials(failed)
