@@ -174,8 +174,8 @@ class Desk:
     """Meets asks. Used from the event loop alone.
 
     At most `max_waiting` asks wait for one study; further ones are Overloaded. Choosing takes `longest` seconds at most. With `speculate`,
-    candidates are prepared ahead of asks while an engine process is idle. `size`: of trials in replies,
-    which are as large as they come without it.
+    candidates are prepared ahead of asks while an engine process is idle. `size` tells how large trials are in replies; without it replies are
+    as large as they come.
     """
 
     def __init__(
@@ -347,9 +347,10 @@ class Desk:
         """Write the trials down, and answer; False if the study is no longer as the portions saw it."""
         kept = [(call, portion) for call, portion in zip(line.meeting, portions, strict=True) if not call.abandoned]
         line.meeting, portions = [call for call, _ in kept], [portion for _, portion in kept]
-        if self._size is not None:
-            nonce = self.new_nonce()
-            portions = fitted(portions, chosen.decision.candidates, snapshot, size=self._size, nonce=nonce)
+        if self._size is not None and any(portion.plan.trials > 1 for portion in portions):
+            # Of a thousand trials that takes long enough for other studies to notice.
+            measure = partial(fitted, portions, chosen.decision.candidates, snapshot, size=self._size)
+            portions = await asyncio.to_thread(measure, nonce=self.new_nonce())
         candidates = chosen.decision.candidates[: sum(portion.plan.new for portion in portions)]
         answer = partial(make_answer, snapshot=snapshot, waits=chosen.decision.waits)
         if not candidates and not any(portion.plan.queued for portion in portions):
