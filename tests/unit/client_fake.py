@@ -63,6 +63,7 @@ class Service:
     replies: dict[str, Message] = field(default_factory=dict)
     directives: dict[int, tuple[int, str]] = field(default_factory=dict)
     waits: deque[float] = field(default_factory=deque)
+    reason: trials_pb2.AskResponse.Reason = trials_pb2.AskResponse.REASON_MAX_PARALLEL
     changed: threading.Condition = field(default_factory=threading.Condition)
     target: str = ""
 
@@ -192,12 +193,11 @@ class Trials(trial_service_pb2_grpc.TrialServiceServicer):
             return self.service.replies[request.request_id]
         study = self.service.study(request.parent, context)
         if self.service.waits:
-            reply = trials_pb2.AskResponse(
-                study_state=trials_pb2.AskResponse.STATE_OPEN, reason=trials_pb2.AskResponse.REASON_MAX_PARALLEL
-            )
+            reply = trials_pb2.AskResponse(study_state=trials_pb2.AskResponse.STATE_OPEN, reason=self.service.reason)
             reply.retry_after.FromTimedelta(timedelta(seconds=self.service.waits.popleft()))
             return reply
-        reply = self._hand_out(study, request)
+        with self.service.changed:
+            reply = self._hand_out(study, request)
         self.service.replies[request.request_id] = reply
         return reply
 

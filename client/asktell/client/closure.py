@@ -1,4 +1,4 @@
-"""Why a study hands out no more trials, and what changes that."""
+"""Why a study hands out no trials, and what changes that."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ logger = logging.getLogger("asktell.client")
 def say(study: StudyRecord, reason: Reason, *, now: datetime) -> None:
     """Say why a loop that was handed no trial has ended already."""
     logger.warning("study %r hands out no more trials: %s", study.name.rpartition("/")[2], _why(study, reason, now))
+
+
+def say_waiting(study: StudyRecord, reason: Reason) -> None:
+    """Say why a loop waits for a trial, where that does not change by itself."""
+    if reason is Reason.PAUSED:
+        logger.warning(
+            "study %r is paused: waiting for study.resume(), or `asktell study resume`", study.name.rpartition("/")[2]
+        )
 
 
 def _why(study: StudyRecord, reason: Reason, now: datetime) -> str:

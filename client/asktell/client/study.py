@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
@@ -23,7 +23,8 @@ from asktell.client.spec import ParameterSpec, ParameterValue
 from asktell.client.stopping import StoppingRule
 from asktell.client.together import Together
 from asktell.client.trial import Trial
-from asktell.client.trust import FAILURES_IN_A_ROW, Trust
+from asktell.client.trust import FAILURES_IN_A_ROW, Evaluation, Trust
+from asktell.client.turns import Turns, loops, side_by_side
 from asktell.client.values import (
     KEEP,
     Answer,
@@ -121,19 +122,50 @@ class Study(StudyView):
         A loop cannot see an exception of its body: write `with trial:` around the body to have it told as a failure; with
         on_error="continue" the loop then goes on with the next trial.
         """
-        handed = False
+        return self._turns(Turns(), worker_id=worker_id, on_error=on_error, lease_duration=lease_duration, fixed=fixed)
+
+    def _turns(
+        self,
+        turns: Turns,
+        *,
+        worker_id: str | None,
+        on_error: OnError,
+        lease_duration: Seconds | None = None,
+        fixed: Mapping[str, ParameterValue] | None = None,
+    ) -> Generator[Trial, None, None]:
+        while turns.take():
+            trial = self._next(
+                turns, worker_id=worker_id, lease_duration=lease_duration, fixed=fixed, on_error=on_error
+            )
+            if trial is None:
+                return
+            turns.handed()
+            yield from self._lend(trial)
+
+    def _next(
+        self,
+        turns: Turns,
+        *,
+        worker_id: str | None,
+        on_error: OnError,
+        lease_duration: Seconds | None,
+        fixed: Mapping[str, ParameterValue] | None,
+    ) -> Trial | None:
+        """The next trial, waited for; None if there will be none in time."""
         while True:
             answer = self.ask_once(worker_id=worker_id, lease_duration=lease_duration, fixed=fixed, on_error=on_error)
-            handed = handed or bool(answer.trials)
-            for trial in answer.trials:
-                yield from self._lend(trial)
-            if answer.closed and not answer.trials:
-                if not handed:
+            if answer.trials:
+                return answer.trials[0]
+            if answer.closed:
+                if turns.close():
                     self.refresh()
                     closure.say(self._record, answer.reason, now=datetime.now(UTC))
-                return
-            if not answer.trials:
-                self._connection.pause(pause_before_next_ask(answer.retry_after))
+                return None
+            if turns.wait(answer.reason):
+                closure.say_waiting(self._record, answer.reason)
+            self._connection.pause(min(pause_before_next_ask(answer.retry_after), turns.left))
+            if not turns.left:
+                return None
 
     def _lend(self, trial: Trial) -> Iterator[Trial]:
         with trial.keep_alive():
@@ -150,28 +182,59 @@ class Study(StudyView):
         *,
         worker_id: str | None = None,
         count: int | None = None,
+        timeout: Seconds | None = None,
+        n_jobs: int = 1,
         on_error: OnError = "continue",
         give_up_after: int | None = FAILURES_IN_A_ROW,
         callbacks: Sequence[Callable[[Study, Trial], None]] = (),
     ) -> None:
-        """Evaluate trials with `objective` until the study is closed, at most `count` of them.
+        """Evaluate trials with `objective` until the study is closed, at most `count` of them; after `timeout` seconds none begins.
 
         The objective gets the trial and returns its metrics as `Trial.tell` takes them, or None if it ended the trial itself or was told
         to stop. NaN is told as a failure. Its exceptions are told as failures with their message, and the loop goes on or they are
         raised. Ctrl-C gives the trial back. Each callback gets the study and the trial after it ended.
 
+        With `n_jobs` as many threads (-1: one a processor) evaluate at once; callbacks are called one at a time, and an error lets the
+        others finish their trials before it is raised. Ctrl-C gives all trials back; an objective under way in a thread is not broken off,
+        its result is dropped. What holds Python's interpreter lock gains nothing by threads: see `asktell work --slots`.
+
         While none of the loop's trials has succeeded, the last exception is raised after `give_up_after` that failed in a row (None: never),
         and what the objective returned at once if it is no result: InvalidArgument, or FailedPrecondition for None. A trial that is
         infeasible begins the count anew. FailedPrecondition where there was no exception, as for NaN.
         """
-        trust = Trust(give_up_after)
-        with closing(self.trials(worker_id=worker_id, on_error=on_error)) as trials:
-            for trial in islice(trials, count):
-                with trial, trust:
-                    trial.conclude(trust.returned(objective(trial)))
-                trust.weigh(trial)
+        trust, turns = Trust(give_up_after), Turns(count=count, timeout=timeout)
+        one_at_a_time = threading.Lock()
+
+        def evaluate(trial: Trial) -> None:
+            evaluation = Evaluation()
+            with trial, evaluation:
+                trial.conclude(evaluation.returned(objective(trial)))
+            trust.weigh(trial, evaluation)
+            with one_at_a_time:
                 for callback in callbacks:
                     callback(self, trial)
+
+        running: set[Trial] = set()
+
+        def loop() -> None:
+            with closing(self._turns(turns, worker_id=worker_id, on_error=on_error)) as trials:
+                for trial in trials:
+                    running.add(trial)
+                    try:
+                        evaluate(trial)
+                    finally:
+                        running.discard(trial)
+
+        if (size := loops(n_jobs)) == 1:
+            loop()
+        else:
+            try:
+                side_by_side(loop, size, turns)
+            except BaseException:
+                turns.end()
+                for trial in list(running):
+                    trial.give_back()
+                raise
         self.refresh()
 
     def tell_all(self, results: Iterable[tuple[Trial, Told | Exception]]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from asktell.client.errors import FailedPrecondition, InvalidArgument
 from asktell.client.values import TrialState
@@ -17,29 +18,20 @@ FAILURES_IN_A_ROW: Final = 3
 """How many trials may fail in a row, unless said otherwise, before one has succeeded."""
 
 
-class Trust:
-    """Until a trial of the loop has succeeded or was stopped, no more than `limit` may fail in a row; None for no limit.
+class Evaluation:
+    """One call of an objective; as a context manager around it, it sees what went wrong."""
 
-    What an objective returned that is no result ends the loop at once: no other parameters change that. One success settles it for good:
-    failures are then a matter of the parameters. As a context manager around an evaluation it sees what went wrong.
-    """
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.has_result = False
 
-    def __init__(self, limit: int | None) -> None:
-        if limit is not None and limit < 1:
-            raise InvalidArgument.at("give_up_after", f"must be at least 1, or None for never, not {limit}")
-        self._limit = limit
-        self._earned = limit is None
-        self._row: list[int] = []
-        self._returned = False
-        self._error: Exception | None = None
-
-    def __enter__(self) -> None:
-        self._returned = False
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._error = error if isinstance(error, Exception) else None
+        self.error = error if isinstance(error, Exception) else None
 
     def awaitable(self, given: Awaitable[T]) -> Awaitable[T]:
         """What an objective gave to be awaited. InvalidArgument if it cannot be."""
@@ -52,13 +44,32 @@ class Trust:
 
     def returned(self, result: T) -> T:
         """What an objective returned: what goes wrong from here on is not its training, but its result."""
-        self._returned = True
+        self.has_result = True
         return result
 
-    def weigh(self, trial: TrialView) -> None:
+
+class Trust:
+    """Until a trial of the loop has succeeded or was stopped, no more than `limit` may fail in a row; None for no limit.
+
+    What an objective returned that is no result ends the loop at once: no other parameters change that. One success settles it for good:
+    failures are then a matter of the parameters. Safe to share between threads.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        if limit is not None and limit < 1:
+            raise InvalidArgument.at("give_up_after", f"must be at least 1, or None for never, not {limit}")
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._earned = limit is None
+        self._row: list[int] = []
+
+    def weigh(self, trial: TrialView, evaluation: Evaluation) -> None:
         """Take in what became of a trial; raise what went wrong if it speaks against the objective."""
-        # Kept no longer than this: its frames may hold a model.
-        error, self._error = self._error, None
+        with self._lock:
+            self._weigh(trial, evaluation)
+
+    def _weigh(self, trial: TrialView, evaluation: Evaluation) -> None:
+        error = evaluation.error
         match trial.state:
             case TrialState.SUCCEEDED | TrialState.STOPPED:
                 self._earned = True
@@ -69,7 +80,7 @@ class Trust:
                 self._row.append(trial.number)
         if self._earned:
             return
-        if error is not None and self._returned and _is_no_result(error):
+        if error is not None and evaluation.has_result and _is_no_result(error):
             error.add_note(
                 f"trial {trial.number} is told as failed, and another would fail alike: it is what the objective returns"
             )

@@ -24,7 +24,8 @@ from asktell.client.outcomes import Told
 from asktell.client.spec import ParameterSpec, ParameterValue
 from asktell.client.stopping import StoppingRule
 from asktell.client.together import Together
-from asktell.client.trust import FAILURES_IN_A_ROW, Trust
+from asktell.client.trust import FAILURES_IN_A_ROW, Evaluation, Trust
+from asktell.client.turns import Turns, loops
 from asktell.client.values import (
     KEEP,
     Answer,
@@ -125,27 +126,63 @@ class Study(StudyView):
         on_error="continue" the loop then goes on with the next trial. To leave the loop early, put it into `contextlib.aclosing`: else
         the trial is given back only when the event loop finds the time.
         """
-        handed = False
+        turns = Turns()
+        async with aclosing(
+            self._turns(turns, worker_id=worker_id, on_error=on_error, lease_duration=lease_duration, fixed=fixed)
+        ) as trials:
+            async for trial in trials:
+                yield trial
+
+    async def _turns(
+        self,
+        turns: Turns,
+        *,
+        worker_id: str | None,
+        on_error: OnError,
+        lease_duration: Seconds | None = None,
+        fixed: Mapping[str, ParameterValue] | None = None,
+    ) -> AsyncGenerator[Trial, None]:
+        while turns.take():
+            trial = await self._next(
+                turns, worker_id=worker_id, lease_duration=lease_duration, fixed=fixed, on_error=on_error
+            )
+            if trial is None:
+                return
+            turns.handed()
+            async with trial.keep_alive():
+                try:
+                    yield trial
+                except GeneratorExit:
+                    await trial.give_back()
+                    raise
+                await trial.settle()
+
+    async def _next(
+        self,
+        turns: Turns,
+        *,
+        worker_id: str | None,
+        on_error: OnError,
+        lease_duration: Seconds | None,
+        fixed: Mapping[str, ParameterValue] | None,
+    ) -> Trial | None:
+        """The next trial, waited for; None if there will be none in time."""
         while True:
             answer = await self.ask_once(
                 worker_id=worker_id, lease_duration=lease_duration, fixed=fixed, on_error=on_error
             )
-            handed = handed or bool(answer.trials)
-            for trial in answer.trials:
-                async with trial.keep_alive():
-                    try:
-                        yield trial
-                    except GeneratorExit:
-                        await trial.give_back()
-                        raise
-                    await trial.settle()
-            if answer.closed and not answer.trials:
-                if not handed:
+            if answer.trials:
+                return answer.trials[0]
+            if answer.closed:
+                if turns.close():
                     await self.refresh()
                     closure.say(self._record, answer.reason, now=datetime.now(UTC))
-                return
-            if not answer.trials:
-                await self._connection.pause(pause_before_next_ask(answer.retry_after))
+                return None
+            if turns.wait(answer.reason):
+                closure.say_waiting(self._record, answer.reason)
+            await self._connection.pause(min(pause_before_next_ask(answer.retry_after), turns.left))
+            if not turns.left:
+                return None
 
     async def optimize(
         self,
@@ -153,30 +190,49 @@ class Study(StudyView):
         *,
         worker_id: str | None = None,
         count: int | None = None,
+        timeout: Seconds | None = None,
+        n_jobs: int = 1,
         on_error: OnError = "continue",
         give_up_after: int | None = FAILURES_IN_A_ROW,
         callbacks: Sequence[Callable[[Study, Trial], None]] = (),
     ) -> None:
-        """Evaluate trials with `objective` until the study is closed, at most `count` of them.
+        """Evaluate trials with `objective` until the study is closed, at most `count` of them; after `timeout` seconds none begins.
 
         The objective gets the trial and returns its metrics as `Trial.tell` takes them, or None if it ended the trial itself or was told
         to stop. NaN is told as a failure. Its exceptions are told as failures with their message, and the loop goes on or they are
         raised. Ctrl-C gives the trial back. Each callback gets the study and the trial after it ended.
 
+        With `n_jobs` as many (-1: one a processor) are evaluated at once; an error lets the others finish their trials before it is raised,
+        Ctrl-C or being cancelled breaks all off and gives them back.
+
         While none of the loop's trials has succeeded, the last exception is raised after `give_up_after` that failed in a row (None: never),
         and what the objective returned at once if it is no result: InvalidArgument, or FailedPrecondition for None. A trial that is
         infeasible begins the count anew. FailedPrecondition where there was no exception, as for NaN.
         """
-        trust, evaluated = Trust(give_up_after), 0
-        async with aclosing(self.trials(worker_id=worker_id, on_error=on_error)) as trials:
-            while evaluated != count and (trial := await anext(trials, None)) is not None:
-                async with trial:
-                    with trust:
-                        await trial.conclude(trust.returned(await trust.awaitable(objective(trial))))
-                trust.weigh(trial)
-                evaluated += 1
-                for callback in callbacks:
-                    callback(self, trial)
+        trust, turns = Trust(give_up_after), Turns(count=count, timeout=timeout)
+
+        async def evaluate(trial: Trial) -> None:
+            evaluation = Evaluation()
+            async with trial:
+                with evaluation:
+                    await trial.conclude(evaluation.returned(await evaluation.awaitable(objective(trial))))
+            trust.weigh(trial, evaluation)
+            for callback in callbacks:
+                callback(self, trial)
+
+        async def loop() -> None:
+            async with aclosing(self._turns(turns, worker_id=worker_id, on_error=on_error)) as trials:
+                try:
+                    async for trial in trials:
+                        await evaluate(trial)
+                except Exception:
+                    turns.end()
+                    raise
+
+        outcomes = await asyncio.gather(*(loop() for _ in range(loops(n_jobs))), return_exceptions=True)
+        for error in outcomes:
+            if error is not None:
+                raise error
         await self.refresh()
 
     async def tell_all(self, results: Iterable[tuple[Trial, Told | Exception]]) -> None:
