@@ -57,7 +57,7 @@ NUMBER: Final = "optuna_trial"
 """Metadata of an imported asktell trial: Optuna's number."""
 
 _FINISHED = (OptunaState.COMPLETE, OptunaState.PRUNED, OptunaState.FAIL)
-_STATES = {
+STATES = {
     OptunaState.COMPLETE: TrialState.SUCCEEDED,
     OptunaState.PRUNED: TrialState.STOPPED,
     OptunaState.FAIL: TrialState.FAILED,
@@ -315,7 +315,7 @@ class _Ending:
         """The objectives and constraints, if they were measured."""
         if self.state is OptunaState.FAIL or self.values is None:
             return {}
-        constraints = {_constraint(name): value for name, value in self.trial.constraints.items()}
+        constraints = {constraint_metric(name): value for name, value in self.trial.constraints.items()}
         return dict(zip(_metrics(len(self.values)), self.values, strict=True)) | constraints
 
 
@@ -428,7 +428,7 @@ class _Mirror:
             return None
         metadata = {NUMBER: str(ending.trial.number)}
         return FinishedTrial(
-            parameters=parameters, metrics=ending.metrics, state=_STATES[ending.state], metadata=metadata
+            parameters=parameters, metrics=ending.metrics, state=STATES[ending.state], metadata=metadata
         )
 
     def _look_back(self, trials: Sequence[FrozenTrial]) -> None:
@@ -478,10 +478,11 @@ def _metrics(count: int) -> list[str]:
 def _constraints(trials: Iterable[FrozenTrial]) -> list[str]:
     """The metrics of all constraints that any trial was told of."""
     names = {name for trial in trials if trial.state is not OptunaState.FAIL for name in trial.constraints}
-    return sorted(map(_constraint, names))
+    return sorted(map(constraint_metric, names))
 
 
-def _constraint(name: str) -> str:
+def constraint_metric(name: str) -> str:
+    """The metric that stands for a constraint of Optuna's."""
     return wire_name(f"constraint_{name}")
 
 
