@@ -172,6 +172,23 @@ def test_logs_are_followed_from_before_the_trial_begins_to_its_end(run, study: S
     assert shown.wait() == 0, shown.errors()
 
 
+def test_a_study_made_anew_under_its_name_has_none_of_the_logs_of_the_one_before(
+    run, server: Server, study: Study
+) -> None:
+    assert working(run, "--max-trials", "1", program="echo old; exit 3").wait() == 1
+    study.delete()
+    with Client(server.target) as client:
+        anew = client.create_study(study.id, parameters=study.parameters, objectives=study.objectives)
+        anew.enqueue({"x": 0.5})
+    shown = run("study", "logs", anew.id, "1")
+    assert shown.wait() == 1
+    assert "it has written nothing" in shown.errors()
+    assert working(run, "--max-trials", "1", program="echo new; exit 3").wait() == 1
+    shown = run("study", "logs", anew.id, "1")
+    assert shown.wait() == 0
+    assert shown.rest().splitlines()[1:] == ["new"]
+
+
 def test_where_a_log_lies_is_said_if_it_is_not_here(run, study: Study) -> None:
     worker = working(run, "--max-trials", "1", "--worker-id", "elsewhere", "--logs", "none", program="exit 3")
     assert worker.wait() == 1

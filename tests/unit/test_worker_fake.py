@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +27,7 @@ class FakeTrial:
     silence: float = 0.0
     lease: None = None
     parent: int = 0
+    create_time: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     state: TrialState = TrialState.ACTIVE
     should_stop: bool = False
     lost: bool = False

@@ -31,7 +31,7 @@ def workplace(here: Path) -> Workplace:
 
 
 def log_of(number: int) -> bytes:
-    return Path(f"logs/default/fake/trial-{number}.log").read_bytes()
+    return Path(f"logs/default/fake/trial-{number}-20260101T000000.000000Z.log").read_bytes()
 
 
 # Log files ----------------------------------------------------------------------------------------------------------

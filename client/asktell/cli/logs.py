@@ -15,7 +15,7 @@ from cyclopts.validators import Number
 from asktell.cli import places
 from asktell.cli.failure import Refused
 from asktell.cli.service import ANYWHERE, Service
-from asktell.client import Study, TrialRecord, TrialState
+from asktell.client import Study, Trial, TrialState
 
 POLL = 0.2
 """Seconds between two looks into a file that is followed."""
@@ -58,8 +58,8 @@ def logs(
         Where `asktell work --logs` keeps the logs; by default this user's own directory.
     """
     with service.study(name) as study:
-        path = places.log_of_trial(places.logs(root), study=study.name, number=trial)
         standing = Standing(study, trial)
+        path = places.log_of_trial(places.logs(root), standing.trial)
         _await(path, standing, patient=follow)
         shown = Shown(path, lines=tail)
         shown.more()
@@ -77,38 +77,38 @@ class Standing:
         self._number = number
         self._clock = clock
         self._asked = clock()
-        self.record: TrialRecord = study.get_trial(number).record
+        self.trial: Trial = study.get_trial(number)
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will be written: a worker tells a trial once its log is whole."""
-        return self.record.state.terminal
+        return self.trial.state.terminal
 
     def look(self) -> None:
         """Ask the service, if the last time was a while ago."""
         if self._clock() - self._asked >= ASK_SECONDS:
             self._asked = self._clock()
-            self.record = self._study.get_trial(self._number).record
+            self.trial = self._study.get_trial(self._number)
 
 
 def _await(path: Path, standing: Standing, *, patient: bool) -> None:
     """Return once the file is there; Refused if it is not, nor likely to come."""
     since = None
     while not path.is_file():
-        if standing.record.state is TrialState.ACTIVE:
+        if standing.trial.state is TrialState.ACTIVE:
             since = since or time.monotonic()
         hopeless = since is not None and time.monotonic() - since > BEGINNING_SECONDS
         if not patient or standing.ended or hopeless:
-            raise Refused(_missing(path, standing.record))
+            raise Refused(_missing(path, standing.trial))
         time.sleep(POLL)
         standing.look()
 
 
-def _missing(path: Path, record: TrialRecord) -> str:
-    if not record.worker_id:
-        return f"trial {record.number} is {record.state.value} and was with no worker: it has written nothing"
+def _missing(path: Path, trial: Trial) -> str:
+    if not trial.worker_id:
+        return f"trial {trial.number} is {trial.state.value} and was with no worker: it has written nothing"
     return (
-        f"there is no {path}: trial {record.number} ({record.state.value}) was with {record.worker_id}, on whose machine its log is,"
+        f"there is no {path}: trial {trial.number} ({trial.state.value}) was with {trial.worker_id}, on whose machine its log is,"
         " in that worker's --logs"
     )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from pathlib import Path
 
 import platformdirs
+
+from asktell.client.views import TrialView
 
 NO_LOGS = "none"
 """In the place of a directory: write none."""
@@ -15,7 +18,11 @@ def logs(given: str | None) -> Path:
     return Path(given).absolute() if given else platformdirs.user_log_path("asktell")
 
 
-def log_of_trial(root: Path, *, study: str, number: int) -> Path:
-    """Where the output of a trial lies: `ROOT/PROJECT/STUDY/trial-N.log`; `study` is `projects/{project}/studies/{study}`."""
-    _, project, _, study_id = study.split("/")
-    return root / project / study_id / f"trial-{number}.log"
+def log_of_trial(root: Path, trial: TrialView) -> Path:
+    """Where the output of a trial lies: `ROOT/PROJECT/STUDY/trial-N-TIME.log`, with the time at which the service made the trial.
+
+    Studies of one name, of several databases or one after another, share a directory but no file.
+    """
+    _, project, _, study_id, _, number = trial.name.split("/")
+    made = f"-{trial.create_time.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}" if trial.create_time else ""
+    return root / project / study_id / f"trial-{number}{made}.log"

@@ -112,7 +112,7 @@ class Logs:
                 log.close()
 
     def _open(self, trial: Trial) -> LogFile | None:
-        path = places.log_of_trial(self.root, study=trial.name.partition("/trials/")[0], number=trial.number)
+        path = places.log_of_trial(self.root, trial)
         try:
             log = LogFile(path, limit=self.limit)
         except OSError as error:
