@@ -189,6 +189,25 @@ async def test_replicas_that_are_told_copies_at_once_change_once(store):
     assert len({trial.sequence for trial in await stored(store)}) == 8
 
 
+async def test_replicas_that_are_told_other_payloads_of_an_id_at_once_take_one_and_refuse_the_others_as_such(store):
+    """Each replica begins with another payload: those that come too late meet a trial that has ended, for that reason alone."""
+    active = await create(store, active=8)
+    clerks = [Clerk(store) for _ in range(3)]
+
+    async def tell_of(trial, clerk, payload):
+        request = Request("Tell", f"r{trial.number}", f"payload {payload}")
+        return payload, await clerk.make(told(trial, float(payload), request=request))
+
+    for trial in active:
+        calls = [tell_of(trial, clerk, (turn + place) % 3) for turn in range(3) for place, clerk in enumerate(clerks)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        taken = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
+        kept = (await stored(store))[trial.number - 1].metrics["y"].value
+        assert [payload for payload, _ in taken] == [kept] * 3
+        assert len(set(taken)) == 1, "the copies of what was taken get one reply"
+        assert [type(outcome) for outcome in outcomes if outcome not in taken] == [AlreadyExists] * 6
+
+
 async def test_a_caller_that_went_away_before_its_turn_changes_nothing(store):
     active = await create(store, active=3)
     clerk = Clerk(store)

@@ -358,6 +358,46 @@ async def test_copies_of_a_request_that_wait_together_are_one_ask(tmp_path: Path
         assert [request.next_number for request in home.engine.requests] == [1, 2], "the copies were one ask"
 
 
+async def test_an_ask_of_an_id_that_waits_with_another_payload_takes_its_place_if_that_one_comes_to_nothing(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as home:
+        home.engine.gate.clear()
+        asks = [asyncio.create_task(home.ask(request=Request("Ask", "r1", "one"), worker_id="one"))]
+        while not home.engine.requests:
+            await asyncio.sleep(0)
+        others = [
+            asyncio.create_task(home.ask(request=Request("Ask", "r1", "other"), worker_id="other")) for _ in range(3)
+        ]
+        await asyncio.sleep(0)
+        assert not any(each.done() for each in others), "nothing is known of the id yet"
+        asks[0].cancel()
+        home.engine.gate.set()
+        await asyncio.gather(*others)
+        with pytest.raises(AlreadyExists):
+            await home.ask(request=Request("Ask", "r1", "one"))
+        assert [[trial.worker_id for trial in answer.trials] for answer in home.answers] == [["other"]]
+
+
+async def test_asks_of_one_id_and_many_payloads_are_one_ask_and_the_others_are_refused(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        desks = [desk_of(home.store, home.engine) for _ in range(3)]
+        for turn in range(3):
+            outcomes = await asyncio.gather(
+                *(
+                    home.ask(desk=desks[(payload + copy) % 3], request=Request("Ask", f"r{turn}", f"payload {payload}"))
+                    for copy in range(3)
+                    for payload in range(3)
+                ),
+                return_exceptions=True,
+            )
+            refused = [isinstance(outcome, AlreadyExists) for outcome in outcomes]
+            won = refused.index(False) % 3
+            assert refused == [place % 3 != won for place in range(9)]
+        found = await home.store.read(lambda tx: tx.find_study(NAME))
+        assert found.study.next_number == 4, "each id had one trial"
+
+
 async def test_an_ask_whose_caller_went_away_takes_no_trial(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         home.engine.gate.clear()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.message import Message
-from grpc import StatusCode
+from grpc import RpcError, StatusCode
 
 from asktell.v1 import trial_service_pb2 as trials
 from tests.processes import Processes
-from tests.wire import Wire, real, refusal, small_study, tell_request
+from tests.wire import Wire, real, refusal, refusal_of, small_study, tell_request
 
 COPIES = 4
 IDS = 5
@@ -152,6 +152,42 @@ def test_copies_sent_at_once_through_two_servers_happen_once(processes: Processe
         assert stored == list(range(1, 3 * IDS + 3))
         assert (counts.succeeded, counts.active + counts.queued) == (IDS, 2 * IDS + 2)
         assert one.study(study) == two.study(study)
+
+
+def test_payloads_of_one_id_sent_at_once_through_two_servers_are_one_call_and_the_others_are_refused(
+    processes: Processes, migrated_url: str
+) -> None:
+    servers = [processes.serve(migrated_url) for _ in range(2)]
+    with Wire(servers[0].target) as one, Wire(servers[1].target) as two:
+        study = one.create("once", small_study()).name
+        for turn in range(IDS):
+            for call in calls(one, study):
+                # Each server begins with another payload.
+                payloads = [_under(request, f"id-{turn}") for request in (call.request, call.other)]
+                sent = [
+                    (wire, payloads[(place + row) % 2]) for row in range(4) for place, wire in enumerate((one, two))
+                ]
+                outcomes = _outcomes(call.method, sent)
+                replies = {(payload, outcome) for payload, outcome in outcomes if isinstance(outcome, bytes)}
+                assert len(replies) == 1, f"{call.method}: {outcomes}"
+                won = next(iter(replies))
+                reused = (StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+                assert outcomes == [won if payload == won[0] else (payload, reused) for _, payload in sent]
+        assert one.all_trials(study) == two.all_trials(study)
+
+
+def _outcomes(method: str, sent: Sequence[tuple[Wire, bytes]]) -> list[tuple[bytes, object]]:
+    """The reply, or the code and reason of the refusal, of each of these calls that are made together."""
+
+    def call(wire: Wire, payload: bytes) -> tuple[bytes, object]:
+        try:
+            return payload, wire.send(method, payload)
+        except RpcError as error:
+            found = refusal_of(error)
+            return payload, (found.code, found.reason)
+
+    with ThreadPoolExecutor(len(sent)) as pool:
+        return list(pool.map(call, *zip(*sent, strict=True)))
 
 
 def test_an_id_of_one_study_or_method_says_nothing_of_another(processes: Processes, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from asktell.server.application.ask import (
 )
 from asktell.server.application.failpoints import reach
 from asktell.server.application.history import History, Snapshot
-from asktell.server.application.ports import Engine, Replay, Store
+from asktell.server.application.ports import Engine, Request, Store
 from asktell.server.application.requests import replay_of
 from asktell.server.application.speculation import Prepared, Shelf, tagged
 from asktell.server.application.tell import Tell
@@ -127,14 +127,14 @@ class _Line:
     modelled: bool = False
     chosen: _Chosen | None = None
 
-    def repeated(self, command: Ask) -> _Call | None:
-        """The call in this line that the ask is a copy of; AlreadyExists if its request id has another payload."""
-        if command.request is None:
+    def namesake(self, request: Request | None) -> _Call | None:
+        """The call in this line with that request's id, and the same or another payload; of those, the only one that somebody waits for."""
+        if request is None:
             return None
-        for call in (*self.meeting, *self.waiting):
-            request = call.command.request
-            if request is not None and request.key == command.request.key:
-                replay_of(command.request, Replay(request.fingerprint, b""))
+        # From the end: one that nobody waits for any more is met in its turn, and shall not be joined past another that came after it.
+        for call in (*reversed(self.waiting), *self.meeting):
+            other = call.command.request
+            if other is not None and other.key == request.key and (other == request or not call.abandoned):
                 return call
         return None
 
@@ -204,8 +204,7 @@ class Desk:
         An ask whose caller goes away before that takes no trial.
         """
         command.validate()
-        line = self._lines.get(command.study) or _Line()
-        call = line.repeated(command)
+        line, call = await self._find(command)
         if call is None:
             self._admit(command.study, line)
             call = _Call(command, pack)
@@ -215,6 +214,19 @@ class Desk:
             self._lines[command.study] = line
             self._keep(self._work(command.study, line))
         return await caller
+
+    async def _find(self, command: Ask) -> tuple[_Line, _Call | None]:
+        """The study's line, and the call in it that the ask is a copy of.
+
+        One in line that has its request id and another payload is waited for: it may come to nothing, here or because another replica
+        answered the id. Whether it was answered, so that this ask is refused, the store knows then.
+        """
+        while True:
+            line = self._lines.get(command.study) or _Line()
+            call = line.namesake(command.request)
+            if call is None or call.command.request == command.request:
+                return line, call
+            await asyncio.wait(call.callers)
 
     def telling(self, command: Tell) -> None:
         """A result is about to be stored: begin to prepare what its worker will ask for."""
