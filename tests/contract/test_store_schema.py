@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import psycopg
 import pytest
@@ -24,6 +25,8 @@ from asktell.server.persistence.address import (
     file_system,
     mounted_alone,
     require_local,
+    shown,
+    sqlite_path,
 )
 from asktell.server.persistence.backup import back_up
 from asktell.server.persistence.exclusive import DatabaseInUse
@@ -223,6 +226,105 @@ def test_a_port_that_is_no_number_is_named_unless_it_may_be_a_password(address, 
         database_url(address)
     assert port in str(caught.value)
     assert "hid" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("host=db user=u password=hidden dbname=asktell", "a list of keywords"),
+        ("password = 'hid://den' user=u", "a list of keywords"),
+        ("Host=db;Username=u;Password=hidden", "a list of keywords"),
+        ("service=asktell", "a list of keywords"),
+        ("postgresql:u:hidden@db", "begins with postgresql: but not with ://"),
+        ("postgres:/u:hidden@db/asktell", "begins with postgres: but not with ://"),
+        ("postgresql+psycopg:u:hidden@db", "begins with postgresql+psycopg: but not with ://"),
+        ("MySQL:u:hidden@db", "begins with MySQL: but not with ://"),
+        ("sqlite:study.db", "begins with sqlite: but not with ://"),
+        ("u:hidden@db/asktell", "looks like USER:PASSWORD@HOST"),
+    ],
+)
+@pytest.mark.parametrize("act", [database_url, migrate, check_migrated, open_store])
+def test_the_address_of_a_server_in_another_form_is_never_a_file(act, address, what, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnusableDatabase) as caught:
+        act(address)
+    assert what in str(caught.value)
+    assert "postgresql://USER@HOST/NAME" in str(caught.value)
+    assert "hid" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["/data/user=alice/study.db", "./user=alice.db", "lr=0.1 depth=3.db", "./a:b@c.db", "a:b.db"]
+)
+def test_a_path_may_have_what_such_addresses_have(name):
+    assert sqlite_path(database_url(name)) == Path(name).absolute()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://u:hid@den@127.0.0.1/d",
+        "postgresql://u:x@hid/den@127.0.0.1/d",
+        "postgresql://u:x@hid?den@127.0.0.1/d",
+        "postgresql://u:x@hid:den@127.0.0.1/d",
+        "postgresql://u:x@hid,den@127.0.0.1/d",
+    ],
+)
+def test_a_password_that_is_not_percent_encoded_is_said_to_be_without_a_word_of_it(address):
+    with pytest.raises(UnusableDatabase) as caught:
+        database_url(address)
+    assert "percent-encode the password" in str(caught.value)
+    assert "PGPASSWORD" in str(caught.value)
+    assert "hid" not in str(caught.value)
+    assert "den" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["a#b", "a/b", "a?b=c", "a:b", "a,b", "a%40b", "a b"])
+def test_a_password_that_can_be_read_as_it_stands_is_taken(password):
+    url = database_url(f"postgresql://u:{password}@h/d")
+    assert (url.password, url.host, url.database) == (unquote(password), "h", "d")
+
+
+@pytest.mark.parametrize(
+    ("address", "places"),
+    [
+        ("postgresql://u@a:1,b:2/d", {"host": "a,b", "port": "1,2"}),
+        ("postgres://u@a,b:2/d?sslmode=disable", {"host": "a,b", "port": ",2", "sslmode": "disable"}),
+        ("postgresql://a,b/d", {"host": "a,b"}),
+        ("postgresql://[::1]:5,[::2]/d", {"host": "::1,::2", "port": "5,"}),
+        ("postgresql://u@%2Frun%2fpg/d", {"host": "/run/pg"}),
+        ("postgresql://u:p,q@%2Frun:54/d", {"host": "/run", "port": "54"}),
+        ("postgresql:///d?host=/run/pg", {"host": "/run/pg"}),
+    ],
+)
+def test_several_hosts_and_sockets_may_stand_where_libpq_has_them(address, places):
+    url = database_url(address)
+    assert url.query == places
+    assert (url.host, url.port, url.database) == (None, None, "d")
+
+
+@pytest.mark.parametrize("address", ["postgresql://u@/d?host=a:1&host=b:x", "postgresql://u@/d?host=a,b,c&port=1,2"])
+def test_hosts_and_ports_that_do_not_go_together_are_refused(address):
+    with pytest.raises(UnusableDatabase, match="do not go together"):
+        database_url(address)
+
+
+def test_no_password_is_shown_wherever_it_stands():
+    assert shown(database_url("postgresql://u:hidden@h/d?sslpassword=hidden&sslmode=disable")) == (
+        "postgresql+psycopg://u:***@h/d?sslmode=disable"
+    )
+    assert shown(database_url("postgresql://u@h/d?password=hidden")) == "postgresql+psycopg://u@h/d"
+
+
+@pytest.mark.parametrize("places", ["127.0.0.1:1,127.0.0.1:{port}", "{socket}:{port}"])
+async def test_a_store_on_several_hosts_or_a_socket_answers(postgres, migrated_url, places):
+    socket = quote(str(postgres.directory), safe="")
+    address = migrated_url.replace(f"127.0.0.1:{postgres.port}", places.format(port=postgres.port, socket=socket))
+    migrate(address)
+    store = open_store(address)
+    assert not await store.read(lambda tx: tx.studies_with_expired_leases(1))
+    await store.close()
 
 
 def test_a_missing_driver_names_the_extra(monkeypatch):

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from urllib.parse import unquote
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -21,6 +22,29 @@ NETWORK_FILE_SYSTEMS = frozenset(
 
 _MOUNTS = Path("/proc/self/mountinfo")
 
+_WRITE = (
+    "write postgresql://USER@HOST/NAME, with the password in PGPASSWORD or ~/.pgpass, or give the path of a SQLite file"
+)
+_HIDE_OR_ESCAPE = "percent-encode the password (@ is %40, / is %2F, ? is %3F, # is %23), or leave it out and set PGPASSWORD or write ~/.pgpass"
+
+# What would be taken for a path, and become a file that has a password for a name.
+_KEYWORDS = re.compile(
+    r"(?:^|[\s;,'\"])(?:host|hostaddr|port|dbname|database|user|username|password|passfile|service|servicefile|sslmode)\s*=",
+    re.IGNORECASE,
+)
+_SCHEME = re.compile(
+    r"\s*(?:jdbc|postgres\w*|postgis|pgsql|psql|pg|cockroach\w*|redshift|mysql|mariadb|mssql|sqlserver|oracle|mongodb|redis|sqlite3?|https?)(?:\+\w+)?:",
+    re.IGNORECASE,
+)
+_ACCOUNT = re.compile(r"[^/:@]*:[^@]*@")
+
+# As libpq has it; SQLAlchemy knows hosts and sockets of this kind in the query alone.
+_PLACES = re.compile(r"(\w+(?:\+\w+)?://)((?:[^:/]*(?::[^@]*)?@)?)([^/?]*)(.*)", re.DOTALL)
+_PLACE = re.compile(r"(\[[^\[\]@]+\]|[^\[\]@:]*)(?::([0-9]*))?")
+
+# What libpq takes in a URL's query that is nobody's business.
+_SECRETS = ("password", "sslpassword")
+
 
 class UnusableDatabase(Exception):
     """A database that this server cannot use, whatever its state; the message says why and what to do."""
@@ -34,18 +58,10 @@ def database_url(address: str) -> URL:
     """
     if not address.strip():
         raise UnusableDatabase("the database's address is empty; give postgresql://..., sqlite:///path or a path")
+    _require_no_other_form(address)
     if "://" not in address:
         return _sqlite(address)
-    try:
-        url = make_url(address)
-    except ArgumentError as error:
-        raise UnusableDatabase(
-            "the database's address is no URL; give postgresql://..., sqlite:///path or a path"
-        ) from error
-    except ValueError as error:
-        raise UnusableDatabase(
-            f"the database's address has a port{_shown_port(address)} that is no number; give postgresql://USER:PASSWORD@HOST:PORT/NAME"
-        ) from error
+    url = _parsed(address)
     if url.get_backend_name() in ("postgresql", "postgres"):
         return _postgresql(url)
     if url.drivername in ("sqlite", "sqlite+pysqlite") and not url.query:
@@ -59,8 +75,8 @@ def sqlite_path(url: URL) -> Path | None:
 
 
 def shown(url: URL) -> str:
-    """A URL for people and logs, without its password."""
-    return url.render_as_string(hide_password=True)
+    """A URL for people and logs, without its password, wherever in it that is."""
+    return url.difference_update_query(_SECRETS).render_as_string(hide_password=True)
 
 
 def require_local(path: Path) -> None:
@@ -95,6 +111,68 @@ def mounted_alone(path: Path, *, mounts: Path = _MOUNTS) -> bool:
     return any(line.split()[4] == escaped for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines())
 
 
+def _require_no_other_form(address: str) -> None:
+    """Raise UnusableDatabase for what other programs take as the address of a server, without a word of it: a password may be anywhere."""
+    if _KEYWORDS.search(address.partition("://")[0]):
+        raise UnusableDatabase(f"the database's address is a list of keywords, which is not taken here: {_WRITE}")
+    if "://" in address:
+        return
+    if scheme := _SCHEME.match(address):
+        raise UnusableDatabase(f"the database's address begins with {scheme[0].strip()} but not with ://; {_WRITE}")
+    if _ACCOUNT.match(address):
+        raise UnusableDatabase(
+            f"the database's address looks like USER:PASSWORD@HOST without postgresql://; {_WRITE}, ./ before a name that has : and @"
+        )
+
+
+def _parsed(address: str) -> URL:
+    """The URL, whose parts are what its writer meant; UnusableDatabase, without a word of a password, if they may not be."""
+    address, places = _without_places(address)
+    try:
+        url = make_url(address).update_query_dict(places)
+    except ArgumentError as error:
+        raise UnusableDatabase(
+            "the database's address is no URL; give postgresql://..., sqlite:///path or a path"
+        ) from error
+    except ValueError as error:
+        raise UnusableDatabase(
+            f"the database's address has a port{_shown_port(address)} that is no number; give postgresql://USER@HOST:PORT/NAME;"
+            f" if what is taken for the port belongs to the password, {_HIDE_OR_ESCAPE}"
+        ) from error
+    _require_whole(url, address)
+    return url
+
+
+def _require_whole(url: URL, address: str) -> None:
+    """Raise UnusableDatabase if part of a password stands where the driver would look for a host, and say so."""
+    rest = _PLACES.fullmatch(address)
+    options = rest[4].partition("?")[2].split("&") if rest else []
+    if "@" in (url.host or "") or (url.password is not None and "@" in (url.database or "")):
+        raise UnusableDatabase(f"the database's address has one @ too many: {_HIDE_OR_ESCAPE}")
+    if any("=" not in option for option in options if option):
+        raise UnusableDatabase(
+            f"the database's address has something other than NAME=VALUE after its ?; if that belongs to the password, {_HIDE_OR_ESCAPE}"
+        )
+
+
+def _without_places(address: str) -> tuple[str, dict[str, str]]:
+    """Take several hosts, or the directory of a socket, out of where libpq has them, to be `host` and `port` of the query.
+
+    `postgresql://u@a:1,b:2/d` is `postgresql://u@/d?host=a,b&port=1,2`, and `postgresql://u@%2Frun/d` is `postgresql://u@/d?host=/run`.
+    """
+    found = _PLACES.fullmatch(address)
+    if found is None or not (
+        found[1].startswith("postgres") and ("," in found[3] or found[3].upper().startswith("%2F"))
+    ):
+        return address, {}
+    places = [_PLACE.fullmatch(each) for each in found[3].split(",")]
+    if None in places:
+        return address, {}
+    hosts, ports = zip(*((unquote(each[1]).strip("[]"), each[2] or "") for each in places if each), strict=True)
+    query = {"host": ",".join(hosts), "port": ",".join(ports)}
+    return f"{found[1]}{found[2]}{found[4]}", {name: value for name, value in query.items() if value.strip(",")}
+
+
 def _sqlite(path: str) -> URL:
     if path in ("", ":memory:") or path.startswith("file:"):
         raise UnusableDatabase("a database in memory ends with the server; give SQLite the path of a file")
@@ -127,6 +205,8 @@ def _shown_port(address: str) -> str:
     if address.count("@") != 1:
         return ""
     place = re.split("[/?]", address.partition("@")[2])[0]
+    if "," in place:
+        return ""
     return f" {place.rpartition(':')[2]!r}"
 
 
@@ -135,4 +215,11 @@ def _postgresql(url: URL) -> URL:
         raise UnusableDatabase(f"{shown(url)} names a driver that is not used here; write postgresql://...")
     if importlib.util.find_spec("psycopg") is None:
         raise UnusableDatabase("PostgreSQL needs psycopg: pip install 'asktell[postgres]'")
-    return url.set(drivername="postgresql+psycopg")
+    url = url.set(drivername="postgresql+psycopg")
+    try:
+        url.get_dialect()().create_connect_args(url)
+    except (ArgumentError, ValueError) as error:
+        raise UnusableDatabase(
+            "the hosts and ports of the database's address do not go together: write ?host=A:5432&host=B:5432, or ?host=A,B&port=5432,5432"
+        ) from error
+    return url

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import URL, Connection, Engine, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, inspect, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from asktell.server.persistence.address import UnusableDatabase, database_url, require_local, shown, sqlite_path
@@ -25,8 +25,6 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x61736B74656C6C
 # A migration waits for another's end, and for the transactions of running servers.
 _LOCK_TIMEOUT = timedelta(seconds=10)
-# What libpq takes in a URL's query that is nobody's business.
-_SECRETS = ("password", "sslpassword")
 
 
 class NotMigrated(Exception):
@@ -73,8 +71,9 @@ def check_migrated(address: str) -> None:
 
 def named(address: str) -> str:
     """A database for people, as its address was given: a file with its whole path, PostgreSQL without its password."""
-    path = sqlite_path(database_url(address))
-    return shown(make_url(address).difference_update_query(_SECRETS)) if path is None else str(path)
+    url = database_url(address)
+    path = sqlite_path(url)
+    return shown(url.set(drivername=address.partition("://")[0])) if path is None else str(path)
 
 
 def _command(address: str) -> str:
