@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from asktell.v1 import study_service_pb2 as studies
 from asktell.v1 import surrogate_service_pb2 as surrogates
 from asktell.v1 import trial_service_pb2 as trials
 from tests.place import Place
-from tests.wire import Wire, real, refusal, seconds, small_study, study_of, text, whole
+from tests.wire import Refusal, Wire, real, refusal, seconds, small_study, study_of, text, whole
 
 NAN, INF = math.nan, math.inf
 MEGABYTE = "x" * 1_048_576
@@ -759,7 +759,9 @@ def tells() -> Iterator[Row]:
     yield Row("tell_1001", "Tell", tell(*(_result(index, "t") for index in range(1_001))), "results")
     for name, value in BAD_REQUEST_IDS.items():
         yield Row(f"tell_request_id_{name}", "Tell", tell(_result(1, "t"), request_id=value), "request_id")
-    yield Row("tell_twice_in_one", "Tell", lambda scene: _twice(scene), "results[1].number")
+    for independent in (False, True):
+        twice = lambda scene, i=independent: _twice(scene, independent=i)  # noqa: E731
+        yield Row(f"tell_twice_in_one_{independent}", "Tell", twice, "results[1].number")
     for name, token in BAD_LEASE_TOKENS.items():
         yield row(f"token_{name}", lambda r, v=token: _set(r, lease_token=v), "lease_token")
     yield row("no_outcome", lambda r: r.ClearField("succeeded"), "outcome")
@@ -790,9 +792,9 @@ def _merged(result: trials.TrialResult, more: trials.TrialResult) -> trials.Tria
     return result
 
 
-def _twice(scene: Scene) -> Message:
+def _twice(scene: Scene, *, independent: bool) -> Message:
     result = _result(scene.mine.number, scene.mine.lease.token)
-    return trials.TellRequest(parent=scene.study, results=[result, result])
+    return trials.TellRequest(parent=scene.study, results=[result, result], independent=independent)
 
 
 def _rename(result: trials.TrialResult, name: str) -> None:
@@ -1024,6 +1026,32 @@ def _problems(row: Row, place: Place, scene: Scene) -> Iterator[str]:
         if (got.code, got.field) != (row.code, row.field) or (row.reason and got.reason != row.reason):
             wanted = f"{row.code.name} {row.field[:100]!r} {row.reason}"
             yield f"{row.method} {row.id}: {got.code.name} {got.field[:100]!r} {got.reason} for {wanted}: {got.message[:200]}"
+
+
+def test_a_result_that_is_wrong_in_itself_is_refused_alone_among_independent_ones_as_the_call_would_be(
+    place: Place, scene: Scene
+) -> None:
+    study = place.wire.create("independent", small_study()).name
+    mine, rival = (place.wire.one(study) for _ in range(2))
+    own = replace(scene, study=study, mine=mine, rival=rival)
+    rows = [row for row in tells() if row.field.startswith("results[1].") and "twice" not in row.id]
+    assert "results[1].outcome" in {row.field for row in rows}
+    for row in rows:
+        request = row.request(own)
+        whole_call = refusal(lambda request=request: place.wire.call("Tell", request))
+        request.independent = True
+        reply = place.wire.call("Tell", request)
+        assert [trial.number for trial in reply.trials] == [rival.number], row.id
+        assert [_refusal(each) for each in reply.refusals] == [(mine.number, whole_call)], row.id
+    assert [trial.state for trial in place.wire.all_trials(study)] == [
+        trials.Trial.STATE_ACTIVE,
+        trials.Trial.STATE_SUCCEEDED,
+    ]
+
+
+def _refusal(one: trials.TellResponse.Refusal) -> tuple[int, Refusal]:
+    code = next(status for status in StatusCode if status.value[0] == one.code)
+    return one.number, Refusal(code, one.message, one.reason, one.field)
 
 
 def test_a_lost_lease_is_an_answer_that_changes_nothing(place: Place, scene: Scene) -> None:

@@ -186,6 +186,19 @@ def test_results_told_together_each_count_though_one_is_refused(client):
         study.tell_all([(trials[0], 1.0)])
 
 
+def test_a_result_that_the_service_finds_wrong_is_refused_by_field_and_its_trial_can_be_told_again(client):
+    study = new_study(client, max_trials=2)
+    trials = study.ask(2)
+    with pytest.raises(at.ResultsRefused, match="1 of 2 results were refused, the others count") as caught:
+        study.tell_all([(trials[0], 1.0), (trials[1], {"y": 2.0, "no name": 1.0})])
+    refused = caught.value.refusals[2]
+    assert isinstance(refused, at.InvalidArgument)
+    ((field, _),) = refused.field_violations
+    assert field == "results[1].succeeded.metrics[no name]"
+    study.tell_all([(trials[1], 2.0)])
+    assert [trial.value() for trial in trials] == [1.0, 2.0]
+
+
 async def test_asyncio_tells_results_together(client):
     async with aio.Client(client.target) as asynchronous:
         study = await asynchronous.create_study(

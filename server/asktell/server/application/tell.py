@@ -54,16 +54,18 @@ Outcome = Measured | Failed | Infeasible
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What became of one trial."""
+    """What became of one trial; an `outcome` of None, where the caller did not say, is refused."""
 
     number: int
     lease_token: str
-    outcome: Outcome
+    outcome: Outcome | None
     metadata: Mapping[str, str] = field(default_factory=dict)
     checkpoint_uri: str = ""
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the result."""
+        if self.outcome is None:
+            raise _outcome_missing()
         check_notes("metadata", self.metadata)
         check_checkpoint_uri("checkpoint_uri", self.checkpoint_uri)
         check_lease_token("lease_token", self.lease_token)
@@ -77,6 +79,10 @@ class Result:
             check_metrics(outcome.metrics)
         except InvalidArgument as error:
             raise error.within(kind(outcome)) from None
+
+
+def _outcome_missing() -> InvalidArgument:
+    return InvalidArgument("outcome", "is missing: succeeded, failed, infeasible or stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,11 @@ class Tell:
     request: Request | None = None
 
     def validate(self) -> None:
-        """Raise InvalidArgument with a path relative to the request; of independent results each is looked at when it is taken."""
+        """Raise InvalidArgument with a path relative to the request.
+
+        Of independent results each is looked at when it is taken. A number that stands there twice is wrong of the request all the same, for
+        results and refusals are told apart by their numbers.
+        """
         if not 1 <= len(self.results) <= MAX_RESULTS:
             raise InvalidArgument("results", f"has {len(self.results):,} results; 1 to {MAX_RESULTS:,} are allowed")
         seen: set[int] = set()
@@ -145,7 +155,7 @@ def tell(command: Tell, *, pack: Callable[[Taken], bytes]) -> Change[bytes]:
     )
 
 
-def _ends_as_reported(outcome: Outcome) -> bool:
+def _ends_as_reported(outcome: Outcome | None) -> bool:
     return isinstance(outcome, Stopped) and not outcome.metrics
 
 
@@ -196,7 +206,7 @@ def _require_tellable(trial: Trial, result: Result, study: Study) -> None:
         trial.require_tellable(result.lease_token, study.spec.late_tells)
 
 
-def _end(draft: Draft, trial: Trial, outcome: Outcome) -> Trial:
+def _end(draft: Draft, trial: Trial, outcome: Outcome | None) -> Trial:
     match outcome:
         case Succeeded(metrics):
             return trial.ended(TrialState.SUCCEEDED, metrics=metrics, now=draft.now)
@@ -208,6 +218,8 @@ def _end(draft: Draft, trial: Trial, outcome: Outcome) -> Trial:
         case Stopped(metrics, message):
             last = metrics or draft.last_reported(trial.number)
             return trial.ended(TrialState.STOPPED, metrics=last, message=message, now=draft.now)
+        case None:
+            raise _outcome_missing()
 
 
 def _ended_so(trial: Trial, result: Result) -> bool:
@@ -222,6 +234,8 @@ def _ended_so(trial: Trial, result: Result) -> bool:
             return trial.state is TrialState.INFEASIBLE and trial.message == message
         case Failed(message):
             return trial.state is TrialState.FAILED and trial.message == message
+        case None:
+            return False
 
 
 def _knows(trial: Trial, result: Result) -> bool:

@@ -79,7 +79,7 @@ def read_tell(request: pb.TellRequest) -> Tell:
     """The command of Tell."""
     return Tell(
         study=StudyName.parse(request.parent, path="parent"),
-        results=tuple(_read_result(f"results[{index}]", result) for index, result in enumerate(request.results)),
+        results=tuple(_read_result(result) for result in request.results),
         independent=request.independent,
         request=read_request("Tell", request),
     )
@@ -104,17 +104,17 @@ def _refusal_message(refusal: Refusal) -> pb.TellResponse.Refusal:
     )
 
 
-def _read_result(path: str, result: pb.TrialResult) -> Result:
+def _read_result(result: pb.TrialResult) -> Result:
     return Result(
         number=result.number,
         lease_token=result.lease_token,
-        outcome=_read_outcome(path, result),
+        outcome=_read_outcome(result),
         metadata=dict(result.metadata) if result.metadata else {},
         checkpoint_uri=result.checkpoint_uri,
     )
 
 
-def _read_outcome(path: str, result: pb.TrialResult) -> Outcome:
+def _read_outcome(result: pb.TrialResult) -> Outcome | None:
     match result.WhichOneof("outcome"):
         case "succeeded":
             return Succeeded(read_metrics(result.succeeded.metrics))
@@ -125,7 +125,7 @@ def _read_outcome(path: str, result: pb.TrialResult) -> Outcome:
         case "stopped":
             return Stopped(read_metrics(result.stopped.metrics), result.stopped.message)
         case _:
-            raise InvalidArgument(f"{path}.outcome", "is missing: succeeded, failed, infeasible or stopped")
+            return None
 
 
 def read_report(request: pb.ReportRequest) -> Report:
