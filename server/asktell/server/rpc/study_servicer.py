@@ -55,10 +55,10 @@ class StudyServicer(StudyServiceServicer):
 
     async def ListStudies(self, request: pb.ListStudiesRequest, context: Any) -> pb.ListStudiesResponse:
         project = read_project("parent", request.parent)
-        size, after = read_page_size(request.page_size), read_after_name(request.page_token)
+        size, after = read_page_size(request.page_size), read_after_name(request)
         found = await self.store.read(lambda tx: studies.list_studies(tx, project=project, after=after, limit=size + 1))
         page = fitting(study_message(item) for item in found[:size])
-        token = page_token(found[len(page) - 1].study.name.study) if len(found) > len(page) else ""
+        token = page_token(request, found[len(page) - 1].study.name.study) if len(found) > len(page) else ""
         return pb.ListStudiesResponse(studies=page, next_page_token=token)
 
     async def UpdateStudy(self, request: pb.UpdateStudyRequest, context: Any) -> pb.Study:

@@ -94,7 +94,7 @@ class TrialServicer(TrialServiceServicer):
         size = command.limit - 1
         found = await self.desk.store.read(lambda tx: trials.list_trials(tx, command))
         page = fitting(convert.trial_message(command.study, trial) for trial in found[:size])
-        token = page_token(page[-1].number) if len(found) > len(page) else ""
+        token = page_token(request, page[-1].number) if len(found) > len(page) else ""
         return pb.ListTrialsResponse(trials=page, next_page_token=token)
 
     async def ListOptimalTrials(

@@ -253,7 +253,7 @@ def read_list(request: pb.ListTrialsRequest) -> ListTrials:
     """The command of ListTrials, which asks for one trial more than the page has, to see whether there is another page."""
     return ListTrials(
         study=StudyName.parse(request.parent, path="parent"),
-        after=read_after_number(request.page_token),
+        after=read_after_number(request),
         limit=read_page_size(request.page_size) + 1,
         states=[_read_state(f"states[{index}]", state) for index, state in enumerate(request.states)],
         worker_id=request.worker_id and check_worker_id("worker_id", request.worker_id),
