@@ -42,7 +42,7 @@ PARTS: Mapping[str, Part] = {
     "serve": Part("asktell.server.cli:serve", "Run the service.", "server"),
     "migrate": Part("asktell.server.cli:migrate", "Bring the database to this version's schema.", "server"),
     "backup": Part("asktell.server.cli:backup", "Copy a SQLite database while it is served.", "server"),
-    "health": Part("asktell.server.cli:health", "Ask a running service whether it is well.", "server"),
+    "health": Part("asktell.cli.health:health", "Ask a running service whether it is well."),
     "work": Part("asktell.worker.cli:work", "Work on a study: ask, train, tell."),
     "study": Part("asktell.cli.study:app", "Create, look at and change studies."),
     "completion": Part("asktell.cli.completion:completion", "Print or install the shell's completion."),

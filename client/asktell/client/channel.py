@@ -11,8 +11,10 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Final, TypedDict
 
+import grpc
 from tenacity import RetryCallState, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
+from asktell.client import encryption
 from asktell.client import target as targets
 from asktell.client.errors import worth_retrying
 
@@ -50,6 +52,13 @@ def target_or_default(target: str | None) -> str:
     found = target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
     targets.check(found, source="target" if target else TARGET_VARIABLE)
     return found
+
+
+def credentials(given: grpc.ChannelCredentials | None, *, local: bool) -> grpc.ChannelCredentials | None:
+    """Those given, else those of the environment, which are not for a server within this process. None: no encryption."""
+    if given is not None or local:
+        return given
+    return encryption.credentials(os.environ)
 
 
 def default_worker_id() -> str:

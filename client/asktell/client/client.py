@@ -32,8 +32,11 @@ class Client:
 
     `target` is by default that of the environment variable ASKTELL_TARGET, else localhost:50051. `timeout` is the deadline of each
     attempt of a call and `retry_for` how long a call is repeated while the service is unavailable, such as while it restarts; both in
-    seconds. `credentials` make the connection encrypted.
+    seconds. `credentials` make the connection encrypted; by default the environment says whether it is, by ASKTELL_TLS, ASKTELL_TLS_CA,
+    ASKTELL_TLS_CERT, ASKTELL_TLS_KEY and ASKTELL_TOKEN_FILE (see `deploy/README.md`).
     """
+
+    _is_local = False
 
     def __init__(
         self,
@@ -46,7 +49,9 @@ class Client:
     ) -> None:
         self._project = project
         self._target = channel.target_or_default(target)
-        self._connection = Connection(self._target, timeout=timeout, retry_for=retry_for, credentials=credentials)
+        self._connection = Connection(
+            self._target, timeout=timeout, retry_for=retry_for, credentials=credentials, local=self._is_local
+        )
         self._keeper = LeaseKeeper(self._connection)
 
     @staticmethod
@@ -200,6 +205,8 @@ class Client:
 
 class LocalClient(Client):
     """A client that has its server in this process, and stops it when it is closed, at the latest when the process ends."""
+
+    _is_local = True
 
     def __init__(self, server: embedded.EmbeddedServer, *, project: str, timeout: float, retry_for: float) -> None:
         super().__init__(server.target, project=project, timeout=timeout, retry_for=retry_for)

@@ -35,13 +35,14 @@ class Connection:
         timeout: float,
         retry_for: float,
         credentials: grpc.ChannelCredentials | None = None,
+        local: bool = False,
     ) -> None:
         self._target = target
         self._timeout = timeout
         self._retry_for = retry_for
         self.bound = "" if credentials is None else _CREDENTIALS
         self._closed = threading.Event()
-        self._channel = open_channel(target, credentials=credentials)
+        self._channel = open_channel(target, credentials=channel.credentials(credentials, local=local))
         self._stubs = {
             "StudyService": study_service_pb2_grpc.StudyServiceStub(self._channel),
             "TrialService": trial_service_pb2_grpc.TrialServiceStub(self._channel),

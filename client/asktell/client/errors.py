@@ -115,10 +115,15 @@ class Unavailable(AskTellError):
         """The error once the patience has ended: how long it lasted and, unless it was the service that answered, what runs one."""
         if self.tried_for is not None:
             return self
-        remedy = "" if self.reason else "; `asktell serve` runs a service"
+        remedy = "" if self.reason else "; `asktell serve` runs a service" + _hint(str(self))
         final = self.saying(f"{self}; tried for {retry_for:g} s (retry_for){remedy}")
         final.tried_for = retry_for
         return final
+
+
+def _hint(message: str) -> str:
+    """A server that encrypts hangs up on who does not."""
+    return "; if connections there are encrypted, set ASKTELL_TLS=1" if "Socket closed" in message else ""
 
 
 class DeadlineExceeded(AskTellError):

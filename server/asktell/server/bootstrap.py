@@ -36,7 +36,8 @@ from asktell.server.policies.engine import ProcessPoolEngine
 from asktell.server.policies.torch_device import UnusableDevice
 from asktell.server.rpc.convert.study import pack_changes
 from asktell.server.rpc.convert.trial import asked_size
-from asktell.server.rpc.server import RpcServer, build_server
+from asktell.server.rpc.encryption import Encryption
+from asktell.server.rpc.server import Endpoint, RpcServer, build_server
 from asktell.server.settings import Settings, StartError
 from asktell.server.stopping.foresight import foresee
 from asktell.server.stopping.judge import judge
@@ -108,9 +109,8 @@ async def running(settings: Settings, *, shared_port: bool = False) -> AsyncIter
                 Reports(clerk, Curves(store), judge),
                 feeds,
                 Oracle(desk.history, engine, longest=settings.ask_time_limit),
-                listen=settings.listen,
+                endpoint=Endpoint(settings.listen, _encryption(settings), shared=shared_port),
                 max_connection_age=settings.max_connection_age,
-                shared_port=shared_port,
             )
         service = Service(rpc, store, settings)
         await rpc.start()
@@ -122,6 +122,18 @@ async def running(settings: Settings, *, shared_port: bool = False) -> AsyncIter
         log.info("serving", listen=service.target, database=store.description)
         yield service
         log.info("draining", seconds=settings.drain)
+
+
+def _encryption(settings: Settings) -> Encryption | None:
+    if settings.server_cert is None and settings.server_key is None:
+        if settings.client_ca is not None:
+            raise StartError(
+                "--client-ca needs --server-cert and --server-key: clients show certificates on encrypted connections alone"
+            )
+        return None
+    if settings.server_cert is None or settings.server_key is None:
+        raise StartError("--server-cert and --server-key go together: a certificate and its key")
+    return Encryption(settings.server_cert, settings.server_key, settings.client_ca)
 
 
 async def _open_database(settings: Settings) -> SqlStore:

@@ -1,15 +1,12 @@
-"""The commands that run a server: serve, migrate, backup, health."""
+"""The commands that run a server: serve, migrate, backup."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import grpc
-from cyclopts import App, Parameter
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from cyclopts import App
 
 from asktell.server.logs import show_logs
 from asktell.server.settings import DatabaseAddress, Settings, StartError
@@ -97,28 +94,3 @@ def backup(file: Path, /, *, database: DatabaseAddress = None) -> None:
     except StartError as error:
         sys.exit(f"asktell backup: {error}")
     print(f"{file}: {size:,} bytes")
-
-
-@app.command
-def health(
-    target: Annotated[str, Parameter(env_var="ASKTELL_TARGET")] = "localhost:50051", *, timeout: float = 5.0
-) -> None:
-    """Ask a server whether it is ready: exit status 0 and "SERVING", or 1 and why not.
-
-    For example: `asktell health localhost:50051`
-
-    Parameters
-    ----------
-    target
-        HOST:PORT of the server.
-    timeout
-        Seconds to wait for the answer.
-    """
-    with grpc.insecure_channel(target) as channel:
-        try:
-            reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
-        except grpc.RpcError as error:
-            sys.exit(f"{target}: {error.code().name}: {error.details()}")
-    status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
-    print(status)
-    sys.exit(0 if status == "SERVING" else 1)

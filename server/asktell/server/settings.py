@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import loky
@@ -17,9 +20,23 @@ class StartError(Exception):
 
 
 def default_database() -> str:
-    """A SQLite file in the user's data directory."""
-    directory = user_data_path("asktell", appauthor=False, ensure_exists=True)
+    """A SQLite file in the user's data directory. Raises StartError if there is no such directory and none can be made."""
+    try:
+        directory = user_data_path("asktell", appauthor=False, ensure_exists=True)
+    except RuntimeError as error:
+        raise StartError(f"{_user()} has no home directory to keep a database in: {_ELSEWHERE}") from error
+    except OSError as error:
+        raise StartError(
+            f"{_user()} has no data directory to keep a database in: {error.filename}: {error.strerror}; {_ELSEWHERE}"
+        ) from error
     return f"sqlite:///{directory / 'asktell.db'}"
+
+
+_ELSEWHERE = "say where it shall be by --database or ASKTELL_DATABASE"
+
+
+def _user() -> str:
+    return f"the user {os.geteuid()}" if sys.platform != "win32" else "this user"
 
 
 def default_engine_processes() -> int:
@@ -45,6 +62,8 @@ def _check_database(_: object, database: str | None) -> None:
         )
 
 
+_FILE = validators.Path(exists=True, dir_okay=False)
+
 DatabaseAddress = Annotated[str | None, Parameter(env_var="ASKTELL_DATABASE", validator=_check_database)]
 
 
@@ -54,7 +73,17 @@ class Settings:
     """Settings of a server. Each flag has an environment variable; a flag wins."""
 
     listen: Annotated[str, Parameter(env_var="ASKTELL_LISTEN", validator=_check_listen)] = "127.0.0.1:50051"
-    """HOST:PORT to listen on; port 0 takes a free one. There is no encryption and no access control yet: keep it to networks you trust."""
+    """HOST:PORT to listen on; port 0 takes a free one. Without a certificate there is no encryption and no access control: keep it to
+    networks you trust."""
+
+    server_cert: Annotated[Path | None, Parameter(env_var="ASKTELL_SERVER_CERT", validator=_FILE)] = None
+    """File with the server's certificate, in PEM: connections are encrypted. Read again when it changes."""
+
+    server_key: Annotated[Path | None, Parameter(env_var="ASKTELL_SERVER_KEY", validator=_FILE)] = None
+    """File with the certificate's key, in PEM."""
+
+    client_ca: Annotated[Path | None, Parameter(env_var="ASKTELL_CLIENT_CA", validator=_FILE)] = None
+    """File with the authorities, in PEM, of which clients must have a certificate: nobody else can connect."""
 
     database: DatabaseAddress = None
     """Database: a path or sqlite:///PATH for one server, postgresql://USER:PASSWORD@HOST/NAME for several. A SQLite file in the user's

@@ -28,6 +28,8 @@ from asktell.client.values import LateTells, Seconds, StudyRecord, budget
 class Client:
     """As `asktell.client.Client`, for `await` and `async with`; it belongs to the event loop of its first call."""
 
+    _is_local = False
+
     def __init__(
         self,
         target: str | None = None,
@@ -39,7 +41,9 @@ class Client:
     ) -> None:
         self._project = project
         self._target = channel.target_or_default(target)
-        self._connection = Connection(self._target, timeout=timeout, retry_for=retry_for, credentials=credentials)
+        self._connection = Connection(
+            self._target, timeout=timeout, retry_for=retry_for, credentials=credentials, local=self._is_local
+        )
         self._keeper = LeaseKeeper(self._connection)
 
     @staticmethod
@@ -196,6 +200,8 @@ class Client:
 
 class LocalClient(Client):
     """A client that has its server in this process, and stops it when it is closed."""
+
+    _is_local = True
 
     def __init__(self, server: embedded.EmbeddedServer, *, project: str, timeout: float, retry_for: float) -> None:
         super().__init__(server.target, project=project, timeout=timeout, retry_for=retry_for)

@@ -28,11 +28,12 @@ class Connection:
         timeout: float,
         retry_for: float,
         credentials: grpc.ChannelCredentials | None = None,
+        local: bool = False,
     ) -> None:
         self._target = target
         self._timeout = timeout
         self._retry_for = retry_for
-        self._credentials = credentials
+        self._credentials = channel.credentials(credentials, local=local)
         self._closed = asyncio.Event()
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -17,6 +17,7 @@ from asktell.server.application.leases import Renewals
 from asktell.server.application.reports import Reports
 from asktell.server.application.watch import Feeds
 from asktell.server.rpc.boundary import Methods
+from asktell.server.rpc.encryption import Encryption
 from asktell.server.rpc.study_servicer import StudyServicer
 from asktell.server.rpc.surrogate_servicer import SurrogateServicer
 from asktell.server.rpc.trial_servicer import TrialServicer
@@ -69,6 +70,15 @@ class RpcServer:
         await self.server.stop(grace)
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a server listens: HOST:PORT, port 0 for any; encrypted or not; whether other processes of this user may listen there too."""
+
+    listen: str
+    encryption: Encryption | None = None
+    shared: bool = False
+
+
 def build_server(
     desk: Desk,
     clerk: Clerk,
@@ -76,18 +86,17 @@ def build_server(
     feeds: Feeds,
     oracle: Oracle,
     *,
-    listen: str,
+    endpoint: Endpoint,
     max_connection_age: float,
-    shared_port: bool,
 ) -> RpcServer:
-    """A server on `listen` (HOST:PORT, port 0 for any). Raises OSError if the address cannot be had, as where another one listens, unless
-    both share the port.
+    """A server. Raises OSError if the endpoint cannot be had, as where another one listens, unless both share the port, and if there is no
+    certificate where its encryption says.
 
     Connections are closed gently after `max_connection_age` seconds, so that clients find new replicas.
     """
     options = [
         *_OPTIONS,
-        ("grpc.so_reuseport", int(shared_port)),
+        ("grpc.so_reuseport", int(endpoint.shared)),
         ("grpc.max_connection_age_ms", int(max_connection_age * 1000)),
     ]
     methods, checks = Methods(), health.aio.HealthServicer()
@@ -100,8 +109,10 @@ def build_server(
     shown = reflection.aio.ReflectionServicer((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME))
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(shown, adding)
     server = grpc.aio.server(handlers=[methods], options=options)
+    listen = endpoint.listen
+    credentials = None if endpoint.encryption is None else endpoint.encryption.credentials()
     try:
-        port = server.add_insecure_port(listen)
+        port = server.add_insecure_port(listen) if credentials is None else server.add_secure_port(listen, credentials)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {listen}: {_obstacle(listen) or error}") from error
     return RpcServer(server, checks, feeds, port)
