@@ -146,8 +146,10 @@ class Study:
 
     def release(self, number: int, attempt: int) -> None:
         trial = self.trials[number]
-        if trial.state is State.QUEUED and trial.held(attempt):
+        latest = trial.held(attempt) and attempt == trial.attempt
+        if latest and trial.state is State.QUEUED and not trial.resumable:
             return
+        trial.resume(attempt)
         trial.require(attempt=attempt, allowed=trial.live(attempt))
         trial.state = State.QUEUED
 

@@ -91,6 +91,7 @@ ACTIONS = {
     "expire": Action(3, "active", {"pick": PICK}),
     "expire_and_tell": Action(3, "active", {"pick": PICK, "outcome": OUTCOMES}),
     "expire_and_come_back": Action(2, "active", {"pick": PICK, "measured": st.booleans()}),
+    "expire_and_release": Action(2, "active", {"pick": PICK}),
     "report": Action(2, "trials", {**CLAIM, "step": st.integers(0, 3), "loss": LOSS}),
     "renew": Action(1, "trials", CLAIM),
     "release": Action(2, "trials", CLAIM),
@@ -200,6 +201,11 @@ class Calls(RuleBasedStateMachine):
         assert (self.wire.call("Report", request).directive == trials.DIRECTIVE_CONTINUE) == going_on
         self.compare()
 
+    def release_one(self, number: int, attempt: int, token: str) -> None:
+        request = trials.ReleaseTrialRequest(name=f"{self.study}/trials/{number}", lease_token=token)
+        self.agree("ReleaseTrial", request, self.expectation(lambda: self.model.release(number, attempt)))
+        self.compare()
+
     def renew_one(self, number: int, attempt: int, token: str) -> None:
         (lease,) = self.wire.call("RenewLeases", renew_request(self.shown(number, token))).leases
         assert (lease.directive == trials.DIRECTIVE_CONTINUE) == self.model.renew(number, attempt)
@@ -243,6 +249,11 @@ class Calls(RuleBasedStateMachine):
         else:
             self.renew_one(*claim)
 
+    def expire_and_release(self, pick: int) -> None:
+        claim = self.active(pick)
+        self.expire(pick)
+        self.release_one(*claim)
+
     def report(self, pick: int, age: int, step: int, loss: float) -> None:
         self.report_one(*self.claim(pick, age), step=step, loss=loss)
 
@@ -250,10 +261,7 @@ class Calls(RuleBasedStateMachine):
         self.renew_one(*self.claim(pick, age))
 
     def release(self, pick: int, age: int) -> None:
-        number, attempt, token = self.claim(pick, age)
-        request = trials.ReleaseTrialRequest(name=f"{self.study}/trials/{number}", lease_token=token)
-        self.agree("ReleaseTrial", request, self.expectation(lambda: self.model.release(number, attempt)))
-        self.compare()
+        self.release_one(*self.claim(pick, age))
 
     def cancel(self, pick: int) -> None:
         number = sorted(self.model.trials)[pick % len(self.model.trials)]
@@ -314,7 +322,7 @@ class Calls(RuleBasedStateMachine):
         stored = self.wire.all_trials(self.study)
         study = self.wire.study(self.study)
         assert [described(trial) for trial in stored] == [
-            (number, trial.state, trial.attempt, trial.loss, trial.message)
+            (number, trial.state, trial.attempt, trial.spent, trial.loss, trial.message)
             for number, trial in sorted(self.model.trials.items())
         ]
         for trial in stored:
@@ -352,10 +360,10 @@ def fill(result: trials.TrialResult, outcome: Outcome) -> None:
         kind.message = outcome.message
 
 
-def described(trial: trials.Trial) -> tuple[int, State, int, float | None, str]:
+def described(trial: trials.Trial) -> tuple[int, State, int, int, float | None, str]:
     """A trial of the service as one of the model."""
     loss = trial.metrics["loss"].value if "loss" in trial.metrics else None
-    return trial.number, State(trial.state), trial.attempt, loss, trial.message
+    return trial.number, State(trial.state), trial.attempt, trial.spent_attempts, loss, trial.message
 
 
 def run(bench: Bench, *, sequences: int, steps: int, derandomize: bool) -> None:

@@ -93,6 +93,14 @@ def test_an_expired_lease_hands_the_checkpoint_on_and_a_zombie_cannot_replace_it
     assert study.get_trial(1).checkpoint_uri == FIRST
 
 
+def test_a_worker_that_slept_past_its_lease_leaves_its_checkpoint_to_the_next(study: Study) -> None:
+    trial = ask(study, lease_duration=1.0)
+    until(lambda: study.get_trial(1).state is TrialState.QUEUED)
+    trial.release(checkpoint_uri=FIRST)
+    again = ask(study)
+    assert (again.number, again.attempt, again.checkpoint_uri) == (1, 2, FIRST)
+
+
 @pytest.mark.parametrize(
     ("state", "end"),
     [

@@ -34,7 +34,8 @@ class TrialServiceStub:
     An Ask that hands out nothing changed nothing, and is answered anew.
 
     A lease that runs out queues its trial again. Until another worker takes it, and while `max_parallel` leaves room, RenewLeases and Report
-    with its token make the trial active again, as after an outage of the service.
+    with its token make the trial active again, as after an outage of the service; ReleaseTrial with its token gives it back, `max_parallel` or
+    not.
 
     Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
@@ -112,7 +113,8 @@ class TrialServiceServicer:
     An Ask that hands out nothing changed nothing, and is answered anew.
 
     A lease that runs out queues its trial again. Until another worker takes it, and while `max_parallel` leaves room, RenewLeases and Report
-    with its token make the trial active again, as after an outage of the service.
+    with its token make the trial active again, as after an outage of the service; ReleaseTrial with its token gives it back, `max_parallel` or
+    not.
 
     Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
@@ -156,8 +158,9 @@ class TrialServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseTrial(self, request, context):
-        """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent. Repeated it changes nothing; without a request id,
-        that is known only until another worker has the trial.
+        """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent, also where the lease had run out and nobody has
+        taken the trial since. Repeated it changes nothing; without a request id, that is known only until another worker has the trial, and only
+        with the same checkpoint or none. The token of an earlier attempt is FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -268,7 +271,8 @@ class TrialService:
     An Ask that hands out nothing changed nothing, and is answered anew.
 
     A lease that runs out queues its trial again. Until another worker takes it, and while `max_parallel` leaves room, RenewLeases and Report
-    with its token make the trial active again, as after an outage of the service.
+    with its token make the trial active again, as after an outage of the service; ReleaseTrial with its token gives it back, `max_parallel` or
+    not.
 
     Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 

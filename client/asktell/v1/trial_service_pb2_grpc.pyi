@@ -35,7 +35,8 @@ class TrialServiceStub:
     An Ask that hands out nothing changed nothing, and is answered anew.
 
     A lease that runs out queues its trial again. Until another worker takes it, and while `max_parallel` leaves room, RenewLeases and Report
-    with its token make the trial active again, as after an outage of the service.
+    with its token make the trial active again, as after an outage of the service; ReleaseTrial with its token gives it back, `max_parallel` or
+    not.
 
     Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
@@ -66,8 +67,9 @@ class TrialServiceStub:
     RenewLeases: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.RenewLeasesRequest, _trial_service_pb2.RenewLeasesResponse]
     """Renews leases. A lost lease is an answer, not an error."""
     ReleaseTrial: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.ReleaseTrialRequest, _trial_service_pb2.Trial]
-    """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent. Repeated it changes nothing; without a request id,
-    that is known only until another worker has the trial.
+    """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent, also where the lease had run out and nobody has
+    taken the trial since. Repeated it changes nothing; without a request id, that is known only until another worker has the trial, and only
+    with the same checkpoint or none. The token of an earlier attempt is FAILED_PRECONDITION.
     """
     AddTrials: _grpc.UnaryUnaryMultiCallable[_trial_service_pb2.AddTrialsRequest, _trial_service_pb2.AddTrialsResponse]
     """Adds trials of the caller's choice: enqueued for workers, or already finished elsewhere."""
@@ -91,7 +93,8 @@ class TrialServiceAsyncStub(TrialServiceStub):
     An Ask that hands out nothing changed nothing, and is answered anew.
 
     A lease that runs out queues its trial again. Until another worker takes it, and while `max_parallel` leaves room, RenewLeases and Report
-    with its token make the trial active again, as after an outage of the service.
+    with its token make the trial active again, as after an outage of the service; ReleaseTrial with its token gives it back, `max_parallel` or
+    not.
 
     Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
@@ -119,8 +122,9 @@ class TrialServiceAsyncStub(TrialServiceStub):
     RenewLeases: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.RenewLeasesRequest, _trial_service_pb2.RenewLeasesResponse]  # type: ignore[assignment]
     """Renews leases. A lost lease is an answer, not an error."""
     ReleaseTrial: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.ReleaseTrialRequest, _trial_service_pb2.Trial]  # type: ignore[assignment]
-    """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent. Repeated it changes nothing; without a request id,
-    that is known only until another worker has the trial.
+    """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent, also where the lease had run out and nobody has
+    taken the trial since. Repeated it changes nothing; without a request id, that is known only until another worker has the trial, and only
+    with the same checkpoint or none. The token of an earlier attempt is FAILED_PRECONDITION.
     """
     AddTrials: _aio.UnaryUnaryMultiCallable[_trial_service_pb2.AddTrialsRequest, _trial_service_pb2.AddTrialsResponse]  # type: ignore[assignment]
     """Adds trials of the caller's choice: enqueued for workers, or already finished elsewhere."""
@@ -143,7 +147,8 @@ class TrialServiceServicer(metaclass=_abc_1.ABCMeta):
     An Ask that hands out nothing changed nothing, and is answered anew.
 
     A lease that runs out queues its trial again. Until another worker takes it, and while `max_parallel` leaves room, RenewLeases and Report
-    with its token make the trial active again, as after an outage of the service.
+    with its token make the trial active again, as after an outage of the service; ReleaseTrial with its token gives it back, `max_parallel` or
+    not.
 
     Many asks of one study may wait for each other; an ask beyond those that may wait is RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 
@@ -199,8 +204,9 @@ class TrialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trial_service_pb2.ReleaseTrialRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trial_service_pb2.Trial, _abc.Awaitable[_trial_service_pb2.Trial]]:
-        """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent. Repeated it changes nothing; without a request id,
-        that is known only until another worker has the trial.
+        """Gives a trial back unfinished: it is queued for the next worker, and no attempt is spent, also where the lease had run out and nobody has
+        taken the trial since. Repeated it changes nothing; without a request id, that is known only until another worker has the trial, and only
+        with the same checkpoint or none. The token of an earlier attempt is FAILED_PRECONDITION.
         """
 
     @_abc_1.abstractmethod

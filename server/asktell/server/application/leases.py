@@ -19,7 +19,7 @@ from asktell.server.domain.errors import STUDY_BUSY, InvalidArgument, Unavailabl
 from asktell.server.domain.metric import Measurement, check_measurements
 from asktell.server.domain.study import Study, StudyName
 from asktell.server.domain.text import check_checkpoint_uri, check_lease_token
-from asktell.server.domain.trial import Lease, Trial, TrialName, TrialState
+from asktell.server.domain.trial import Lease, Trial, TrialName
 
 MAX_RENEWALS = 1_000
 MAX_MEASUREMENTS = 1_000
@@ -282,15 +282,19 @@ def remember(command: Report, stop: str) -> Change[None]:
 
 
 def release(command: Release, *, pack: Callable[[Trial], bytes]) -> Change[bytes]:
-    """The change that queues the trial for the next worker; its reply is packed. One that this lease has given back already, and that still
-    waits, stays as it is.
+    """The change that queues the trial for the next worker; its reply is packed.
+
+    A lease that expired gives back too, as long as nobody has taken the trial: the checkpoint is kept, and the expiry counts for nothing. A
+    trial that this lease, its latest, has given back already stays as it is; with another checkpoint the lease is lost.
     """
     command.validate()
 
     def amend(draft: Draft) -> bytes:
         trial = draft.trial(command.trial.number)
-        if trial.state is TrialState.QUEUED and trial.held(command.lease_token):
+        if trial.gave_back(command.lease_token) and command.checkpoint_uri in ("", trial.checkpoint_uri):
             return pack(trial)
+        if trial.resumable(command.lease_token):
+            trial = trial.resumed(now=draft.now)
         trial.require_lease(command.lease_token)
         return pack(draft.change(trial.released().noted(checkpoint_uri=command.checkpoint_uri)))
 

@@ -149,6 +149,11 @@ class Trial:
             nonce == self.nonce and attempt.isascii() and attempt.isdecimal() and 1 <= int(attempt[:9]) <= self.attempt
         )
 
+    def gave_back(self, token: str) -> bool:
+        """Whether the token is that of the latest lease, which was given back, and the trial has waited since."""
+        latest = self.held(token) and token == f"{self.nonce}-{self.attempt}"
+        return latest and self.state is TrialState.QUEUED and self.lease is None
+
     def require_lease(self, token: str) -> None:
         """Raise FailedPrecondition unless the token is that of the live lease."""
         if not self.holds(token):
