@@ -28,7 +28,9 @@ from optuna.trial import TrialState as OptunaState
 
 from asktell.client import (
     AlreadyExists,
+    AskTellError,
     AtMost,
+    Cancelled,
     Client,
     DeadlineExceeded,
     FailedPrecondition,
@@ -39,6 +41,7 @@ from asktell.client import (
     NotFound,
     Objective,
     ParameterSpec,
+    ResourceExhausted,
     Study,
     Trial,
     TrialState,
@@ -197,18 +200,33 @@ class AskTellSampler(BaseSampler):
         self._tell()
 
     def _tell(self) -> None:
-        """Tell all that is to be told; what the service cannot take now is kept."""
+        """Tell all that is to be told; what the service cannot take now is kept, and what is left when something else goes wrong."""
         with self._lock:
-            untold, self._untold = self._untold, []
-        for told in untold:
-            try:
-                told.deliver()
-            except (Unavailable, DeadlineExceeded) as error:
-                logger.warning("trial %d is told later: %s", told.ending.trial.number, error)
-                with self._lock:
-                    self._untold.append(told)
-            except NotFound as error:
-                self._forget(told.mirror, error)
+            waiting, self._untold = self._untold, []
+        later: list[_Told] = []
+        try:
+            while waiting:
+                told = waiting.pop(0)
+                if not self._is_settled(told):
+                    later.append(told)
+        finally:
+            with self._lock:
+                self._untold[:0] = [*later, *waiting]
+
+    def _is_settled(self, told: _Told) -> bool:
+        """Deliver it; False if that has to be tried again. Of an error that would come again it is said once, and the lease is let go."""
+        try:
+            told.deliver()
+        except (Unavailable, DeadlineExceeded, ResourceExhausted, Cancelled) as error:
+            logger.warning("trial %d is told later: %s", told.ending.trial.number, error)
+            return False
+        except NotFound as error:
+            told.let_go()
+            self._forget(told.mirror, error)
+        except AskTellError:
+            told.let_go()
+            raise
+        return True
 
     def _ask(self, study: OptunaStudy, trial: FrozenTrial, space: Space) -> _Asked | None:
         """A choice that this process has now a lease of; None if there is none."""
@@ -337,7 +355,12 @@ class _Told:
             self._tell(self.asked.trial)
         else:
             self.mirror.replace(self.number, self.ending)
-        self.asked.kept.close()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Keep the lease no longer."""
+        if self.asked is not None:
+            self.asked.kept.close()
 
     def _tell(self, trial: Trial) -> None:
         try:

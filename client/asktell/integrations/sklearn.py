@@ -349,8 +349,10 @@ def _folds(cv: Any) -> int:
 
 
 def _first_best(study: Study, among: Sequence[Trial]) -> Trial:
+    """The best of these, of which one succeeded at least. Another process may have told a better one since they were listed: then any."""
     best = {trial.number for trial in study.optimal_trials()}
-    return next(trial for trial in among if trial.number in best)
+    succeeded = [trial for trial in among if trial.state is TrialState.SUCCEEDED]
+    return next((trial for trial in succeeded if trial.number in best), succeeded[0])
 
 
 def _fold_scores(trial: Trial, names: Sequence[str], folds: int, objectives: Sequence[str]) -> dict[str, list[float]]:

@@ -49,7 +49,9 @@ class EmbeddedServer:
             self.users -= 1
             if self.users > 0:
                 return
-            _running.pop(_place(self.database), None)
+            # Another one may have taken the place of a server that died.
+            if _running.get(_place(self.database)) is self:
+                del _running[_place(self.database)]
             self.stop()
 
     def stop(self) -> None:

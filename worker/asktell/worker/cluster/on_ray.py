@@ -135,6 +135,8 @@ class RayEngine:
             ray.kill(seat.actor)
 
     def _fail(self, seat: Seat, why: str) -> None:
+        # An actor whose run raised would hold its processors and GPUs until the whole fleet ends.
+        ray.kill(seat.actor)
         seat.over, seat.failure = True, why
 
     def _lose(self, seat: Seat, error: RayActorError) -> None:
