@@ -5,8 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sqlite3
+import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -337,6 +340,51 @@ def test_a_missing_directory_is_named(tmp_path):
     for act in (migrate, open_store):
         with pytest.raises(UnusableDatabase, match="nowhere"):
             act(str(tmp_path / "nowhere" / "a.db"))
+
+
+@pytest.fixture
+def common() -> Iterator[Path]:
+    """A directory that every user reaches, unlike those of pytest's."""
+    with tempfile.TemporaryDirectory(prefix="asktell-common-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+@contextmanager
+def other_user() -> Iterator[None]:
+    """Act as a user without rights, if this is root, whom no permission keeps from anything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(12345)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("act", [migrate, check_migrated, open_store])
+def test_a_directory_that_this_user_cannot_write_to_is_named(act, common):
+    migrate(str(common / "a.db"))
+    common.chmod(0o555)
+    with other_user(), pytest.raises(UnusableDatabase, match=rf"the user \d+ cannot write to {common}: give that user"):
+        act(str(common / "a.db"))
+    common.chmod(0o755)
+
+
+@pytest.mark.parametrize("act", [migrate, check_migrated, open_store])
+@pytest.mark.parametrize("name", ["a.db", "a.db-wal", "a.db-shm", "a.db.lock"])
+def test_a_file_that_this_user_cannot_write_is_named(act, name, common):
+    migrate(str(common / "a.db"))
+    common.chmod(0o777)
+    (common / "a.db").chmod(0o666)
+    (common / name).touch()
+    (common / name).chmod(0o444)
+    with (
+        other_user(),
+        pytest.raises(UnusableDatabase, match=rf"the user \d+ cannot read and write {common / name}: give"),
+    ):
+        act(str(common / "a.db"))
 
 
 def test_the_file_system_is_read_from_the_mounts(tmp_path):

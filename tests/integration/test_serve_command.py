@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from asktell.cli import failure, places
 from asktell.server.bootstrap import migrate_database
 from asktell.server.settings import Settings, StartError
 
@@ -81,6 +83,50 @@ def test_a_flag_wins_over_its_environment_variable(tmp_path: Path) -> None:
     ended = run("serve", "--listen", "256.0.0.1:1", ASKTELL_LISTEN="256.0.0.2:2", XDG_DATA_HOME=str(tmp_path))
     assert "cannot listen on 256.0.0.1:1" in ended.stderr
     assert (tmp_path / "asktell" / "asktell.db").exists(), "the default database is in the user's data directory"
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_without_a_data_directory_one_is_told_where_to_name_the_database(command: str) -> None:
+    ended = run(command, HOME="/dev/null/nowhere", XDG_DATA_HOME="")
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"asktell {command}: the user {os.geteuid()} has no data directory to keep a database in:"
+        " /dev/null/nowhere/.local/share/asktell: Not a directory; say where it shall be by --database or ASKTELL_DATABASE\n"
+    )
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A user whom the system does not know, without HOME, as in a container under an arbitrary number."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    os.setresuid(12345, 12345, 0)
+    yield 12345
+    os.setresuid(0, 0, 0)
+
+
+def test_a_user_without_a_home_is_told_what_to_name(nobody: int) -> None:
+    with pytest.raises(StartError, match=f"user {nobody} has no home directory .* --database or ASKTELL_DATABASE"):
+        Settings().database_url  # noqa: B018
+    with pytest.raises(places.Homeless, match="--logs or ASKTELL_LOGS") as caught:
+        places.logs(None)
+    assert failure.explain(caught.value) == (str(caught.value), False)
+    assert places.logs("logs") == Path("logs").absolute()
+
+
+@pytest.mark.parametrize("address", ["host=db user=u password=secret dbname=asktell", "postgresql:u:secret@db"])
+def test_the_address_of_a_server_in_another_form_makes_no_file(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = run("serve", "--listen", "127.0.0.1:0", ASKTELL_DATABASE=address)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert "write postgresql://USER@HOST/NAME" in line
+    assert "secret" not in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_health_of_a_server_that_is_not_there_is_an_error() -> None:

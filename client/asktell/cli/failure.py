@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asktell.cli.dials import Unreadable
 from asktell.cli.document import Malformed
+from asktell.cli.places import Homeless
 from asktell.client import AskTellError, InvalidArgument
 from asktell.client.errors import Unavailable
 
@@ -24,7 +25,7 @@ def explain(error: Exception) -> tuple[str, bool] | None:
             return _line(error), False
         case AskTellError() | Refused():
             return _line(error), True
-        case Unreadable() | Malformed():
+        case Unreadable() | Malformed() | Homeless():
             return _line(error), False
         case OSError(filename=str() as name):
             return f"{name}: {error.strerror}", False

@@ -13,9 +13,21 @@ NO_LOGS = "none"
 """In the place of a directory: write none."""
 
 
+class Homeless(Exception):
+    """This user has no directory for what was to be kept there; the message says what to do."""
+
+
 def logs(given: str | None) -> Path:
-    """The directory of the logs of trials: the one given, else this user's, such as `~/.local/state/asktell/log`."""
-    return Path(given).absolute() if given else platformdirs.user_log_path("asktell")
+    """The directory of the logs of trials: the one given, else this user's, such as `~/.local/state/asktell/log`; Homeless without one."""
+    if given:
+        return Path(given).absolute()
+    try:
+        return platformdirs.user_log_path("asktell")
+    except RuntimeError as error:
+        raise Homeless(
+            "this user has no home directory for the logs of trials: say where they are by --logs or ASKTELL_LOGS"
+            f" (`{NO_LOGS}` writes none)"
+        ) from error
 
 
 def log_of_trial(root: Path, trial: TrialView) -> Path:

@@ -336,7 +336,7 @@ def _work_here(command: Command) -> int:
     with interruption.on_signals(), command.client() as client:
         try:
             summary = command.crew(client, interruption).work(command.sharing, command.written)
-        except (Misused, TemplateError, Unreadable, NoSuchGpu, Unshareable, Unfit) as error:
+        except (Misused, TemplateError, Unreadable, NoSuchGpu, Unshareable, Unfit, places.Homeless) as error:
             return _complain(error, 2)
         except (AskTellError, Unusable, Unwritable, Undelivered) as error:
             return _complain(error, 1)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import stat
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -80,7 +81,9 @@ def shown(url: URL) -> str:
 
 
 def require_local(path: Path) -> None:
-    """Raise UnusableDatabase if the directory of a database is missing or lies on a network file system, where SQLite's locks fail."""
+    """Raise UnusableDatabase if the directory of a database is missing, lies on a network file system, where SQLite's locks fail, or if this
+    user may not write the file and those that SQLite and the server keep beside it.
+    """
     if not path.parent.is_dir():
         raise UnusableDatabase(f"the database {path} cannot be made: {path.parent} is no directory")
     kind = file_system(path.parent)
@@ -88,6 +91,27 @@ def require_local(path: Path) -> None:
         raise UnusableDatabase(
             f"the database {path} lies on a network file system ({kind}), where SQLite loses data; use a local disk, or PostgreSQL"
         )
+    _require_writable(path)
+
+
+def _require_writable(path: Path) -> None:
+    """SQLite itself says no more than `unable to open database file`."""
+    user = f"the user {os.geteuid()}" if sys.platform != "win32" else "this user"
+    if not _may(path.parent, os.W_OK | os.X_OK):
+        raise UnusableDatabase(
+            f"the database {path} needs files beside it, and {user} cannot write to {path.parent}: give that user the directory,"
+            " mount it writable, or name another place by --database"
+        )
+    for each in (path, *(Path(f"{path}{suffix}") for suffix in ("-wal", "-shm", ".lock"))):
+        if each.exists() and not _may(each, os.R_OK | os.W_OK):
+            raise UnusableDatabase(
+                f"the database {path} cannot be used: {user} cannot read and write {each}: give that user the file, or name another"
+                " database by --database"
+            )
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def file_system(path: Path, *, mounts: Path = _MOUNTS) -> str | None:

@@ -60,6 +60,8 @@ def check_migrated(address: str) -> None:
     path = sqlite_path(url)
     if path is not None and not path.exists():
         raise NotMigrated(f"there is no database {path}; {_command(address)} makes it")
+    if path is not None:
+        require_local(path)
     with _connected(url) as connection:
         revision = _revision(connection)
     newest = newest_revision()
