@@ -59,7 +59,8 @@ class Counting:
         await self.gate.wait()
         known = [observation.parameters["x"] for observation in request.observations]
         taken = {*known, *(parameters["x"] for parameters in request.pending)}
-        free = [level for level in range(LEVELS) if level not in taken][: request.count]
+        levels = [request.fixed["x"]] if request.fixed else range(LEVELS)
+        free = [level for level in levels if level not in taken][: request.count]
         origin = Origin(policy="counting")
         members = free if self.parent else [0] * len(free)
         return Decision(
@@ -258,6 +259,20 @@ async def test_an_exhausted_space_is_closed_when_the_last_trial_ended(tmp_path: 
             await home.tell(trial)
         last = await home.ask()
         assert (last.closed, last.reason) == (True, Reason.EXHAUSTED)
+
+
+async def test_what_others_train_does_not_keep_an_ask_whose_fixed_parameters_are_exhausted(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        others = await home.ask(count=2)
+        answer = await home.ask(fixed={"x": 3})
+        waiting = await home.ask(fixed={"x": 3})
+        assert (waiting.trials, waiting.closed, waiting.reason) == ((), False, Reason.EXHAUSTED), "it may come back"
+        await home.tell(answer.trials[0])
+        done = await home.ask(fixed={"x": 3})
+        assert (done.closed, done.reason, done.retry_after) == (True, Reason.EXHAUSTED, None)
+        assert not (await home.ask(fixed={"x": others.trials[0].parameters["x"]})).closed
+        more = await home.ask()
+        assert (len(more.trials), more.closed) == (1, False), "other asks are handed trials all the same"
 
 
 async def test_fixed_parameters_choose_among_the_queued_and_reach_the_policy(tmp_path: Path) -> None:

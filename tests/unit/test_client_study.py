@@ -749,6 +749,13 @@ def test_each_reason_for_no_more_trials_has_its_remedy(study, caplog, reason, bu
     assert [each.message for each in caplog.records] == [f"study 's' hands out no more trials: {said}"]
 
 
+def test_a_loop_that_fixes_parameters_says_that_it_is_these_of_which_there_are_no_more(study, caplog):
+    closure.say(study.record, at.Reason.EXHAUSTED, now=BEGAN, fixed=True)
+    assert [each.message for each in caplog.records] == [
+        "study 's' hands out no more trials with these fixed parameters: all of them are taken"
+    ]
+
+
 def test_a_report_without_the_metric_of_the_stopping_rule_is_warned_of_once(client, caplog):
     study = new_study(client, stopping_rule=at.MedianRule(metric="val_loss", goal="minimize"))
     for trial in study.ask(2):

@@ -10,9 +10,13 @@ from asktell.client.values import Reason, StudyRecord
 logger = logging.getLogger("asktell.client")
 
 
-def say(study: StudyRecord, reason: Reason, *, now: datetime) -> None:
-    """Say why a loop that was handed no trial has ended already."""
-    logger.warning("study %r hands out no more trials: %s", study.name.rpartition("/")[2], _why(study, reason, now))
+def say(study: StudyRecord, reason: Reason, *, now: datetime, fixed: bool = False) -> None:
+    """Say why a loop that was handed no trial has ended already; `fixed`: it asked for trials with fixed parameters only."""
+    name = study.name.rpartition("/")[2]
+    if fixed and reason is Reason.EXHAUSTED:
+        logger.warning("study %r hands out no more trials with these fixed parameters: all of them are taken", name)
+    else:
+        logger.warning("study %r hands out no more trials: %s", name, _why(study, reason, now))
 
 
 def say_waiting(study: StudyRecord, reason: Reason) -> None:

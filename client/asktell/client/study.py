@@ -159,7 +159,7 @@ class Study(StudyView):
             if answer.closed:
                 if turns.close():
                     self.refresh()
-                    closure.say(self._record, answer.reason, now=datetime.now(UTC))
+                    closure.say(self._record, answer.reason, now=datetime.now(UTC), fixed=bool(fixed))
                 return None
             if turns.wait(answer.reason):
                 closure.say_waiting(self._record, answer.reason)

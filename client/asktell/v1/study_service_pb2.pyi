@@ -539,7 +539,9 @@ class ListStudiesRequest(_message.Message):
     page_size: _builtins.int
     """Optional. 1 to 1,000; 100 if 0."""
     page_token: _builtins.str
-    """Optional. `next_page_token` of the page before."""
+    """Optional. `next_page_token` of the page before. Of the other fields only `page_size` may differ from that page's: a token of another call
+    is INVALID_ARGUMENT.
+    """
     def __init__(
         self,
         *,

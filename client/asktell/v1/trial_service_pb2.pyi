@@ -517,17 +517,19 @@ class AskResponse(_message.Message):
         STATE_OPEN: AskResponse._State.ValueType  # 1
         """More trials will come, now or later."""
         STATE_CLOSED: AskResponse._State.ValueType  # 2
-        """No trial will be handed out any more, unless a person adds trials, resumes the study or raises its budget."""
+        """No trial will be handed out any more to such asks, unless a person adds trials, resumes the study or raises its budget."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """How the study stands, for a worker that decides whether to go on."""
+        """How the study stands, for a worker that decides whether to go on asking as it did: with fixed parameters, what other asks may get does not
+        count.
+        """
 
     STATE_UNSPECIFIED: AskResponse.State.ValueType  # 0
     """Not set."""
     STATE_OPEN: AskResponse.State.ValueType  # 1
     """More trials will come, now or later."""
     STATE_CLOSED: AskResponse.State.ValueType  # 2
-    """No trial will be handed out any more, unless a person adds trials, resumes the study or raises its budget."""
+    """No trial will be handed out any more to such asks, unless a person adds trials, resumes the study or raises its budget."""
 
     class _Reason:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -538,7 +540,9 @@ class AskResponse(_message.Message):
         REASON_UNSPECIFIED: AskResponse._Reason.ValueType  # 0
         """There are as many as asked for."""
         REASON_EXHAUSTED: AskResponse._Reason.ValueType  # 1
-        """Every configuration of a finite space is taken."""
+        """Every configuration of a finite space is taken; with fixed parameters, every one that has them. The study is closed for such asks once
+        no trial of these configurations is queued or active.
+        """
         REASON_BUDGET_SPENT: AskResponse._Reason.ValueType  # 2
         """The study's budget is spent, or all of it is in the hands of workers."""
         REASON_PAUSED: AskResponse._Reason.ValueType  # 3
@@ -558,7 +562,9 @@ class AskResponse(_message.Message):
     REASON_UNSPECIFIED: AskResponse.Reason.ValueType  # 0
     """There are as many as asked for."""
     REASON_EXHAUSTED: AskResponse.Reason.ValueType  # 1
-    """Every configuration of a finite space is taken."""
+    """Every configuration of a finite space is taken; with fixed parameters, every one that has them. The study is closed for such asks once
+    no trial of these configurations is queued or active.
+    """
     REASON_BUDGET_SPENT: AskResponse.Reason.ValueType  # 2
     """The study's budget is spent, or all of it is in the hands of workers."""
     REASON_PAUSED: AskResponse.Reason.ValueType  # 3
@@ -577,7 +583,7 @@ class AskResponse(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
     study_state: Global___AskResponse.State.ValueType
-    """How the study stands."""
+    """How the study stands, for asks with these `fixed_parameters`."""
     reason: Global___AskResponse.Reason.ValueType
     """Why there are fewer trials than asked for."""
     @_builtins.property
@@ -619,11 +625,14 @@ class TellRequest(_message.Message):
     request_id: _builtins.str
     """Optional. Makes the call safe to repeat."""
     independent: _builtins.bool
-    """Optional. Whether each result counts by itself: one that cannot be taken undoes no other, and is among the response's refusals."""
+    """Optional. Whether each result counts by itself: one that cannot be taken undoes no other, and is among the response's refusals. So is one
+    that is wrong in itself, as without an outcome, with a metric that is missing or no number, or with too much metadata. What is wrong of
+    the request refuses all of it: the parent, the request id, the number of results, a trial that stands there twice.
+    """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrialResult]:
-        """Required. 1 to 1,000 results, of different trials. A lost lease may still tell success, infeasibility or a stop, if the study takes late
-        tells; a failure only its holder can tell.
+        """Required. 1 to 1,000 results, of different trials: a number that stands there twice is INVALID_ARGUMENT. A lost lease may still tell
+        success, infeasibility or a stop, if the study takes late tells; a failure only its holder can tell.
         """
 
     def __init__(
@@ -884,7 +893,7 @@ class TellResponse(_message.Message):
         message: _builtins.str
         """Why, for people."""
         field: _builtins.str
-        """The path of the field that is at fault, if one is."""
+        """The path of the field that is at fault, if one is, in the request: `results[2].outcome`."""
         def __init__(
             self,
             *,
@@ -1350,7 +1359,9 @@ class ListTrialsRequest(_message.Message):
     page_size: _builtins.int
     """Optional. 1 to 1,000; 100 if 0."""
     page_token: _builtins.str
-    """Optional. `next_page_token` of the page before."""
+    """Optional. `next_page_token` of the page before. Of the other fields only `page_size` may differ from that page's: a token of another call
+    is INVALID_ARGUMENT.
+    """
     worker_id: _builtins.str
     """Optional. Trials that this worker holds or held last."""
     @_builtins.property

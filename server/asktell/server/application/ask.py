@@ -157,11 +157,11 @@ def is_over(study: Study, now: datetime) -> bool:
 
 
 def _claimable(snapshot: Snapshot, fixed: Parameters) -> Iterator[Trial]:
-    return (
-        trial
-        for trial in snapshot.roster.queued
-        if all(name in trial.parameters and same(trial.parameters[name], value) for name, value in fixed.items())
-    )
+    return (trial for trial in snapshot.roster.queued if _has(trial, fixed))
+
+
+def _has(trial: Trial, fixed: Parameters) -> bool:
+    return all(name in trial.parameters and same(trial.parameters[name], value) for name, value in fixed.items())
 
 
 def suggest_request(snapshot: Snapshot, count: int, *, fixed: Parameters, time_limit: float | None) -> SuggestRequest:
@@ -363,6 +363,16 @@ def make_answer(
     closed = is_closed(reason, busy=busy, overspent=_overspent(snapshot))
     retry_after = None if closed or reason is None else _PAUSES.get(reason, SOON)
     return Answer(study=command.study, trials=trials, closed=closed, reason=reason, retry_after=retry_after)
+
+
+def is_busy(snapshot: Snapshot, command: Ask, plan: Plan) -> bool:
+    """Whether a trial is queued or active that may yet be the asker's, as when it comes back to the queue. Where the policy has no more with
+    the ask's fixed parameters, only one that has them may: what others train shall not keep it waiting.
+    """
+    if plan.reason is not None or not command.fixed:
+        return snapshot.counts.queued + snapshot.counts.active > 0
+    fixed = snapshot.study.spec.space.check_fixed(command.fixed, path="fixed_parameters")
+    return any(_has(trial, fixed) for trial in snapshot.roster.unfinished)
 
 
 def is_closed(reason: Reason | None, *, busy: bool, overspent: bool) -> bool:

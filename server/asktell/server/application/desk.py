@@ -21,6 +21,7 @@ from asktell.server.application.ask import (
     Portion,
     Size,
     fitted,
+    is_busy,
     make_answer,
     suggest_request,
 )
@@ -369,8 +370,8 @@ class Desk:
             if snapshot.recalled:
                 # That there are no more may be out of date, and nothing is written that would show it.
                 return False
-            busy = snapshot.counts.queued + snapshot.counts.active > 0
             for call, portion in zip(line.meeting, portions, strict=True):
+                busy = is_busy(snapshot, call.command, portion.plan)
                 call.settle(call.pack(answer(call.command, portion.plan, (), busy=busy)))
             return True
         reach("ask.chosen")
