@@ -53,7 +53,7 @@ test-gpu: env ## Run the policy gp-botorch and trainings on a GPU
 	$(BIN)/python -c "import torch; torch.zeros(1, device='cuda')"
 	$(BIN)/python -m pytest -m "gpu and not slow" -v
 
-# For example: make chaos CHAOS="-k cluster" ASKTELL_CHAOS_SEED=7
+# For example: make chaos CHAOS="-k siege" ASKTELL_CHAOS_SEED=7
 chaos: env ## Break replicas, databases and connections on purpose, in full (CHAOS: options for pytest)
 	$(BIN)/python -m pytest -m chaos -s -v $(CHAOS)
 

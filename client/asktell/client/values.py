@@ -293,7 +293,7 @@ class TrialRecord:
 
 @dataclass(frozen=True, slots=True)
 class StudyChanged:
-    """The study itself was created, or its state, budget or labels changed; `study` is how it stands now."""
+    """The study itself was created, or its state, budget, labels, search space or stopping rule changed; `study` is how it stands now."""
 
     sequence: int
     study: StudyRecord

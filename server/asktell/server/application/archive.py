@@ -247,9 +247,7 @@ def _check_trial(trial: Trial, spec: StudySpec) -> None:
     _check_range("spent_attempts", trial.spent_attempts, 0, trial.attempt)
     _check_range("member", trial.member, 0, MAX_MEMBER)
     check_message("message", trial.message)
-    # Each tell may add to the metadata, so that there may be more pairs than one call can bring.
-    for key, note in trial.metadata.items():
-        check_notes("metadata", {key: note})
+    check_notes("metadata", trial.metadata)
     check_checkpoint_uri("checkpoint_uri", trial.checkpoint_uri)
     if trial.worker_id:
         check_worker_id("worker_id", trial.worker_id)
