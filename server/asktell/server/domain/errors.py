@@ -50,19 +50,18 @@ class FailedPrecondition(DomainError):
     reason = "FAILED_PRECONDITION"
 
 
-class Unsupported(DomainError):
-    """The contract has it, this server does not do it yet. `field` is its path in the request."""
-
-    reason = "UNIMPLEMENTED"
-
-    def __init__(self, field: str, description: str) -> None:
-        super().__init__(f"{field}: {description}")
-        self.field = field
-        self.description = description
-
-
 STUDY_BUSY = "STUDY_BUSY"
 """Reason of an Unavailable that concerns one study alone: others have kept it locked for too long."""
+
+
+DATABASE_UNAVAILABLE = "DATABASE_UNAVAILABLE"
+"""Reason of an Unavailable: the database does not answer, or cannot do what it is for, as on a full disk."""
+
+COMMIT_UNKNOWN = "COMMIT_UNKNOWN"
+"""Reason of an Unavailable: the database was lost while it committed."""
+
+DATABASE_FAULTS = frozenset({DATABASE_UNAVAILABLE, COMMIT_UNKNOWN})
+"""Reasons that are no caller's doing: whoever runs the service has to see to the database."""
 
 
 class Unavailable(DomainError):

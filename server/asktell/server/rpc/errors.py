@@ -20,7 +20,6 @@ STATUS_OF = {
     errors.NotFound: Code.NOT_FOUND,
     errors.AlreadyExists: Code.ALREADY_EXISTS,
     errors.FailedPrecondition: Code.FAILED_PRECONDITION,
-    errors.Unsupported: Code.UNIMPLEMENTED,
     errors.Unavailable: Code.UNAVAILABLE,
     errors.Overloaded: Code.RESOURCE_EXHAUSTED,
     errors.OutOfTime: Code.DEADLINE_EXCEEDED,
@@ -39,7 +38,7 @@ class Aborting(Protocol):
 def status_of(error: errors.DomainError) -> Status:
     """The status with its details: why for programs, and which field for people. Trailing metadata is small, so messages are cut."""
     details: list[ErrorInfo | BadRequest | RetryInfo] = [ErrorInfo(reason=error.reason, domain=DOMAIN)]
-    if isinstance(error, errors.InvalidArgument | errors.Unsupported):
+    if isinstance(error, errors.InvalidArgument):
         violation = BadRequest.FieldViolation(
             field=error.field[:MAX_MESSAGE], description=error.description[:MAX_MESSAGE]
         )
