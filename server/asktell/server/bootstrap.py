@@ -30,6 +30,7 @@ from asktell.server.persistence.address import UnusableDatabase
 from asktell.server.persistence.backup import back_up
 from asktell.server.persistence.exclusive import DatabaseInUse
 from asktell.server.persistence.migration import NotMigrated, check_migrated, migrate
+from asktell.server.persistence.retries import note_retries
 from asktell.server.persistence.store import SqlStore, open_store
 from asktell.server.policies import torch_device
 from asktell.server.policies.engine import ProcessPoolEngine
@@ -235,6 +236,7 @@ def serve(settings: Settings, *, announce: Callable[[str], None], overseer: Over
 
     With an overseer it shares its port with others, and ends with the overseer.
     """
+    note_retries()
     work = _serve(settings, announce, overseer)
     if sys.platform == "win32":
         asyncio.run(work)

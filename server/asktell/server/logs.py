@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Literal
 
@@ -32,11 +33,11 @@ def route_logs() -> None:
 
 
 def show_logs(*, level: str, style: Literal["auto", "console", "json"]) -> None:
-    """Show the server's logs, and warnings of its libraries, on standard error, one line an event."""
+    """Show the server's logs, and warnings of its libraries, on standard error, one line an event; coloured on a terminal, without NO_COLOR."""
     route_logs()
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     renderer: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [_for_people(colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"))]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -47,3 +48,12 @@ def show_logs(*, level: str, style: Literal["auto", "console", "json"]) -> None:
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("asktell").setLevel(level.upper())
+
+
+def _for_people(*, colors: bool) -> structlog.dev.ConsoleRenderer:
+    # Tracebacks of rich's have colours whatever the renderer does.
+    return (
+        structlog.dev.ConsoleRenderer(colors=True)
+        if colors
+        else structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    )

@@ -6,7 +6,7 @@ import sqlite3
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from asktell.server.domain.errors import STUDY_BUSY, Unavailable
+from asktell.server.domain.errors import DATABASE_UNAVAILABLE, STUDY_BUSY, Unavailable
 
 # serialization_failure and deadlock_detected: PostgreSQL has rolled back, even if it says so in answer to COMMIT.
 _ROLLED_BACK = {"40001", "40P01"}
@@ -40,11 +40,15 @@ def transient(error: BaseException) -> bool:
     return isinstance(error, OperationalError) or error.connection_invalidated or _sqlstate(error) == _STANDBY
 
 
-def unavailable(error: BaseException) -> Unavailable:
-    """The error for callers. The server's own words are in it, the statement's parameters are not."""
+def words(error: BaseException) -> str:
+    """What the database's driver said, in one line. The server's own words are in it, the statement's parameters are not."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    words = str(cause).strip().splitlines() or [type(cause).__name__]
-    return Unavailable(f"the database cannot be used now: {words[0]}", reason="DATABASE_UNAVAILABLE")
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+def unavailable(error: BaseException) -> Unavailable:
+    """The error for callers."""
+    return Unavailable(f"the database cannot be used now: {words(error)}", reason=DATABASE_UNAVAILABLE)
 
 
 def busy() -> Unavailable:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from asktell.server.application.ports import Transaction
-from asktell.server.domain.errors import Unavailable
+from asktell.server.domain.errors import COMMIT_UNKNOWN, Unavailable
 from asktell.server.persistence.failures import busy, locked_out, rolled_back, transient, unavailable
 from asktell.server.persistence.transaction import SqlTransaction
 
@@ -89,5 +89,5 @@ def _commit(connection: Connection) -> None:
             raise
         # Running the step again could store it twice; the caller's request id makes its own retry safe.
         raise Unavailable(
-            "the database was lost during a commit: the change may be stored or not", reason="COMMIT_UNKNOWN"
+            "the database was lost during a commit: the change may be stored or not", reason=COMMIT_UNKNOWN
         ) from error

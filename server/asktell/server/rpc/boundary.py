@@ -8,18 +8,26 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from asktell.server.domain.errors import DomainError, InvalidArgument
+from asktell.server.application.sparing import Sparing
+from asktell.server.domain.errors import DATABASE_FAULTS, DomainError, InvalidArgument
 from asktell.server.rpc.errors import abort
 
 log = structlog.get_logger("asktell.rpc")
 # Asked first, since most servers show no such line of a call, and structlog takes 5 us to find that out.
 _shown = logging.getLogger("asktell.rpc").isEnabledFor
+
+SHOWN = 300
+"""Characters of a caller's text that a line of log has at most."""
+MAX_MESSAGE = 500
+
+_faults = Sparing()
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 Stream = Callable[[Any, Any], AsyncGenerator[bytes, None]]
@@ -28,7 +36,8 @@ Read = Callable[[bytes], Any]
 
 class Methods(grpc.GenericRpcHandler):
     """The methods of services that generated code adds here as it adds them to a server. Those of asktell have the boundary around them: it
-    maps errors and logs one line a call: `rpc` at debug level, `rpc_refused` at info, `rpc_broken` at error.
+    maps errors and logs one line a call: `rpc` at debug level, `rpc_refused` at info, `rpc_broken` at error. What is the database's fault is
+    `database_fails` at error besides, once a minute for each reason.
 
     A server finds them here by their names. Were they registered with it one by one, it would wait for calls of each by itself, and go
     through all these waits at every call: with two dozen methods that took a tenth of what a tell takes.
@@ -70,10 +79,12 @@ def _wrap(method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMeth
 def _guarded(method: str, handle: Handler, read: Read | None) -> Handler:
     async def call(payload: bytes, context: Any) -> Any:
         began = time.perf_counter()
+        request: Any = None
         try:
-            reply = await handle(_read(payload, read), context)
+            request = _read(payload, read)
+            reply = await handle(request, context)
         except Exception as error:  # noqa: BLE001 - each becomes a status
-            await _end(method, context, error)
+            await _end(_Call(method, context, request), error)
         _note(method, began)
         return reply
 
@@ -83,46 +94,89 @@ def _guarded(method: str, handle: Handler, read: Read | None) -> Handler:
 def _guarded_stream(method: str, handle: Stream, read: Read | None) -> Handler:
     async def call(payload: bytes, context: Any) -> None:
         began = time.perf_counter()
+        request: Any = None
         try:
-            async with aclosing(handle(_read(payload, read), context)) as replies:
+            request = _read(payload, read)
+            async with aclosing(handle(request, context)) as replies:
                 async for reply in replies:
                     # Waits while the client is slow, so that nothing piles up here.
                     await context.write(reply)
         except Exception as error:  # noqa: BLE001 - each becomes a status
-            await _end(method, context, error)
+            await _end(_Call(method, context, request), error)
         _note(method, began)
 
     return call
 
 
 def _guarded_upload(method: str, handle: Handler, read: Read | None) -> Handler:
-    async def read_all(payloads: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async def read_all(payloads: AsyncIterator[bytes], seen: _Call) -> AsyncIterator[Any]:
         async for payload in payloads:
-            yield _read(payload, read)
+            request = _read(payload, read)
+            if seen.request is None:
+                seen.request = request
+            yield request
 
     async def call(payloads: AsyncIterator[bytes], context: Any) -> Any:
         began = time.perf_counter()
+        seen = _Call(method, context)
         try:
-            reply = await handle(read_all(payloads), context)
+            reply = await handle(read_all(payloads, seen), context)
         except Exception as error:  # noqa: BLE001 - each becomes a status
-            await _end(method, context, error)
+            await _end(seen, error)
         _note(method, began)
         return reply
 
     return call
 
 
-async def _end(method: str, context: Any, error: Exception) -> NoReturn:
+@dataclass(slots=True)
+class _Call:
+    """A call that goes wrong, as far as it was read: of an upload its first message."""
+
+    method: str
+    context: Any
+    request: Any = None
+
+    def described(self) -> dict[str, str]:
+        """Which call it is, and whose; never its metadata, nor a lease's token."""
+        resource = self._text("parent") or self._text("name") or str(getattr(self._part("study"), "name", ""))
+        found = {
+            "method": self.method,
+            "peer": self.context.peer(),
+            "resource": resource,
+            "study_id": self._text("study_id"),
+            "request_id": self._text("request_id"),
+        }
+        return {key: text[:SHOWN] for key, text in found.items() if text}
+
+    def _part(self, field: str) -> Any:
+        return getattr(self.request, field, None)
+
+    def _text(self, field: str) -> str:
+        found = self._part(field)
+        return found if isinstance(found, str) else ""
+
+
+async def _end(call: _Call, error: Exception) -> NoReturn:
     """End the call with the right status."""
     if isinstance(error, DomainError):
-        log.info("rpc_refused", method=method, reason=error.reason, message=str(error)[:500])
-        await abort(context, error)
+        _note_refusal(call, error)
+        await abort(call.context, error)
     if isinstance(error, asyncio.CancelledError | grpc.aio.AbortError):
         raise error
     reference = uuid.uuid4().hex[:12]
-    log.error("rpc_broken", method=method, reference=reference, exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, f"internal error; the server's log has it under {reference}")
+    log.error("rpc_broken", reference=reference, **call.described(), exc_info=error)
+    await call.context.abort(grpc.StatusCode.INTERNAL, f"internal error; the server's log has it under {reference}")
     raise AssertionError("unreachable: abort raises")
+
+
+def _note_refusal(call: _Call, error: DomainError) -> None:
+    """Log a refused call, and what is the database's fault so that it is seen at any level, though not thousands of times."""
+    what = {"reason": error.reason, "message": str(error)[:MAX_MESSAGE]}
+    if _shown(logging.INFO):
+        log.info("rpc_refused", **call.described(), **what)
+    if error.reason in DATABASE_FAULTS and (refused := _faults.count(error.reason)):
+        log.error("database_fails", **what, refused=refused, **call.described())
 
 
 def _note(method: str, began: float) -> None:

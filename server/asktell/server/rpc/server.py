@@ -25,6 +25,9 @@ from asktell.v1.study_service_pb2_grpc import add_StudyServiceServicer_to_server
 from asktell.v1.surrogate_service_pb2_grpc import add_SurrogateServiceServicer_to_server
 from asktell.v1.trial_service_pb2_grpc import add_TrialServiceServicer_to_server
 
+LIVENESS = "liveness"
+"""What a health check asks for that shall restart a server which hangs: SERVING from the start, whatever the database does, until it stops."""
+
 SERVICES = ("asktell.v1.StudyService", "asktell.v1.TrialService", "asktell.v1.SurrogateService")
 
 _OPTIONS = [
@@ -52,8 +55,9 @@ class RpcServer:
     port: int
 
     async def start(self) -> None:
-        """Begin to answer, and to say NOT_SERVING until `set_serving` knows better: without that, NOT_FOUND."""
+        """Begin to answer, and to say NOT_SERVING until `set_serving` knows better: without that, NOT_FOUND. LIVENESS is SERVING at once."""
         await self.set_serving(serving=False)
+        await self.health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self.server.start()
 
     async def set_serving(self, *, serving: bool) -> None:
