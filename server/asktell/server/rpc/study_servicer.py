@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -15,12 +16,13 @@ from asktell.server.application.clerk import Clerk
 from asktell.server.application.exports import export_study
 from asktell.server.application.history import History
 from asktell.server.application.imports import Importer
-from asktell.server.application.ports import Engine, Store
+from asktell.server.application.ports import Engine, Store, Transaction
 from asktell.server.application.watch import Feeds
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.study import StudyName
 from asktell.server.rpc.convert.archive import read_batches, read_import
 from asktell.server.rpc.convert.page import fitting, page_token, read_after_name, read_page_size
+from asktell.server.rpc.convert.space import count_listed
 from asktell.server.rpc.convert.study import read_create, read_project, read_update, study_message
 from asktell.server.rpc.spool import Spool
 from asktell.v1 import study_service_pb2 as pb
@@ -28,6 +30,12 @@ from asktell.v1.study_service_pb2_grpc import StudyServiceServicer
 
 EXPORTS_AT_ONCE = 2
 """Further exports wait to begin, lest they take all the connections that read."""
+LARGE_REQUEST = 32 * 1024
+"""Bytes; to read and check as many takes some 5 ms, of the largest request a second."""
+LARGE_SPACE = 4_000
+"""Values that a space names one by one; a message of as many takes some 5 ms."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +48,31 @@ class StudyServicer(StudyServiceServicer):
     history: History
     feeds: Feeds
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS_AT_ONCE))
+    aside: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def CreateStudy(self, request: pb.CreateStudyRequest, context: Any) -> pb.Study:
-        command = read_create(request, drawn_seed=secrets.randbits(31))
-        try:
-            command.validate(self.engine.policies())
-        except InvalidArgument as error:
-            raise error.within("study") from None
-        return study_message(await self.store.write(lambda tx: studies.create_study(tx, command)))
+        command = await self._read(request, partial(_checked_create, request, self.engine.policies()))
+        return await self._message(await self.store.write(lambda tx: studies.create_study(tx, command)))
 
     async def GetStudy(self, request: pb.GetStudyRequest, context: Any) -> pb.Study:
         name = StudyName.parse(request.name, path="name")
-        return study_message(await self.store.read(lambda tx: studies.get_study(tx, name)))
+        return await self.store.read(lambda tx: study_message(studies.get_study(tx, name)))
 
     async def ListStudies(self, request: pb.ListStudiesRequest, context: Any) -> pb.ListStudiesResponse:
         project = read_project("parent", request.parent)
         size, after = read_page_size(request.page_size), read_after_name(request)
-        found = await self.store.read(lambda tx: studies.list_studies(tx, project=project, after=after, limit=size + 1))
-        page = fitting(study_message(item) for item in found[:size])
-        token = page_token(request, found[len(page) - 1].study.name.study) if len(found) > len(page) else ""
-        return pb.ListStudiesResponse(studies=page, next_page_token=token)
+
+        def read(tx: Transaction) -> pb.ListStudiesResponse:
+            found = studies.list_studies(tx, project=project, after=after, limit=size + 1)
+            page = fitting(study_message(item) for item in found[:size])
+            token = page_token(request, found[len(page) - 1].study.name.study) if len(found) > len(page) else ""
+            return pb.ListStudiesResponse(studies=page, next_page_token=token)
+
+        return await self.store.read(read)
 
     async def UpdateStudy(self, request: pb.UpdateStudyRequest, context: Any) -> pb.Study:
-        command = read_update(request)
-        try:
-            command.validate()
-        except InvalidArgument as error:
-            raise error.within("study") from None
-        return study_message(await self.clerk.write(command.name, lambda tx: studies.update_study(tx, command)))
+        command = await self._read(request, partial(_checked_update, request))
+        return await self._message(await self.clerk.write(command.name, lambda tx: studies.update_study(tx, command)))
 
     async def DeleteStudy(self, request: pb.DeleteStudyRequest, context: Any) -> Empty:
         name = StudyName.parse(request.name, path="name")
@@ -96,6 +101,36 @@ class StudyServicer(StudyServiceServicer):
     def WatchStudy(self, request: pb.WatchStudyRequest, context: Any) -> AsyncGenerator[bytes, None]:  # type: ignore[override]
         # Packed already, once for all who watch the study: the interceptor sends them as they are.
         return self.feeds.watch(StudyName.parse(request.name, path="name"), request.after_sequence)
+
+    async def _read(self, request: pb.CreateStudyRequest | pb.UpdateStudyRequest, read: Callable[[], T]) -> T:
+        return await self._aside(read) if request.ByteSize() > LARGE_REQUEST else read()
+
+    async def _message(self, found: studies.CountedStudy) -> pb.Study:
+        large = count_listed(found.study.spec.space) > LARGE_SPACE
+        return await self._aside(partial(study_message, found)) if large else study_message(found)
+
+    async def _aside(self, step: Callable[[], T]) -> T:
+        """What takes so long that other calls would notice, off the event loop: one at a time, lest it take all threads."""
+        async with self.aside:
+            return await asyncio.to_thread(step)
+
+
+def _checked_create(request: pb.CreateStudyRequest, policies: Collection[str]) -> studies.CreateStudy:
+    command = read_create(request, drawn_seed=secrets.randbits(31))
+    try:
+        command.validate(policies)
+    except InvalidArgument as error:
+        raise error.within("study") from None
+    return command
+
+
+def _checked_update(request: pb.UpdateStudyRequest) -> studies.UpdateStudy:
+    command = read_update(request)
+    try:
+        command.validate()
+    except InvalidArgument as error:
+        raise error.within("study") from None
+    return command
 
 
 def _pack(counted: studies.CountedStudy) -> bytes:

@@ -132,6 +132,21 @@ def _read_values(path: str, values: Sequence[pb.ParameterValue]) -> tuple[Parame
     return tuple(read_value(f"{path}[{index}]", value) for index, value in enumerate(values))
 
 
+def count_listed(space: SearchSpace) -> int:
+    """How many values the parameters and their conditions name one by one: what a message of the space takes its time for."""
+    return sum(_count_own(spec) + (0 if spec.when is None else len(spec.when.values)) for spec in space.parameters)
+
+
+def _count_own(spec: ParameterSpec) -> int:
+    match spec:
+        case Categorical():
+            return len(spec.choices)
+        case Ordinal():
+            return len(spec.values)
+        case _:
+            return 0
+
+
 def spec_message(spec: ParameterSpec) -> pb.ParameterSpec:
     """The message for a parameter."""
     message = pb.ParameterSpec(name=spec.name)
