@@ -48,6 +48,9 @@ PARTS: Mapping[str, Part] = {
     "completion": Part("asktell.cli.completion:completion", "Print or install the shell's completion."),
 }
 
+CONFIGURED = frozenset({"serve", "migrate", "backup", "work"})
+"""Parts that run for long, or on data, as the environment says."""
+
 
 def build(called: str = "") -> App:
     """Return the command. The part that is `called` shows its own help, the others one line without being imported."""
@@ -76,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     called = tokens[0] if tokens else ""
+    if called in CONFIGURED:
+        _warn_of_unknown_variables()
     try:
         build(called)(tokens, print_error=False, exit_on_error=False)
     except BrokenPipeError:
@@ -91,6 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:  # noqa: BLE001 - what is not the user's to mend is raised again.
         _fail(*_explain(error))
     sys.exit(0)
+
+
+def _warn_of_unknown_variables() -> None:
+    from asktell.cli import environment
+
+    for warning in environment.warnings(os.environ):
+        print(f"asktell: {warning}", file=sys.stderr)
 
 
 def _fail(message: str, status: int) -> NoReturn:
