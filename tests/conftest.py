@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -26,6 +27,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("asktell", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.register_profile("fuzz", settings.get_profile("asktell"), derandomize=False)
 settings.load_profile("asktell")
+
+
+@pytest.fixture(autouse=True)
+def levels_of_logs() -> Iterator[None]:
+    """A command that a test runs in this process sets the level of its log; the next test finds it as it was."""
+    loggers = [logging.getLogger(name) for name in ("", "asktell", "asktell.client.retries")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,28 @@ def test_a_study_is_created_from_options_and_shown_as_json(study) -> None:
     assert (shown["state"], shown["seed"], shown["budget"]["max_trials"]) == ("active", 0, 50)
 
 
+def test_the_list_counts_all_that_ended_and_names_the_best_if_asked_for(client, study) -> None:
+    study("create", "digits", "--float", "x=0:1", "--maximize", "accuracy", "--max-trials", "4", "--policy", "random")
+    study("create", "pair", "--float", "x=0:1", "--maximize", "a", "--minimize", "b")
+    study("create", "untouched", "--float", "x=0:1", "--maximize", "a")
+    first, second, third, fourth = client.get_study("digits").ask(4)
+    first.tell(accuracy=0.25)
+    second.stop({"accuracy": 0.5})
+    third.fail("no GPU")
+    fourth.infeasible("too wide")
+    (pair,) = client.get_study("pair").ask()
+    pair.tell(a=1.0, b=2.0)
+    lines = [line.split() for line in study("list").splitlines()[2:]]
+    assert lines[0][:9] == ["digits", "spent", "max", "accuracy", "4", "of", "4", "0", "1"]
+    heading, _, *rows = study("list", "--best").splitlines()
+    assert heading.split() == ["study", "state", "objectives", "done", "active", "failed", "best", "changed"]
+    assert rows[0].split()[7:10] == ["0", "1", "0.25"]
+    assert [row.split()[-4] for row in rows[1:]] == ["–", "–"]
+    documents = json.loads(study("list", "--best", "--json"))
+    assert [document["best"] and document["best"]["number"] for document in documents] == [1, None, None]
+    assert all("best" not in document for document in json.loads(study("list", "--json")))
+
+
 def test_what_show_prints_as_json_makes_the_same_study_again(study, tmp_path: Path) -> None:
     study("create", "one", *SPACE, "--minimize", "loss", "--max-duration", "60", "--label", "a=b")
     spec = tmp_path / "spec.json"

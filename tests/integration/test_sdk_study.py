@@ -342,6 +342,69 @@ def test_a_budget_can_be_raised(client):
     assert len(study.to_dataframe()) == 3
 
 
+def test_a_study_of_another_budget_says_once_which_call_changes_it(client):
+    study = new_study(client, max_trials=3)
+    with pytest.raises(at.AlreadyExists) as caught:
+        client.create_study(
+            study.id, parameters=study.parameters, objectives=study.objectives, policy="random", seed=0, max_trials=6
+        )
+    assert str(caught.value) == (
+        f"study '{study.id}' exists with max_trials 3, not 6: study = client.get_study(\"{study.id}\"); study.update(max_trials=6),"
+        f" or `asktell study update {study.id} --max-trials 6`, changes it"
+    )
+
+
+def test_rows_of_a_table_are_configurations_again(client):
+    study = new_study(client, parameters=PARAMETERS, max_trials=12)
+    study.optimize(lambda trial: trial.parameters["learning_rate"])
+    again = new_study(client, parameters=PARAMETERS)
+    table = study.to_dataframe()
+    assert table["parameters.momentum"].isna().any()
+    prefix = "parameters."
+    rows = [
+        {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+        for _, row in table.iterrows()
+    ]
+    # As pandas has whole numbers in a column with gaps.
+    floats = [{**row, "batch_size": float(row["batch_size"]), "width": float(row["width"])} for row in rows]
+    queued = again.enqueue_all(floats)
+    assert [trial.parameters for trial in queued] == [trial.parameters for trial in study.list_trials()]
+    for trial in queued:
+        assert all(name == "class_weight" or type(value) is KINDS[name] for name, value in trial.parameters.items())
+    finished = [at.FinishedTrial(parameters=row, metrics={"y": 1.0}) for row in floats]
+    assert [trial.parameters for trial in again.import_trials(finished)] == [trial.parameters for trial in queued]
+
+
+def test_all_that_was_reported_is_read_at_once(client):
+    study = new_study(client, max_trials=3)
+    assert study.measurements() == []
+
+    def objective(trial):
+        for step in range(trial.number):
+            trial.report(step=step, y=trial.number / 8, grad=(step, 0.5))
+        return 1.0
+
+    study.optimize(objective)
+    rows = study.measurements()
+    assert [(row["number"], row["step"]) for row in rows] == [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]
+    last = study.get_trial(3).measurements[-1]
+    assert rows[-1] == {
+        "number": 3,
+        "step": 2,
+        "metrics.y": 3 / 8,
+        "metrics.grad": 2.0,
+        "metrics.grad.standard_error": 0.5,
+        "create_time": last.create_time,
+    }
+
+
+async def test_all_that_was_reported_is_read_at_once_by_asyncio_too(client):
+    study = new_study(client, max_trials=3)
+    study.optimize(lambda trial: trial.report(step=1, y=0.5) and 1.0)
+    async with aio.Client(client.target) as asynchronous:
+        assert await (await asynchronous.get_study(study.id)).measurements() == study.measurements()
+
+
 def test_studies_are_listed_and_deleted(client):
     study = new_study(client)
     assert study.id in [each.id for each in client.list_studies()]

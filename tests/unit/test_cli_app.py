@@ -179,7 +179,7 @@ def test_no_line_of_grpc_itself_is_on_the_terminal(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_the_program_itself_is_not_hidden(monkeypatch) -> None:
-    monkeypatch.setattr("asktell.cli.study.tables.studies", lambda _records: 1 / 0)
+    monkeypatch.setattr("asktell.cli.study.tables.studies", lambda _records, **_: 1 / 0)
     monkeypatch.setattr("asktell.client.Client.list_studies", lambda _client: [type("S", (), {"record": None})()])
     with pytest.raises(ZeroDivisionError):
         application.main(["study", "list"])

@@ -135,3 +135,52 @@ def test_a_file_that_makes_no_sense_is_refused_by_its_line(tmp_path, text, why):
     with pytest.raises(Unreadable) as refused:
         RESULTS.file(path)
     assert why in str(refused.value)
+
+
+FRAME = (
+    ",number,state,parameters.rate,parameters.layers,parameters.mode,parameters.momentum,metrics.loss,"
+    "metrics.loss.standard_error,metrics.time,feasible,policy,parent,worker_id,message,create_time,duration,metadata.commit\n"
+    "0,1,succeeded,0.01,2.0,sgd,0.5,0.25,0.1,3,True,gp,0,vm-1,,2026-01-01,0 days 00:00:01,abc\n"
+    "1,2,succeeded,0.02,3.0,1.5,{gap},0.5,{gap},{gap},True,gp,0,vm-1,,2026-01-01,0 days 00:00:01,{gap}\n"
+    "2,3,failed,0.03,4.0,1.5,{gap},{gap},{gap},{gap},{gap},gp,0,vm-1,no GPU,2026-01-01,{gap},{gap}\n"
+)
+
+
+@pytest.mark.parametrize("gap", ["", "NaN", "nan", "<NA>"])
+def test_a_table_of_pandas_is_read_by_its_headings(tmp_path, gap):
+    path = tmp_path / "frame.csv"
+    path.write_text(FRAME.format(gap=gap))
+    first, second, third = RESULTS.file(path)
+    assert first.parameters == {"rate": 0.01, "layers": 2, "mode": "sgd", "momentum": 0.5}
+    assert first.metrics == {"loss": MetricValue(0.25, 0.1), "time": MetricValue(3.0)}
+    assert second.parameters == {"rate": 0.02, "layers": 3, "mode": 1.5}
+    assert second.metrics["loss"] == MetricValue(0.5)
+    assert (third.state, third.metrics, third.message) == (TrialState.FAILED, {}, "no GPU")
+    assert [row.parameters for row in PLAIN.file(path)] == [row.parameters for row in (first, second, third)]
+
+
+def test_records_of_a_table_of_pandas_say_the_same(tmp_path):
+    path = tmp_path / "frame.json"
+    path.write_text(
+        '[{"number": 1, "state": "succeeded", "parameters.rate": 0.02, "parameters.mode": null, "parameters.momentum": null,'
+        ' "metrics.loss": 0.5, "policy": "gp", "feasible": true}]'
+    )
+    (row,) = RESULTS.file(path)
+    assert (row.parameters, row.metrics) == ({"rate": 0.02, "mode": None}, {"loss": MetricValue(0.5)})
+
+
+def test_a_study_whose_parameters_have_such_names_is_read_as_it_is(tmp_path):
+    path = tmp_path / "odd.csv"
+    path.write_text("parameters.rate,metrics.loss\n0.5,1\n")
+    (row,) = Reader((Float("parameters.rate", 0, 1),), results=True).file(path)
+    assert (row.parameters, row.metrics) == ({"parameters.rate": 0.5}, {"metrics.loss": MetricValue(1.0)})
+
+
+def test_a_gap_of_a_parameter_that_every_trial_has_is_no_gap(tmp_path):
+    path = tmp_path / "odd.csv"
+    path.write_text("rate,loss\nnan,1\n")
+    (row,) = RESULTS.file(path)
+    assert math.isnan(row.parameters["rate"])
+    path.write_text("layers,loss\nNaN,1\n")
+    with pytest.raises(Unreadable, match="layers: 'NaN' is not a whole number"):
+        RESULTS.file(path)

@@ -254,6 +254,26 @@ async def test_failures_after_a_success_are_a_matter_of_the_parameters(service, 
     assert states(service).count(pb2.Trial.STATE_FAILED) == 4
 
 
+async def test_an_objective_that_takes_no_trial_is_refused_before_one_is_asked_for(service, study):
+    async def objective(parameters, trial):
+        return 1.0
+
+    with pytest.raises(
+        at.InvalidArgument, match=r"objective takes \(parameters, trial\); study.optimize calls it with"
+    ):
+        await study.optimize(objective)
+    assert "Ask" not in service.requests
+
+
+async def test_a_pair_that_an_objective_returns_is_said_once_to_be_a_value_with_its_standard_error(study, caplog):
+    async def objective(trial):
+        return 0.25, 0.5
+
+    await study.optimize(objective)
+    assert len(caplog.records) == 1
+    assert "taken as y 0.25 with the standard error 0.5" in caplog.text
+
+
 async def test_a_loop_that_is_handed_no_trial_says_why_and_what_helps(study, caplog):
     async def objective(trial):
         return 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import traceback
+from datetime import timedelta
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -191,6 +192,37 @@ async def test_a_name_that_is_taken_says_what_can_be_done(service, client):
     async with aio.Client(service.target, retry_for=0) as asynchronous:
         with pytest.raises(at.AlreadyExists, match=said):
             await asynchronous.create_study("s", **options)
+
+
+@pytest.mark.parametrize(
+    ("differs", "budget", "remedy"),
+    [
+        (
+            "max_trials 3, not 6000000",
+            {"max_trials": 6_000_000},
+            'study = client.get_study("s"); study.update(max_trials=6000000), or `asktell study update s --max-trials 6000000`, changes it',
+        ),
+        (
+            "max_duration 60 s, not 5400 s",
+            {"max_duration": timedelta(hours=1.5)},
+            (
+                'study = client.get_study("s"); study.update(max_duration=5400.0), or'
+                " `asktell study update s --max-duration 5400`, changes it"
+            ),
+        ),
+        (
+            "max_parallel 3, not unlimited",
+            {},
+            'study = client.get_study("s"); study.update(max_parallel=None) changes it',
+        ),
+    ],
+)
+def test_a_study_of_another_budget_says_once_which_call_changes_it(service, client, differs, budget, remedy):
+    said = f"study 's' exists with {differs}; update the study to change its budget"
+    service.fail("CreateStudy", refused(code_pb2.ALREADY_EXISTS, "", said, "STUDY_EXISTS"))
+    with pytest.raises(at.AlreadyExists) as caught:
+        client.create_study("s", parameters=SPACE, objectives=[at.Minimize("y")], **budget)
+    assert str(caught.value) == f"study 's' exists with {differs}: {remedy}"
 
 
 def test_a_missing_server_names_the_extra(monkeypatch):

@@ -9,7 +9,10 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
+import numpy
+import pandas
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2
@@ -830,6 +833,107 @@ def test_trials_make_a_table(study):
     assert list(table["number"]) == [1, 2, 3]
     assert list(table["parameters.x"]) == pytest.approx(list(table["metrics.y"]))
     assert set(table["metrics.y.standard_error"]) == {0.5}
+
+
+def test_a_table_has_what_trials_cost_whether_they_are_feasible_and_their_notes(service, client):
+    study = new_study(client, outcome_constraints=[at.AtMost("gb", 3)])
+    first, second, _ = study.ask(3)
+    first.tell(y=1.0, gb=2.0, metadata={"commit": "abc"})
+    second.tell(y=1.0, gb=4.0)
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    stored = service.trials[study.name][1]
+    stored.start_time.FromDatetime(began)
+    stored.end_time.FromDatetime(began + timedelta(seconds=90))
+    table = study.to_dataframe()
+    assert list(table["feasible"]) == [True, False, None]
+    assert table["duration"][0] == timedelta(seconds=90)
+    assert table["duration"].isna().tolist() == [False, True, True]
+    assert table["metadata.commit"][0] == "abc"
+    assert table.columns[:5].tolist() == ["number", "state", "parameters.x", "metrics.y", "metrics.gb"]
+
+
+def test_a_table_without_trials_has_its_columns(client):
+    study = new_study(client, outcome_constraints=[at.AtMost("gb", 3)])
+    table = study.to_dataframe()
+    assert len(table) == 0
+    assert {"number", "state", "parameters.x", "metrics.y", "metrics.gb", "feasible", "duration"} <= set(table.columns)
+    study.ask()
+    assert set(study.to_dataframe().columns) == set(table.columns)
+
+
+BRANCHES = (
+    at.Categorical("opt", ["sgd", "adam"]),
+    at.Float("momentum", 0, 1, when=("opt", ["sgd"])),
+    at.Bool("nesterov", when=("opt", ["sgd"])),
+)
+
+
+@pytest.mark.parametrize("gap", [math.nan, pandas.NA, pandas.NaT, numpy.float32("nan")])
+def test_what_a_table_lacks_of_a_parameter_under_a_condition_is_not_sent(service, client, gap):
+    study = new_study(client, parameters=BRANCHES)
+    row = {"opt": "adam", "momentum": gap, "nesterov": gap}
+    study.enqueue(row)
+    study.enqueue_all([row])
+    study.import_trials([at.FinishedTrial(parameters=row, metrics={"y": 1.0})])
+    sent = [list(trial.parameters) for request in service.requests["AddTrials"] for trial in request.trials]
+    assert sent == [["opt"]] * 3
+
+
+def test_nan_of_a_parameter_that_every_trial_has_is_left_for_the_service_to_refuse(service, study):
+    study.enqueue({"x": math.nan})
+    assert math.isnan(service.requests["AddTrials"][0].trials[0].parameters["x"].double_value)
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        (
+            lambda parameters, trial: 1.0,
+            (
+                r"objective: <lambda> takes \(parameters, trial\); study.optimize calls it with \(trial\):"
+                r" write lambda trial: objective\(trial.parameters, trial\)$"
+            ),
+        ),
+        (lambda: 1.0, r"<lambda> takes \(\); study.optimize calls it with \(trial\)$"),
+        (partial(lambda data, depth, trial: 1.0, 1), r"it takes \(depth, trial\); .*"),
+        (0.5, "objective: is float, not a function of a trial"),
+    ],
+)
+def test_an_objective_that_takes_no_trial_is_refused_before_one_is_asked_for(service, study, objective, words):
+    with pytest.raises(at.InvalidArgument, match=words):
+        study.optimize(objective)
+    assert "Ask" not in service.requests
+
+
+def test_a_coroutine_function_is_for_the_other_client(service, study):
+    async def objective(trial):
+        return 1.0
+
+    with pytest.raises(
+        at.InvalidArgument, match=r"is a coroutine function, which the studies of asktell\.client\.aio await"
+    ):
+        study.optimize(objective)
+    assert "Ask" not in service.requests
+
+
+def test_a_pair_that_an_objective_returns_is_said_once_to_be_a_value_with_its_standard_error(study, caplog):
+    study.optimize(lambda trial: (0.25, 0.5))
+    assert [record.message for record in caplog.records] == [
+        (
+            "study 's': the objective returned a pair, taken as y 0.25 with the standard error 0.5;"
+            ' two metrics are a dict, such as {"y": 0.25, "other": 0.5}, and {"y": (0.25, 0.5)} says that a standard error is meant'
+        )
+    ]
+    assert study.get_trial(3).metrics == {"y": at.MetricValue(0.25, 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("options", "result"),
+    [({"noisy": True}, (0.25, 0.5)), ({}, {"y": (0.25, 0.5)}), ({}, (0.25, None)), ({}, at.MetricValue(0.25, 0.5))],
+)
+def test_a_standard_error_that_is_meant_is_said_nothing_of(client, caplog, options, result):
+    new_study(client, **options).optimize(lambda trial: result)
+    assert not caplog.records
 
 
 def test_a_study_is_paused_resumed_and_finished(study):

@@ -16,6 +16,7 @@ GOOD = (
     " ipv4:127.0.0.1:1 ipv4:10.0.0.1:1,10.0.0.2:1 ipv6:[::1]:1 ipv6:%5B::1%5D:1 unix:/tmp/a unix:///tmp/a"
     " unix-abstract:a vsock:2:1 xds:///service"
 )
+OPEN = "; while a Client.local has it open, its client.target is where it can be reached"
 BAD = [
     ("http://localhost:50051", "'http://localhost:50051' has a scheme, http://: write localhost:50051"),
     ("https://me:hidden@host/path", "'https://host' has a scheme, https://: write host:50051"),
@@ -29,11 +30,14 @@ BAD = [
     ("host:http", "'host:http' has no number for a port: write host:50051"),
     ("host:99999", "'host:99999' has the port 99999, not one from 1 to 65535: write host:50051"),
     ("localhost:1/", "'localhost:1/' is more than a host and a port: write localhost:1"),
-    ("x.db", "'x.db' looks like a file: Client.local('x.db') opens it, `asktell serve --database x.db` serves it"),
-    ("a/b", "'a/b' looks like a file: Client.local('a/b') opens it, `asktell serve --database a/b` serves it"),
+    (
+        "x.db",
+        f"'x.db' looks like a file: Client.local('x.db') opens it, `asktell serve --database x.db` serves it{OPEN}",
+    ),
+    ("a/b", f"'a/b' looks like a file: Client.local('a/b') opens it, `asktell serve --database a/b` serves it{OPEN}"),
     (
         "sqlite:///x.db",
-        "'sqlite:///x.db' looks like a file: Client.local('x.db') opens it, `asktell serve --database x.db` serves it",
+        f"'sqlite:///x.db' looks like a file: Client.local('x.db') opens it, `asktell serve --database x.db` serves it{OPEN}",
     ),
     (
         "postgresql://me:hidden@host/name",
@@ -41,7 +45,7 @@ BAD = [
     ),
     (
         Path("x.db"),
-        f"{Path('x.db')!r} is a PosixPath, not a text: Client.local('x.db') opens it, `asktell serve --database x.db` serves it",
+        f"{Path('x.db')!r} is a PosixPath, not a text: Client.local('x.db') opens it, `asktell serve --database x.db` serves it{OPEN}",
     ),
 ]
 

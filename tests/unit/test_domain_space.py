@@ -149,3 +149,55 @@ def test_the_middle_is_in_range(spec: ParameterSpec) -> None:
 def test_keys_tell_kinds_apart() -> None:
     assert len({key({"x": value}) for value in (1, 1.0, True, "1", None)}) == 5
     assert key({"a": 1, "b": 2}) == key({"b": 2, "a": 1})
+
+
+WHOLE = (
+    Int(name="n", low=0, high=9),
+    Ordinal(name="batch", values=(16, 32)),
+    Categorical(name="kind", choices=(1, 1.0, True, 2)),
+    Float(name="x", low=0, high=4),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "kept"),
+    [
+        ("n", 2.0, 2),
+        ("n", -0.0, 0),
+        ("batch", 32.0, 32),
+        ("kind", 1.0, 1.0),
+        ("kind", 2.0, 2),
+        ("kind", True, True),
+        ("kind", 1, 1),
+        ("x", 2.0, 2.0),
+    ],
+)
+def test_a_float_stands_for_a_whole_number_where_the_parameter_has_no_such_float(
+    name: str, given: object, kept: object
+) -> None:
+    (value,) = SearchSpace(WHOLE).check_fixed({name: given}).values()  # type: ignore[dict-item]
+    assert (type(value), value) == (type(kept), kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("n", 2.5, "float 2.5 is not a whole number"),
+        ("n", 10.0, "10 is outside"),
+        ("n", float("nan"), "float nan is not a whole number"),
+        ("n", float("inf"), "float inf is not a whole number"),
+        ("n", 1e300, "is not a whole number"),
+        ("n", True, "bool True is not a whole number"),
+        ("batch", 17.0, "float 17.0 is none of: int 16"),
+        ("kind", 3.0, "float 3.0 is none of"),
+    ],
+)
+def test_no_other_float_does(name: str, given: object, said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        SearchSpace(WHOLE).check_fixed({name: given})  # type: ignore[dict-item]
+
+
+def test_what_a_space_is_described_with_is_of_the_kind_that_it_has() -> None:
+    condition = Float(name="y", low=0, high=1, when=Condition("n", (2.0,)))
+    with pytest.raises(InvalidArgument, match=r"float 2\.0 is not a whole number"):
+        SearchSpace((WHOLE[0], condition)).validate()

@@ -17,6 +17,10 @@ from asktell.client.spec import Categorical, Ordinal, ParameterSpec, ParameterVa
 STANDARD_ERROR = " standard error"
 """How the column of a metric's standard error ends in a table of `asktell study export`."""
 _OF_EXPORTS = frozenset({"number", "state", "message", "create_time", "start_time", "end_time"})
+_PARAMETER, _METRIC, _ERROR = "parameters.", "metrics.", ".standard_error"
+"""How the columns of `Study.to_dataframe` begin, and how that of a standard error ends."""
+_GAPS = ("nan", "na", "<na>", "nat")
+"""What tables have in the cell of a parameter that was not active, if it is not empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +71,53 @@ class Reader:
         return {name: self.value(name, text) for name, text in map(_assignment, texts)}
 
     def _of_table(self, text: str, file: str) -> Iterator[Row]:
-        lines = csv.DictReader(text.splitlines(keepends=True), restkey="")
-        if not self._names & set(lines.fieldnames or ()):
+        lines = csv.reader(text.splitlines(keepends=True))
+        columns = self._columns(next(lines, []))
+        if not self._names & set(columns):
             known = ", ".join(parameter.name for parameter in self.parameters)
             raise Unreadable(f"{file} line 1: the heading names no parameter of the study; there are: {known}")
-        for cells in lines:
+        for cells in filter(None, lines):
             place = f"{file} line {lines.line_num}"
-            if "" in cells:
+            if len(cells) > len(columns):
                 raise Unreadable(f"{place}: it has more cells than the heading")
-            yield self._of_cells(place, {name: cell for name, cell in cells.items() if cell})
+            given = {name: cell for name, cell in zip(columns, cells, strict=False) if name and cell}
+            yield self._of_cells(place, self._without_gaps(given))
+
+    def _columns(self, heading: Sequence[str]) -> list[str]:
+        """What stands in each column: a parameter, a metric, a column of an export; empty for what is passed over, as an index.
+
+        A heading of `Study.to_dataframe` says which is which by `parameters.` and `metrics.`; all else there is about the trial.
+        """
+        if self._names & set(heading) or not any(self._of_parameter(column) for column in heading):
+            return list(heading)
+        return [self._of_parameter(column) or _of_trial(column) for column in heading]
+
+    def _of_parameter(self, column: str) -> str:
+        """The parameter that a column of `to_dataframe` has; empty for any other column."""
+        name = column.removeprefix(_PARAMETER)
+        return name if name != column and name in self._names else ""
+
+    def _without_gaps(self, cells: Mapping[str, str]) -> dict[str, str]:
+        """The cells but those that say, as pandas may be told to write it, that there is nothing."""
+        bare = cells.get("state") in (TrialState.FAILED, TrialState.INFEASIBLE)
+        return {name: cell for name, cell in cells.items() if not self._is_absent(name, cell, bare=bare)}
+
+    def _is_absent(self, name: str, cell: str, *, bare: bool) -> bool:
+        """Whether a cell is a parameter that was not active, a standard error that is not known, or a metric of a trial that has none."""
+        written = cell.strip().lower()
+        if written not in _GAPS:
+            return False
+        if name in self._names:
+            return self._may_be_absent(name, cell)
+        # That a metric was NaN is a result.
+        return bare or written != "nan" or name.endswith(STANDARD_ERROR)
+
+    def _may_be_absent(self, name: str, content: object) -> bool:
+        """Whether a parameter is under a condition, and has no such choice."""
+        return any(
+            parameter.name == name and parameter.when is not None and content not in _choices(parameter)
+            for parameter in self.parameters
+        )
 
     def _of_cells(self, place: str, cells: Mapping[str, str]) -> Row:
         """The row of a table: empty cells are left out, and what is no parameter and no column of an export is a metric."""
@@ -92,8 +134,7 @@ class Reader:
         if not isinstance(document, dict):
             raise Unreadable(f'{place}: a configuration is an object, such as {{"rate": 0.1}}')
         if not isinstance(document.get("parameters"), dict) or "parameters" in self._names:
-            inside = {name: document[name] for name in document if name in self._names}
-            metrics = {name: document[name] for name in document if name not in self._names | _OF_EXPORTS}
+            inside, metrics = self._of_flat(document)
         else:
             inside, metrics = document["parameters"], document.get("metrics") or {}
         if not self.results:
@@ -101,9 +142,35 @@ class Reader:
         state = _state(document.get("state"), place)
         return Row(place, inside, _measured(metrics, place), state, str(document.get("message") or ""))
 
+    def _of_flat(self, document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Parameters and metrics of an object that has all side by side; null is a parameter that was not active, or no metric."""
+        given = dict(zip(self._columns(list(document)), document.values(), strict=True))
+        inside = {name: value for name, value in given.items() if name in self._names}
+        metrics = {name: value for name, value in given.items() if name and name not in self._names | _OF_EXPORTS}
+        idle = {name for name, value in inside.items() if value is None and self._may_be_absent(name, value)}
+        return {name: value for name, value in inside.items() if name not in idle}, metrics
+
     @property
     def _names(self) -> set[str]:
         return {parameter.name for parameter in self.parameters}
+
+
+def _of_trial(column: str) -> str:
+    """The metric, or the column of an export, that a column of `to_dataframe` has; empty for all else that it says of a trial."""
+    if not column.startswith(_METRIC):
+        return column if column in _OF_EXPORTS else ""
+    name = column.removeprefix(_METRIC)
+    return f"{name.removesuffix(_ERROR)}{STANDARD_ERROR}" if name.endswith(_ERROR) else name
+
+
+def _choices(parameter: ParameterSpec) -> Sequence[ParameterValue]:
+    match parameter:
+        case Categorical():
+            return parameter.choices
+        case Ordinal():
+            return parameter.values
+        case _:
+            return ()
 
 
 def _assignment(text: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +26,7 @@ from asktell.cli.logs import logs
 from asktell.cli.service import ANYWHERE, Json, Service
 from asktell.cli.watching import Lines, changes_until_over, printer
 from asktell.cli.widening import widened
-from asktell.client import Study, StudyRecord, Trial, TrialState
+from asktell.client import Study, StudyRecord, Trial, TrialRecord, TrialState
 
 LATEST = 10
 WATCH_RETRY_SECONDS = 300.0
@@ -99,19 +99,44 @@ def create(
 
 
 @app.command(name="list")
-def list_(*, service: Service = ANYWHERE, as_json: Json = False) -> None:
-    """List the studies of the project.
+def list_(
+    *,
+    best: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    service: Service = ANYWHERE,
+    as_json: Json = False,
+) -> None:
+    """List the studies of the project: how many trials are done, failed ones among them, and, with `--best`, what they came to.
 
-    For example: `asktell study list --project default`
+    For example: `asktell study list --best`
+
+    Parameters
+    ----------
+    best
+        Show the value of each study's best trial too, of those with one objective: a call for each study.
     """
     with service.client() as client:
-        records = [study.record for study in client.list_studies()]
+        studies = client.list_studies()
+        found = {study.name: _best_of(study) for study in studies} if best else None
+    records = [study.record for study in studies]
     if as_json:
-        _print_json([document.of_study(record) for record in records])
+        _print_json([{**document.of_study(record), **_document_of_best(record, found)} for record in records])
     elif records:
-        tables.show(tables.studies(records))
+        tables.show(tables.studies(records, best=found))
     else:
         tables.show(f"project {service.project} has no studies: asktell study create --help")
+
+
+def _best_of(study: Study) -> TrialRecord | None:
+    """The best trial; None while there is none, and of several objectives."""
+    best = study.best_trial if study.counts.succeeded and len(study.objectives) == 1 else None
+    return None if best is None else best.record
+
+
+def _document_of_best(study: StudyRecord, found: Mapping[str, TrialRecord | None] | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    best = found[study.name]
+    return {"best": None if best is None else document.of_trial(best)}
 
 
 @app.command

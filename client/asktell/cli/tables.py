@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -43,33 +44,55 @@ STYLES = {
     TrialState.STOPPED: "yellow",
 }
 NONE = "–"
+UNBOUNDED = 10_000
+"""Columns of what is no terminal: a table takes as many as it needs."""
 
 
 def show(*parts: RenderableType) -> None:
     """Print to standard output, with an empty line between the parts."""
-    console = Console(highlight=False)
+    console = _console(highlight=False)
     for place, part in enumerate(parts):
         if place:
             console.print()
         console.print(part)
 
 
-def studies(records: Sequence[StudyRecord]) -> Table:
-    """One row a study."""
-    table = _table("study", "state", "objectives", "done", "active", "failed", "changed")
+def _console(*, width: int | None = None, highlight: bool = True) -> Console:
+    """A console on standard output. What is not a terminal, as a pipe to `grep`, has lines as long as they come, unless COLUMNS says."""
+    console = Console(width=width, highlight=highlight)
+    if width is None and not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal():
+        console.width = UNBOUNDED
+    return console
+
+
+def studies(records: Sequence[StudyRecord], *, best: Mapping[str, TrialRecord | None] | None = None) -> Table:
+    """One row a study; with `best`, by the studies' names, also the value of the best trial. All that ended is done, failed or not."""
+    last = [] if best is None else ["best"]
+    table = _table("study", "state", "objectives", "done", "active", "failed", *last, "changed")
     for record in records:
-        counts, limit = record.counts, record.budget.max_trials
-        done = f"{counts.succeeded}" if limit is None else f"{counts.succeeded} of {limit}"
+        counts = record.counts
         table.add_row(
             record.name.rpartition("/")[2],
             "spent" if is_spent(record) else record.state.value,
             ", ".join(f"{objective.goal[:3]} {objective.metric}" for objective in record.objectives),
-            *(done, str(counts.active), str(counts.failed)),
+            *(_done(record), str(counts.active), str(counts.failed)),
+            *([] if best is None else [_best(best.get(record.name), record)]),
             _age(record.update_time),
         )
-    _right(table, 3, 4, 5, 6)
+    _right(table, *range(3, len(table.columns)))
     table.columns[1].no_wrap = True
     return table
+
+
+def _done(record: StudyRecord) -> str:
+    """How many trials have ended, of how many there may be; those that were withdrawn are none."""
+    counts, limit = record.counts, record.budget.max_trials
+    ended = counts.succeeded + counts.stopped + counts.infeasible + counts.failed
+    return f"{ended}" if limit is None else f"{ended} of {limit}"
+
+
+def _best(trial: TrialRecord | None, study: StudyRecord) -> str:
+    return NONE if trial is None else metric(trial.metrics.get(study.objectives[0].metric))
 
 
 def is_spent(record: StudyRecord) -> bool:
@@ -196,9 +219,9 @@ def trials(
     records: Sequence[TrialRecord], study: StudyRecord, *, width: int | None = None, title: str | None = None
 ) -> RenderableType:
     """One row a trial, with a column a parameter if that fits, else with all parameters in one."""
-    console = Console(width=width)
+    console = _console(width=width)
     wide = _trials(records, study, title=title, folded=False)
-    if console.measure(wide, options=console.options.update(max_width=10_000)).maximum <= console.width:
+    if console.measure(wide, options=console.options.update(max_width=UNBOUNDED)).maximum <= console.width:
         return wide
     return _trials(records, study, title=title, folded=True)
 

@@ -9,7 +9,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
@@ -44,6 +44,7 @@ from asktell.v1 import search_space_pb2, study_service_pb2, surrogate_service_pb
 
 T = TypeVar("T")
 ItemT = TypeVar("ItemT")
+Tidied: TypeAlias = Callable[[Mapping[str, ParameterValue]], Mapping[str, ParameterValue]]
 
 PAGE = 500
 BATCH = 1_000
@@ -411,11 +412,15 @@ def enqueue(
 
 
 def enqueue_all(
-    study: str, configurations: Iterable[Mapping[str, ParameterValue]], *, metadata: Mapping[str, str] | None
+    study: str,
+    configurations: Iterable[Mapping[str, ParameterValue]],
+    *,
+    metadata: Mapping[str, str] | None,
+    tidied: Tidied,
 ) -> list[Call[list[TrialRecord]]]:
-    """Add trials for workers to evaluate, in batches."""
+    """Add trials for workers to evaluate, in batches, each with its parameters as `tidied` gives them back."""
     given = wire.members(configurations, Mapping, field="trials", like='[{"rate": 0.1}]')
-    return _add_all(study, [_pack_queued(index, each, metadata) for index, each in enumerate(given)])
+    return _add_all(study, [_pack_queued(index, tidied(each), metadata) for index, each in enumerate(given)])
 
 
 def _pack_queued(
@@ -429,11 +434,11 @@ def _pack_queued(
 
 
 def import_trials(
-    study: str, trials: Iterable[FinishedTrial], *, request_id: str | None = None
+    study: str, trials: Iterable[FinishedTrial], *, tidied: Tidied, request_id: str | None = None
 ) -> list[Call[list[TrialRecord]]]:
-    """Add trials that ended elsewhere, in batches, each with an id of its own after `request_id`."""
+    """Add trials that ended elsewhere, in batches, each with an id of its own after `request_id`; parameters are as `tidied` gives them."""
     given = wire.members(trials, FinishedTrial, field="trials", like="[FinishedTrial(...)]")
-    packed = [_pack_finished(index, trial) for index, trial in enumerate(given)]
+    packed = [_pack_finished(index, trial, tidied(trial.parameters)) for index, trial in enumerate(given)]
     return _add_all(study, packed, request_id=request_id)
 
 
@@ -478,11 +483,13 @@ def _add(
     return Call("TrialService", "AddTrials", request, parse)
 
 
-def _pack_finished(index: int, trial: FinishedTrial) -> trial_service_pb2.NewTrial:
+def _pack_finished(
+    index: int, trial: FinishedTrial, parameters: Mapping[str, ParameterValue]
+) -> trial_service_pb2.NewTrial:
     field = f"trials[{index}]"
     return wire.build(
         trial_service_pb2.NewTrial,
-        parameters=wire.pack_parameters(trial.parameters, field=f"{field}.parameters"),
+        parameters=wire.pack_parameters(parameters, field=f"{field}.parameters"),
         state=wire.pack_trial_state(trial.state),
         metrics=wire.pack_metrics(outcomes.metric_values(trial.metrics, field=f"{field}.metrics")),
         measurements=[wire.pack_measurement(entry.step, entry.metrics) for entry in trial.measurements],

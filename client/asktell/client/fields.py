@@ -17,6 +17,8 @@ _WAYS_OUT = (
     "; study.update(...), or `asktell study update` and `widen`, can change the budget and widen parameters;"
     " else take another name, or delete it"
 )
+_LIMIT = re.compile(r" exists with (max_trials|max_duration|max_failures|max_parallel) ([^;]*)")
+"""What the service says of a study that has but another budget, before its own words for who has no client."""
 
 
 def in_words(error: AskTellError, request: Message) -> AskTellError:
@@ -29,8 +31,22 @@ def in_words(error: AskTellError, request: Message) -> AskTellError:
             said = _ENTRY.sub(lambda found: _entry(found, request.study.spec), str(error))
             return error.saying(_ARGUMENT.sub("", said))
         case AlreadyExists(reason="STUDY_EXISTS"), study_service_pb2.CreateStudyRequest():
-            return error.saying(f"{error}{_WAYS_OUT}")
+            return error.saying(_with_ways_out(str(error), request.study_id, request.study.budget))
     return error
+
+
+def _with_ways_out(said: str, study_id: str, budget: study_service_pb2.Budget) -> str:
+    """What the service said, and what can be done; where only a limit differs, the call that changes it."""
+    found = _LIMIT.search(said)
+    if found is None:
+        return f"{said}{_WAYS_OUT}"
+    limit, wanted = found[1], None
+    if budget.HasField(limit):  # type: ignore[arg-type]  # It is one of the four.
+        value = getattr(budget, limit)
+        wanted = value.ToTimedelta().total_seconds() if limit == "max_duration" else value
+    call = f'study = client.get_study("{study_id}"); study.update({limit}={wanted})'
+    option = "" if wanted is None else f", or `asktell study update {study_id} --{limit.replace('_', '-')} {wanted:.15g}`,"
+    return f"{said[: found.end()]}: {call}{option} changes it"
 
 
 def _entry(found: re.Match[str], spec: study_service_pb2.StudySpec) -> str:

@@ -84,7 +84,10 @@ def _opening(path: object) -> str:
     if not isinstance(path, str | os.PathLike):
         return f": write localhost:{PORT}"
     name = os.fspath(path)
-    return f": Client.local({name!r}) opens it, `asktell serve --database {name}` serves it"
+    return (
+        f": Client.local({name!r}) opens it, `asktell serve --database {name}` serves it;"
+        " while a Client.local has it open, its client.target is where it can be reached"
+    )
 
 
 def _error(source: str, description: str) -> InvalidArgument:

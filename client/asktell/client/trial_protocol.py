@@ -59,6 +59,7 @@ class TrialProtocol(TrialView):
         self._on_error = on_error
         self._made_up: dict[str, Call[TrialRecord]] = {}
         self._upload: Path | None = None
+        self._why_is_said = False
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -70,6 +71,11 @@ class TrialProtocol(TrialView):
         """This trial, whose state the worker of this process keeps: it is uploaded before the trial ends."""
         self._upload = which.upload
         return self
+
+    @property
+    def why_is_said(self) -> bool:
+        """Whether the log has already why the trial failed."""
+        return self._why_is_said
 
     def pack_result(self, told: Told | Exception) -> trial_service_pb2.TrialResult:
         """What became of the trial, to be told along with others: metrics as `tell` takes them, or an exception, which is a failure."""
@@ -175,7 +181,7 @@ class TrialProtocol(TrialView):
 
     def _concluding(self, metrics: Mapping[str, MetricValue]) -> Call[TrialRecord]:
         if not self.should_stop and (lack := outcomes.lack(metrics, self._objectives)):
-            logger.warning("trial %d failed: %s", self.number, lack)
+            self._say_why(lack)
             return self._ending(outcomes.failed(lack, retry=False))
         return self._telling(metrics, {}, metadata=None, checkpoint_uri="")
 
@@ -198,9 +204,13 @@ class TrialProtocol(TrialView):
             return None
         if outcomes.is_objectives_fault(error):
             if self._swallows(error):
-                logger.warning("trial %d failed: %s", self.number, outcomes.explain(error))
+                self._say_why(outcomes.explain(error))
             return self._ending(outcomes.failed(outcomes.explain(error), retry=False))
         return self._releasing()
+
+    def _say_why(self, reason: str) -> None:
+        logger.warning("trial %d failed: %s", self.number, reason)
+        self._why_is_said = True
 
     def _swallows(self, error: BaseException | None) -> bool:
         return isinstance(error, Exception) and self._on_error == "continue"

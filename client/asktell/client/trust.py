@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from asktell.client.errors import FailedPrecondition, InvalidArgument
 from asktell.client.values import TrialState
 from asktell.client.views import TrialView
+from asktell.signatures import misfit
 
 T = TypeVar("T")
 
@@ -18,19 +20,41 @@ FAILURES_IN_A_ROW: Final = 3
 """How many trials may fail in a row, unless said otherwise, before one has succeeded."""
 
 
+def require_objective(objective: Callable[..., object], *, awaited: bool = False) -> None:
+    """Raise InvalidArgument for what cannot be called as `objective(trial)`, before a trial is spent on it; nor, unless it is awaited, for
+    a coroutine function.
+    """
+    if not callable(objective):
+        raise InvalidArgument.at("objective", f"is {type(objective).__name__}, not a function of a trial")
+    if inspect.iscoroutinefunction(objective) and not awaited:
+        raise InvalidArgument.at("objective", "is a coroutine function, which the studies of asktell.client.aio await")
+    if takes := misfit(objective, None):
+        name = getattr(objective, "__name__", "")
+        called = name if name.isidentifier() else "objective"
+        # One that takes two is a worker's, as it seems.
+        both = "" if misfit(objective, {}, None) else f": write lambda trial: {called}(trial.parameters, trial)"
+        raise InvalidArgument.at(
+            "objective", f"{name or 'it'} takes {takes}; study.optimize calls it with (trial){both}"
+        )
+
+
 class Evaluation:
-    """One call of an objective; as a context manager around it, it sees what went wrong."""
+    """One call of an objective; as a context manager around it, it sees what went wrong, and how many seconds it took."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.has_result = False
+        self.seconds = 0.0
+        self._began = 0.0
 
     def __enter__(self) -> Self:
+        self._began = time.monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.seconds = time.monotonic() - self._began
         self.error = error if isinstance(error, Exception) else None
 
     def awaitable(self, given: Awaitable[T]) -> Awaitable[T]:

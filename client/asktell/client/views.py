@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from asktell.client.claim import Claim
 from asktell.client.errors import FailedPrecondition, NotFound
@@ -31,6 +31,8 @@ from asktell.client.values import (
 
 logger = logging.getLogger("asktell.client")
 
+T = TypeVar("T")
+
 DEFAULT_PAUSE: Final = 5.0
 SHORTEST_PAUSE: Final = 0.01
 
@@ -39,6 +41,7 @@ class StudyView:
     """A study as it stood when the service last showed it; `refresh` reads it again."""
 
     _said_unwatched = False
+    _said_pair = False
 
     def __init__(self, record: StudyRecord) -> None:
         self._record = record
@@ -195,6 +198,33 @@ class StudyView:
             watched,
         )
 
+    def _heard(self, result: T) -> T:
+        """What an objective returned. It is said once that a pair was taken as a value with its standard error: two metrics may be meant."""
+        if isinstance(result, tuple) and len(self.metrics) == 1 and not (self.noisy or self._said_pair):
+            match result:
+                case (value, error) if error is not None:
+                    self._said_pair = True
+                    self._say_pair(value, error)
+        return result
+
+    def _say_pair(self, value: object, error: object) -> None:
+        metric = self.metrics[0]
+        logger.warning(
+            "study %r: the objective returned a pair, taken as %s %s with the standard error %s;"
+            ' two metrics are a dict, such as {"%s": %s, "other": %s}, and {"%s": (%s, %s)} says that a standard error is meant',
+            *(self.id, metric, value, error, metric, value, error, metric, value, error),
+        )
+
+    def _without_gaps(self, parameters: Mapping[str, ParameterValue]) -> Mapping[str, ParameterValue]:
+        """The parameters without those that a row of a table has as NaN since they were not active: no parameter has such a value.
+
+        Of a parameter that is always active it is left for the service to refuse.
+        """
+        if not isinstance(parameters, Mapping):
+            return parameters
+        conditional = {spec.name for spec in self.parameters if spec.when is not None}
+        return {name: value for name, value in parameters.items() if not (name in conditional and is_gap(value))}
+
     def _require_one_objective(self) -> None:
         if len(self.metrics) != 1:
             names = ", ".join(self.metrics)
@@ -202,6 +232,14 @@ class StudyView:
                 f"study {self.id!r} has the objectives {names}: no trial is the best, see optimal_trials",
                 reason="SEVERAL_OBJECTIVES",
             )
+
+
+def is_gap(value: object) -> bool:
+    """Whether a value is what tables have where there is none: NaN, or the NA of pandas, of which it cannot be said what it equals."""
+    try:
+        return bool(value != value)  # noqa: PLR0124 - only NaN is not itself.
+    except (TypeError, ValueError, RuntimeError):
+        return type(value).__name__ == "NAType"
 
 
 class TrialView:

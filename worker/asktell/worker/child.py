@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
-import inspect
 import json
 import signal
 import socket
@@ -20,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from asktell.signatures import misfit
 
 Metric = float | tuple[float, float]
 Objective = Callable[[dict[str, Any], "ObjectiveTrial"], Any]
@@ -189,23 +190,8 @@ def load(target: str) -> Objective:
 
 def require_fit(target: str, objective: Objective) -> None:
     """Raise Uncallable if the objective takes no parameters and trial. Of a callable that does not say what it takes nothing is known."""
-    try:
-        # What is called is the wrapper: it may take other arguments than what it wraps.
-        signature = inspect.signature(objective, follow_wrapped=False)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind({}, None)
-    except TypeError as error:
-        raise Uncallable(
-            f"{target} takes {_bare(signature)}; asktell work calls it with (parameters, trial)"
-        ) from error
-
-
-def _bare(signature: inspect.Signature) -> inspect.Signature:
-    """The signature without annotations, for a message of one line."""
-    parameters = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
-    return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+    if takes := misfit(objective, {}, None):
+        raise Uncallable(f"{target} takes {takes}; asktell work calls it with (parameters, trial)")
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, Metric]:

@@ -23,13 +23,13 @@ from asktell.client import (
     TrialState,
     Unavailable,
     outcomes,
+    progress,
 )
 from asktell.client.spec import ParameterValue
 from asktell.worker.course import Course, Notices, Summary
 from asktell.worker.evaluation import Evaluator, Unusable
 from asktell.worker.interruption import Interruption
 from asktell.worker.outcome import Failed, Infeasible, Lost, Outcome, Released, Stopped, Succeeded
-from asktell.worker.output import Metric
 from asktell.worker.trust import Trust, Verdict
 
 MAX_MESSAGE = 65_536
@@ -323,7 +323,7 @@ class Worker:
             logger.warning("trial %d: the service did not take the result: %s", trial.number, error)
             told = _Told("refused", outcome)
         except AskTellError as error:
-            said = _numbers(outcome.metrics) if isinstance(outcome, Succeeded | Stopped) else ""
+            said = progress.numbers(outcome.metrics) if isinstance(outcome, Succeeded | Stopped) else ""
             raise Undelivered(
                 f"trial {trial.number} {_name(outcome)} but could not be told: {error}{'; its metrics: ' + said if said else ''}"
             ) from error
@@ -396,7 +396,7 @@ def _away(error: AskTellError) -> bool:
 
 def _refused(outcome: Outcome, error: AskTellError) -> str:
     if isinstance(outcome, Succeeded | Stopped) and outcome.metrics:
-        return f"the service refused the metrics {_numbers(outcome.metrics)[:MAX_EXCERPT]}: {error}"
+        return f"the service refused the metrics {progress.numbers(outcome.metrics)[:MAX_EXCERPT]}: {error}"
     return f"{_name(outcome)}, but the service refused to hear it so: {error}"
 
 
@@ -409,19 +409,7 @@ def _name(outcome: Outcome) -> str:
     return type(outcome).__name__.lower()
 
 
-def _numbers(metrics: Mapping[str, Metric]) -> str:
-    return ", ".join(f"{name}={_number(metric)}" for name, metric in metrics.items())
-
-
-def _number(metric: Metric) -> str:
-    return f"{metric[0]:.6g}±{metric[1]:.2g}" if isinstance(metric, tuple) else f"{metric:.6g}"
-
-
 def _log(trial: Trial, told: _Told, *, seconds: float) -> None:
-    parts = [f"trial {trial.number} {told.name} in {seconds:.1f} s"]
-    if isinstance(told.outcome, Succeeded | Stopped) and told.outcome.metrics:
-        parts.append(_numbers(told.outcome.metrics))
-    if told.words:
-        parts.append(told.words)
+    metrics = progress.numbers(told.outcome.metrics) if isinstance(told.outcome, Succeeded | Stopped) else ""
     level = logging.WARNING if told.name in ("failed", "lost", "refused") else logging.INFO
-    logger.log(level, "%s", ": ".join(parts))
+    logger.log(level, "%s", progress.ended(trial.number, told.name, seconds=seconds, metrics=metrics, words=told.words))

@@ -9,7 +9,7 @@ from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from asktell.client import calls, channel, closure, table
 from asktell.client.aio.connection import Connection
@@ -21,10 +21,11 @@ from asktell.client.current import Current
 from asktell.client.errors import NotFound
 from asktell.client.lineage import lineage
 from asktell.client.outcomes import Told
+from asktell.client.progress import Ticker, is_wanted
 from asktell.client.spec import ParameterSpec, ParameterValue
 from asktell.client.stopping import StoppingRule
 from asktell.client.together import Together
-from asktell.client.trust import FAILURES_IN_A_ROW, Evaluation, Trust
+from asktell.client.trust import FAILURES_IN_A_ROW, Evaluation, Trust, require_objective
 from asktell.client.turns import Turns, loops
 from asktell.client.values import (
     KEEP,
@@ -184,7 +185,7 @@ class Study(StudyView):
             if not turns.left:
                 return None
 
-    async def optimize(
+    async def optimize(  # noqa: PLR0913 - one keyword for each choice about the loop.
         self,
         objective: Objective,
         *,
@@ -194,6 +195,7 @@ class Study(StudyView):
         n_jobs: int = 1,
         on_error: OnError = "continue",
         give_up_after: int | None = FAILURES_IN_A_ROW,
+        progress: bool | None = None,
         callbacks: Sequence[Callable[[Study, Trial], None]] = (),
     ) -> None:
         """Evaluate trials with `objective` until the study is closed, at most `count` of them; after `timeout` seconds none begins.
@@ -207,15 +209,22 @@ class Study(StudyView):
 
         While none of the loop's trials has succeeded, the last exception is raised after `give_up_after` that failed in a row (None: never),
         and what the objective returned at once if it is no result: InvalidArgument, or FailedPrecondition for None. A trial that is
-        infeasible begins the count anew. FailedPrecondition where there was no exception, as for NaN.
+        infeasible begins the count anew. FailedPrecondition where there was no exception, as for NaN. An objective that does not take a trial
+        is InvalidArgument before any is asked for.
+
+        How each trial ended, the best so far and how many are done, as far as this loop knows, is logged by `asktell.client` at INFO. With
+        `progress` it is printed to standard error; by default where that is a terminal or this a notebook, unless logging is set up.
         """
-        trust, turns = Trust(give_up_after), Turns(count=count, timeout=timeout)
+        require_objective(objective, awaited=True)
+        trust, turns, ticker = Trust(give_up_after), Turns(count=count, timeout=timeout), await self._ticker(progress)
 
         async def evaluate(trial: Trial) -> None:
             evaluation = Evaluation()
             async with trial:
                 with evaluation:
-                    await trial.conclude(evaluation.returned(await evaluation.awaitable(objective(trial))))
+                    result = self._heard(evaluation.returned(await evaluation.awaitable(objective(trial))))
+                    await trial.conclude(result)
+            ticker.ended(trial, seconds=evaluation.seconds, why_is_said=trial.why_is_said)
             trust.weigh(trial, evaluation)
             for callback in callbacks:
                 callback(self, trial)
@@ -235,6 +244,12 @@ class Study(StudyView):
                 raise error
         await self.refresh()
 
+    async def _ticker(self, progress: bool | None) -> Ticker:  # noqa: FBT001 - as `optimize` was told.
+        ticker = Ticker(self._record, shown=is_wanted(progress))
+        if ticker.wants_best:
+            ticker.begin_with(trial.record for trial in await self.optimal_trials())
+        return ticker
+
     async def tell_all(self, results: Iterable[tuple[Trial, Told | Exception]]) -> None:
         """Tell what became of several trials in one call, as who evaluates many configurations at once: pairs of a trial and its metrics as
         `Trial.tell` takes them, or an exception, which is told as a failure. 1 to 1,000, each trial once.
@@ -251,14 +266,18 @@ class Study(StudyView):
     async def enqueue(
         self, parameters: Mapping[str, ParameterValue], *, metadata: Mapping[str, str] | None = None
     ) -> Trial:
-        """Add a configuration for a worker to evaluate before any other: every active parameter."""
-        return self._trial(await self._connection.run(calls.enqueue(self.name, parameters, metadata=metadata)))
+        """Add a configuration for a worker to evaluate before any other: every active parameter. NaN of one under a condition is none, as a
+        row of `to_dataframe` has it where it was not active.
+        """
+        return self._trial(
+            await self._connection.run(calls.enqueue(self.name, self._without_gaps(parameters), metadata=metadata))
+        )
 
     async def enqueue_all(
         self, configurations: Iterable[Mapping[str, ParameterValue]], *, metadata: Mapping[str, str] | None = None
     ) -> list[Trial]:
         """Add configurations for workers to evaluate, in this order; 1,000 a call, each call all or none."""
-        batches = calls.enqueue_all(self.name, configurations, metadata=metadata)
+        batches = calls.enqueue_all(self.name, configurations, metadata=metadata, tidied=self._without_gaps)
         return [self._trial(record) for call in batches for record in await self._connection.run(call)]
 
     async def import_trials(self, trials: Iterable[FinishedTrial], *, request_id: str | None = None) -> list[Trial]:
@@ -266,7 +285,7 @@ class Study(StudyView):
 
         The same trials with the same `request_id` again are added once (within 24 hours), whoever sends them.
         """
-        batches = calls.import_trials(self.name, trials, request_id=request_id)
+        batches = calls.import_trials(self.name, trials, request_id=request_id, tidied=self._without_gaps)
         return [self._trial(record) for call in batches for record in await self._connection.run(call)]
 
     async def list_trials(self, states: Iterable[TrialState] = (), *, worker_id: str = "") -> list[Trial]:
@@ -306,8 +325,25 @@ class Study(StudyView):
         return await self._connection.run(calls.read_hypervolume(self.name))
 
     async def to_dataframe(self) -> pd.DataFrame:
-        """All trials as a pandas table, one row each. MissingExtra without `asktell[dataframe]`."""
-        return table.to_dataframe([trial.record for trial in await self.list_trials()])
+        """All trials as a pandas table, one row each, without measurements. MissingExtra without `asktell[dataframe]`.
+
+        Columns are `number`, `state`, `parameters.NAME` (NaN where not active), `metrics.NAME`, `metrics.NAME.standard_error`, `feasible`
+        (None where that is not known), `duration` (end less start) and more about the trial, `metadata.KEY`.
+        """
+        return table.to_dataframe(self._record, [self._in_order(trial.record) for trial in await self.list_trials()])
+
+    async def measurements(self) -> list[dict[str, Any]]:
+        """All that trials reported on the way, for `pandas.DataFrame`: a row a step with `number`, `step`, `metrics.NAME` and `create_time`,
+        by number and step. It is read in one call, which carries the whole history of the study.
+        """
+        return await self._connection.insist(self._measurements)
+
+    async def _measurements(self) -> list[dict[str, Any]]:
+        history = table.History()
+        async with aclosing(self._connection.stream(calls.export_study(self.name))) as replies:
+            async for reply in replies:
+                history.take(reply)
+        return history.whole()
 
     async def pause(self) -> None:
         """Hand out no trials for now; active ones go on."""

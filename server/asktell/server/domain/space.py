@@ -369,7 +369,7 @@ class SearchSpace:
             if name not in names:
                 raise InvalidArgument(f"{path}[{name[:64]}]", f"{excerpt(name)} is not a parameter of the study")
             try:
-                checked[name] = names[name].check(value)
+                checked[name] = names[name].check(_whole(names[name], value))
             except ValueError as error:
                 raise InvalidArgument(f"{path}[{name}]", str(error)) from None
         for constraint in self.constraints:
@@ -479,6 +479,23 @@ def _member(value: ParameterValue, members: Members, values: Sequence[ParameterV
         return value
     shown = ", ".join(describe(member) for member in values[:10])
     raise ValueError(f"{describe(value)} is none of: {shown}{', ...' if len(values) > 10 else ''}")
+
+
+def _whole(spec: ParameterSpec, value: ParameterValue) -> ParameterValue:
+    """The integer that a float without fraction stands for where the parameter has no such float; any other value as it is.
+
+    Tables with gaps, of which pandas' are many, know no integers. The specs' own values stay of the kind in which they were given.
+    """
+    if not isinstance(value, float) or not value.is_integer() or abs(value) > MAX_INTEGER:
+        return value
+    match spec:
+        case Int():
+            return int(value)
+        case Categorical() | Ordinal():
+            only_whole = (float, value) not in spec.members and (int, int(value)) in spec.members
+            return int(value) if only_whole else value
+        case _:
+            return value
 
 
 def _finite(field: str, value: float) -> None:

@@ -33,7 +33,8 @@ def hold_exclusively(url: URL) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise DatabaseInUse(
-            f"another server has the database {path} open; one SQLite file serves one server: stop it, or use PostgreSQL"
+            f"another server has the database {path} open; one SQLite file serves one server: reach that one as the target that its"
+            " log names, or `client.target` of the Client.local that opened it; else stop it, or use PostgreSQL"
         ) from error
     try:
         yield
