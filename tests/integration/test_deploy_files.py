@@ -107,6 +107,11 @@ def test_the_images_run_as_a_user_without_rights_and_get_the_signals() -> None:
     assert 'ENTRYPOINT ["asktell"]' in DOCKERFILE
 
 
+def test_any_user_of_group_0_can_write_the_data() -> None:
+    assert "chgrp 0 /data" in DOCKERFILE
+    assert "chmod g=u /data" in DOCKERFILE
+
+
 def test_what_the_images_are_made_of_is_sent_to_the_builder() -> None:
     copied = [
         source

@@ -12,6 +12,7 @@ import yaml
 
 from asktell.cli.app import build
 from asktell.server.cli import app as server_app
+from asktell.server.rpc.server import LIVENESS, SERVICES
 from asktell.worker.cli import app as worker_app
 
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
@@ -87,7 +88,25 @@ def test_the_environment_is_what_the_commands_read() -> None:
         for name in argument.parameter.env_var or ()
     }
     said = {name for _, container in containers() for name in environment(container)}
-    assert {"ASKTELL_DATABASE", "ASKTELL_TARGET", "ASKTELL_CHECKPOINTS"} <= said <= read
+    # libpq reads the password itself.
+    assert {"ASKTELL_DATABASE", "ASKTELL_TARGET", "ASKTELL_CHECKPOINTS"} <= said <= read | {"PGPASSWORD"}
+
+
+def test_the_password_comes_apart_from_the_address_to_all_that_reach_the_database() -> None:
+    for _, container in containers():
+        names = environment(container)
+        assert ("PGPASSWORD" in names) is ("ASKTELL_DATABASE" in names)
+        keys = {
+            each["name"]: each["valueFrom"]["secretKeyRef"]["key"] for each in container["env"] if "valueFrom" in each
+        }
+        assert keys in ({}, {"ASKTELL_DATABASE": "url", "PGPASSWORD": "password"})
+
+
+def test_a_server_without_its_database_is_taken_out_and_one_that_hangs_is_killed() -> None:
+    (server,) = [container for _, container in containers() if container["name"] == "server"]
+    assert "service" not in server["readinessProbe"]["grpc"]
+    assert server["livenessProbe"]["grpc"]["service"] == LIVENESS
+    assert LIVENESS not in SERVICES
 
 
 def test_who_is_told_to_end_has_time_for_it() -> None:

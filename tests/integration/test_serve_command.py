@@ -135,6 +135,20 @@ def test_health_of_a_server_that_is_not_there_is_an_error() -> None:
     assert "127.0.0.1:1: UNAVAILABLE" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("localhost", "write localhost:50051"),
+        ("http://localhost:50051", "has a scheme, http://: write localhost:50051"),
+    ],
+)
+def test_health_of_what_is_no_target_says_what_to_write(target: str, message: str) -> None:
+    ended = run("health", target)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert message in line
+
+
 def test_migrating_twice_is_fine_and_an_unmigrated_database_is_refused(tmp_path: Path) -> None:
     settings = Settings(database=str(tmp_path / "a.db"), migrate=False, listen="127.0.0.1:0")
     ended = run("serve", "--no-migrate", "--database", settings.database)

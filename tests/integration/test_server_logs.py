@@ -21,7 +21,7 @@ from asktell.client import Client, Float, Minimize
 from asktell.client.errors import Unavailable
 from asktell.v1 import trial_service_pb2 as trials
 from tests.postgres import Postgres
-from tests.processes import Processes, Server, until
+from tests.processes import ASKTELL, Processes, Server, until
 from tests.wire import Wire
 
 
@@ -88,12 +88,16 @@ def test_a_server_without_its_database_lives_and_names_what_it_tries_again(postg
         postgres.drop_database(name)
         until(lambda: health(server, "") == health_pb2.HealthCheckResponse.NOT_SERVING)
         assert health(server, "liveness") == health_pb2.HealthCheckResponse.SERVING
+        asked = [subprocess.run([ASKTELL, "health", server.target, *more], check=False) for more in ([], LIVENESS)]
+        assert [each.returncode for each in asked] == [1, 0]
         retries = until(lambda: said(server, "database_retry"))
         assert "stamina" not in server.errors()
     assert {line["level"] for line in retries} == {"info"}
     assert all(line["reason"] and line["retries"] >= 1 for line in retries)
     assert len({line["kind"] for line in retries}) == len(retries)
 
+
+LIVENESS = ["--service", "liveness"]
 
 PROGRAM = """
 import structlog

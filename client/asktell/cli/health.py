@@ -18,6 +18,7 @@ def health(
     target: Annotated[str, Parameter(env_var="ASKTELL_TARGET")] = channel.DEFAULT_TARGET,
     *,
     timeout: Annotated[float, Parameter(validator=Number(gt=0))] = 5.0,
+    service: str = "",
 ) -> None:
     """Ask a server whether it is ready: exit status 0 and "SERVING", or 1 and why not.
 
@@ -29,11 +30,15 @@ def health(
         HOST:PORT of the server.
     timeout
         Seconds to wait for the answer.
+    service
+        `liveness` asks whether it answers at all, whatever its database does; by default, whether calls shall come to it.
     """
     found = channel.target_or_default(target)
     with open_channel(found, credentials=channel.credentials(None, local=False)) as opened:
         try:
-            reply = health_pb2_grpc.HealthStub(opened).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+            reply = health_pb2_grpc.HealthStub(opened).Check(
+                health_pb2.HealthCheckRequest(service=service), timeout=timeout
+            )
         except grpc.RpcError as error:
             sys.exit(f"{found}: {error.code().name}: {error.details()}")
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)

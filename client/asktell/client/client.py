@@ -70,6 +70,9 @@ class Client:
     ) -> LocalClient:
         """A client of a server embedded in this process, on a database file. MissingExtra without `asktell[server]`.
 
+        The server listens on a port of 127.0.0.1, which every user of this machine can reach: where that matters, run `asktell serve` with
+        certificates instead.
+
         `speculate`: the server prepares candidates while trials run, so that an ask need not wait. Without, what trials side by side get does
         not depend on how long they take; of two clients of one file the first one says.
         """

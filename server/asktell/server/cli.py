@@ -59,7 +59,8 @@ def migrate(*, database: DatabaseAddress = None) -> None:
     Parameters
     ----------
     database
-        Database: a path, sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/NAME. A SQLite file in the user's data directory if not given.
+        Database: a path, sqlite:///PATH, or postgresql://USER@HOST/NAME, with the password in PGPASSWORD or ~/.pgpass. A SQLite file in
+        the user's data directory if not given.
     """
     from asktell.server import bootstrap
     from asktell.server.persistence.migration import named

@@ -86,8 +86,8 @@ class Settings:
     """File with the authorities, in PEM, of which clients must have a certificate: nobody else can connect."""
 
     database: DatabaseAddress = None
-    """Database: a path or sqlite:///PATH for one server, postgresql://USER:PASSWORD@HOST/NAME for several. A SQLite file in the user's
-    data directory if not given."""
+    """Database: a path or sqlite:///PATH for one server, postgresql://USER@HOST/NAME for several, with the password in PGPASSWORD or
+    ~/.pgpass. A SQLite file in the user's data directory if not given."""
 
     migrate: Annotated[bool | None, Parameter(env_var="ASKTELL_MIGRATE")] = None
     """Bring the schema up to date at the start; by default on SQLite only: on PostgreSQL, `asktell migrate` is a step of the deployment."""
