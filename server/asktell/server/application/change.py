@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from asktell.server.application.ports import Locked, Replay, Request, Transaction
 from asktell.server.application.requests import replay_of
 from asktell.server.domain.errors import Conflict, DomainError, NotFound
-from asktell.server.domain.metric import Measurement, Metrics
+from asktell.server.domain.metric import Measurement, Metrics, MetricValue
 from asktell.server.domain.study import Study, StudyName
 from asktell.server.domain.trial import Trial, TrialName, TrialState, changed
 
@@ -114,10 +114,15 @@ class Draft:
         self.recorded[number] = measurements
 
     def last_reported(self, number: int) -> Metrics:
-        """The metrics of the last step of one of the `reported` trials; none if nothing was reported."""
+        """The metrics of the last step of one of the `reported` trials, each as it was reported last; none if nothing was reported."""
         stored = self._ledger.reported.get(number)
         reported = [*([] if stored is None else [stored]), *self._ledger.measurements.get(number, ())]
-        return max(reported, key=lambda measurement: measurement.step).metrics if reported else {}
+        last = max((measurement.step for measurement in reported), default=0)
+        metrics: dict[str, MetricValue] = {}
+        for measurement in reported:
+            if measurement.step == last:
+                metrics |= measurement.metrics
+        return metrics
 
 
 def make(change: Change[Any], ledger: Ledger, replays: Replays) -> Any:
