@@ -53,7 +53,7 @@ class Feed:
 
     def extend(self, batch: Batch) -> None:
         """Go on with a batch that follows the head. One without a change of the head is nothing."""
-        if batch.after != self.head or batch.upto == self.head:
+        if batch.upto == self.head:
             return
         self._kept[batch.after] = batch
         self._bytes += len(batch.packed)
