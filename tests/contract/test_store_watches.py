@@ -161,6 +161,17 @@ async def test_watchers_that_begin_at_one_place_share_the_reads_of_history(store
         await watcher.stream.aclose()
 
 
+async def test_more_changes_than_a_page_holds_come_without_another_announcement(store, monkeypatch):
+    """Nothing looks for what was not announced here."""
+    monkeypatch.setattr(watch, "MAX_CHANGES", 3)
+    await create(store)
+    async with aclosing(Feeds(store, pack=pack).watch(NAME, 1)) as stream:
+        watcher = Watcher(stream)
+        await watcher.turn()
+        await add(store, 20)
+        assert await watcher.upto(21) == [(number + 1, number) for number in range(1, 21)]
+
+
 async def test_changes_that_nobody_announced_are_found(store, monkeypatch):
     monkeypatch.setattr(watch, "POLL_INTERVAL", 0.02)
     await create(store)
