@@ -448,8 +448,8 @@ async def test_points_of_curves_come_in_the_order_of_changes_and_again_where_the
         charted = Charted("loss", {number: sequence})
         await store.write(lambda tx: tx.record_measurements(study_id, measured, now=THEN, charted=charted))
 
-    async def points(after: CurvePlace, limit: int = 10) -> list[CurvePoint]:
-        return await store.read(lambda tx: tx.curve_points(study_id, after, limit=limit))
+    async def points(place: CurvePlace, limit: int = 10) -> list[CurvePoint]:
+        return await store.read(lambda tx: tx.curve_points(study_id, place, limit=limit))
 
     await record(5, 2, {1: 0.1, 2: NAN})
     await record(6, 1, {1: 0.3})
@@ -457,9 +457,9 @@ async def test_points_of_curves_come_in_the_order_of_changes_and_again_where_the
         [CurvePoint(5, 2, 1, 0.1, "loss"), CurvePoint(5, 2, 2, NAN, "loss"), CurvePoint(6, 1, 1, 0.3, "loss")]
     )
     assert await points(FIRST_POINT, limit=1) == [CurvePoint(5, 2, 1, 0.1, "loss")]
-    assert await points((5, 2, 2)) == [CurvePoint(6, 1, 1, 0.3, "loss")]
+    assert repr(await points((5, 2, 2))) == repr([CurvePoint(5, 2, 2, NAN, "loss"), CurvePoint(6, 1, 1, 0.3, "loss")])
     await record(7, 2, {1: 0.2})
-    assert await points((6, 1, 1)) == [CurvePoint(7, 2, 1, 0.2, "loss")]
+    assert await points((6, 1, 1)) == [CurvePoint(6, 1, 1, 0.3, "loss"), CurvePoint(7, 2, 1, 0.2, "loss")]
     assert [point.place for point in await points(FIRST_POINT)] == [(5, 2, 2), (6, 1, 1), (7, 2, 1)]
 
     await store.write(lambda tx: tx.chart_anew(study_id, metric="gain", sequence=8))

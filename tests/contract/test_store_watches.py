@@ -23,6 +23,7 @@ from asktell.server.domain.study import Budget, StudyName, StudySpec, StudyState
 from asktell.server.domain.trial import Origin, Trial, TrialState
 from asktell.server.persistence.address import database_url
 from asktell.server.persistence.store import SqlStore
+from asktell.server.persistence.transaction import SqlTransaction
 
 NAME = StudyName("digits", "first")
 SPEC = StudySpec(
@@ -386,3 +387,23 @@ class Away(Counting):
             self.refused += 1
             raise Unavailable("away")
         return await self.store.read(step)
+
+
+async def test_changes_of_another_incarnation_of_the_database_are_not_kept_for_later_watchers(store, monkeypatch):
+    monkeypatch.setattr(watch, "GATHERING", 0.0)
+    await create(store)
+    feeds = Feeds(store, pack=pack)
+    early, late = Watcher(feeds.watch(NAME, 1)), Watcher(feeds.watch(NAME, 1))
+    await early.turn()
+    await settle(feeds)
+    await feeds._look()
+    await add(store)
+    await early.upto(2)
+    monkeypatch.setattr(SqlTransaction, "incarnation", lambda self: "another")
+    await feeds._look()
+    # What the database has there now, it has not from the changes that were kept.
+    await touch(store, 1)
+    await early.upto(3)
+    assert await late.upto(3) == [(3, 1)]
+    for watcher in (early, late):
+        await watcher.stream.aclose()

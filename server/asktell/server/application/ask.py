@@ -283,7 +283,9 @@ class HandOut:
             raise Conflict
         if is_over(now, locked.now):
             raise Conflict
-        untouched = seen.sequence == locked.first_sequence - 1
+        # A database that lost commits may have come to the same number by other changes.
+        alike = self.snapshot.incarnation == locked.incarnation
+        untouched = alike and seen.sequence == locked.first_sequence - 1
         if self.snapshot.recalled and not untouched:
             raise Conflict
         # Of a study that nobody changed since, the plans know how many are active and how many failed.

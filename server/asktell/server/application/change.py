@@ -87,6 +87,11 @@ class Draft:
         """The database's clock."""
         return self._ledger.locked.now
 
+    @property
+    def incarnation(self) -> str:
+        """The database's, as in `ports.Found`."""
+        return self._ledger.locked.incarnation
+
     def find(self, number: int) -> Trial | None:
         """One of the trials that the change touches; None if there is no such trial."""
         return self._ledger.trials.get(number)

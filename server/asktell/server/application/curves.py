@@ -33,11 +33,19 @@ class Chart:
     curves: dict[int, Curve] = field(default_factory=dict)
     points: int = 0
 
+    def goes_on_in(self, points: Sequence[CurvePoint]) -> bool:
+        """Whether the point at the place is among these, which the database has from the place on: there, or replaced by a later one.
+
+        If not, the database lost it, and with it perhaps others that came before; or the rule looks at another metric from now on.
+        """
+        _, number, step = self.place
+        return self.place == FIRST_POINT or any((point.number, point.step) == (number, step) for point in points)
+
     def learn(self, points: Sequence[CurvePoint], metric: Objective) -> None:
-        """Take in points that follow the place, but for those of another metric: who asks has not heard of the new rule yet."""
+        """Take in points from the place on, but for those of another metric: who asks has not heard of the new rule yet."""
         changed: dict[int, dict[int, float]] = {}
         for point in points:
-            if point.metric == metric.metric:
+            if point.metric == metric.metric and point.place > self.place:
                 changed.setdefault(point.number, {})[point.step] = metric.loss(point.value)
             self.place = point.place
         for number, losses in changed.items():
@@ -49,13 +57,22 @@ class Chart:
 @dataclass(slots=True)
 class _Known:
     metric: Objective
+    incarnation: str
     chart: Chart = field(default_factory=Chart)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def look_at(self, metric: Objective) -> None:
-        """Begin again if it is another one."""
-        if metric != self.metric:
-            self.metric, self.chart = metric, Chart()
+    def look_at(self, metric: Objective, incarnation: str) -> None:
+        """Begin again if it is another metric, or another incarnation of the database, which may have lost points."""
+        if (metric, incarnation) != (self.metric, self.incarnation):
+            self.metric, self.incarnation, self.chart = metric, incarnation, Chart()
+
+    def take(self, points: Sequence[CurvePoint]) -> bool:
+        """Take in a page of points; whether there may be more. Points that do not go with what is known make it begin again."""
+        if not self.chart.goes_on_in(points):
+            self.chart = Chart()
+            return True
+        self.chart.learn(points, self.metric)
+        return len(points) == PAGE
 
 
 class Curves:
@@ -69,28 +86,32 @@ class Curves:
         self._store = store
         self._max_studies, self._max_points = max_studies, max_points
         self._known: OrderedDict[int, _Known] = OrderedDict()
-        self._next: dict[tuple[int, Objective], asyncio.Task[Mapping[int, Curve]]] = {}
+        self._next: dict[tuple[int, Objective, str], asyncio.Task[Mapping[int, Curve]]] = {}
 
-    async def read(self, study: Study, metric: Objective) -> Mapping[int, Curve]:
-        """The curves by the trials' numbers, as of some time after the call. Those who wait for a study's next read share it."""
-        task = self._next.get((study.id, metric))
+    async def read(self, study: Study, metric: Objective, *, incarnation: str) -> Mapping[int, Curve]:
+        """The curves by the trials' numbers, as of some time after the call. Those who wait for a study's next read share it.
+
+        `incarnation` is that of the database in which the study was found.
+        """
+        key = (study.id, metric, incarnation)
+        task = self._next.get(key)
         if task is None:
-            task = self._next[study.id, metric] = asyncio.create_task(self._read(study, metric))
+            task = self._next[key] = asyncio.create_task(self._read(study.id, metric, incarnation))
             task.add_done_callback(_retrieved)
         return await asyncio.shield(task)
 
-    async def _read(self, study: Study, metric: Objective) -> Mapping[int, Curve]:
-        known = self._known.setdefault(study.id, _Known(metric))
-        self._known.move_to_end(study.id)
+    async def _read(self, study_id: int, metric: Objective, incarnation: str) -> Mapping[int, Curve]:
+        known = self._known.setdefault(study_id, _Known(metric, incarnation))
+        self._known.move_to_end(study_id)
         async with known.turn:
             # Who comes from now on may have written what this read does not see.
-            del self._next[study.id, metric]
-            known.look_at(metric)
+            del self._next[study_id, metric, incarnation]
+            known.look_at(metric, incarnation)
             more = True
             while more:
-                found = await self._store.read(partial(_next_page, study_id=study.id, after=known.chart.place))
-                known.chart.learn(found, metric)
-                more = len(found) == PAGE
+                more = known.take(
+                    await self._store.read(partial(_next_page, study_id=study_id, place=known.chart.place))
+                )
             self._shrink()
             return dict(known.chart.curves)
 
@@ -101,8 +122,8 @@ class Curves:
             points -= dropped.chart.points
 
 
-def _next_page(tx: Transaction, *, study_id: int, after: CurvePlace) -> list[CurvePoint]:
-    return tx.curve_points(study_id, after, limit=PAGE)
+def _next_page(tx: Transaction, *, study_id: int, place: CurvePlace) -> list[CurvePoint]:
+    return tx.curve_points(study_id, place, limit=PAGE)
 
 
 def _retrieved(task: asyncio.Task[Mapping[int, Curve]]) -> None:

@@ -63,6 +63,11 @@ class Feed:
             self._bytes -= len(oldest.packed)
         self._wake()
 
+    def forget(self) -> None:
+        """Keep nothing: who is behind the head reads for itself."""
+        self._kept.clear()
+        self._bytes = 0
+
     def end(self, error: Callable[[], DomainError]) -> None:
         """End the watches with an error of their own each. A second time does nothing."""
         self._end = self._end or error

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+import structlog
+
 from asktell.server.application.curves import Chart
 from asktell.server.application.ports import (
     FIRST_POINT,
@@ -28,6 +30,8 @@ from asktell.server.domain.policy import Observation, Source
 from asktell.server.domain.study import Study, StudyName, StudySpec, TrialCounts
 from asktell.server.domain.trial import Trial, TrialState
 
+log = structlog.get_logger("asktell.history")
+
 PAGE = 5_000
 """Changed trials in one read: a study of a hundred thousand is not decoded in one go, which others would wait for."""
 
@@ -43,6 +47,7 @@ class Snapshot:
 
     The roster is the history's own and goes on changing: what is needed of it is taken before the next `await`; `counts` stay.
     `recalled`: the database was not looked at, so the study may have changed, `now` is past, and what requests got before is unknown.
+    `incarnation` is the database's of which all this is.
     """
 
     study: Study
@@ -55,6 +60,7 @@ class Snapshot:
     sources: tuple[Source, ...] = ()
     foretold: Observation | None = None
     recalled: bool = False
+    incarnation: str = ""
 
     def foretelling(self, result: Observation) -> Snapshot:
         """The study as it will stand if nothing else happens before an active trial's success, of which nothing is expected, is stored."""
@@ -127,14 +133,53 @@ class _Known:
             self.roster.learn(self.told, self.told[-1].sequence)
             self.told.clear()
 
+    def denied_by(self, trials: Sequence[Trial]) -> bool:
+        """Whether one of the trials, as they were stored, has a sequence number below which all is known, and yet was not known to change then:
+        the database gave the number twice.
+        """
+        if all(trial.sequence > self.noted for trial in trials):
+            return False
+        self.absorb()
+        return any(self.roster.lacks(trial) for trial in trials)
+
+    def mark(self) -> _Mark:
+        """What the next read goes by."""
+        return _Mark(self.found, self.noted, self.roster.sequence, self.chart.place)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Up to where a study is known: its trials up to the number `sequence`, its curves up to `place`, changes up to `noted`, and the study
+    as it was `found`.
+    """
+
+    found: Found
+    noted: int
+    sequence: int
+    place: CurvePlace
+
+    def stands(self, now: Found) -> bool:
+        """Whether what is known is a part of what the database has.
+
+        It is not if the database lost commits, as one that took over before it had them: then it has not come as far, or has come there, or
+        further, by other changes. Of these one shows by its time; all others show by the database's being another incarnation.
+        """
+        before, study = self.found.study, now.study
+        if now.incarnation != self.found.incarnation or study.sequence < self.noted:
+            return False
+        return study.sequence > before.sequence or study.update_time == before.update_time
+
 
 @dataclass(frozen=True, slots=True)
 class _Read:
+    """What a read brought: changes after `since`. `afresh`: what was known when it began is not a part of what the database has."""
+
     found: Found
     replays: Mapping[tuple[str, str], Replay]
     since: int
     changed: Sequence[Trial]
     points: Sequence[CurvePoint] = ()
+    afresh: bool = False
 
     @property
     def complete(self) -> bool:
@@ -153,8 +198,7 @@ class _Reading:
 
     name: StudyName
     requests: Sequence[Request]
-    sequences: Mapping[int, int]
-    places: Mapping[int, CurvePlace]
+    mark: _Mark | None
 
     def __call__(self, tx: Transaction) -> _Read:
         # One replay comes with the study; several are a statement of their own.
@@ -166,16 +210,20 @@ class _Reading:
         replays = tx.find_replies(study.id, self.requests) if alone is None else {}
         if alone is not None and found.replay is not None:
             replays = {alone.key: found.replay}
-        since = self.sequences.get(study.id, 0)
+        mark = self.mark if self.mark is not None and self.mark.found.study.id == study.id else None
+        afresh = mark is not None and not mark.stands(found)
+        since, place = (0, FIRST_POINT) if mark is None or afresh else (mark.sequence, mark.place)
         changed = tx.changed_trials(study.id, after=since, upto=study.sequence, limit=PAGE)
         points: Sequence[CurvePoint] = ()
         if foreseen(study.spec) is not None:
-            points = tx.curve_points(study.id, self.places.get(study.id, FIRST_POINT), limit=PAGE)
-        return _Read(found, replays, since, changed, points)
+            points = tx.curve_points(study.id, place, limit=PAGE)
+        return _Read(found, replays, since, changed, points, afresh)
 
 
 class History:
     """Reads studies with all their trials, fetching only what changed since the last time. Used from the event loop alone.
+
+    If the database lost commits that are known here, what is known of the study is dropped, and all is read.
 
     The studies read last are remembered: at most `max_studies`, and of more than one at most `max_values` parameter values in all
     (a million take about 160 MB).
@@ -193,7 +241,7 @@ class History:
         self._max_studies, self._max_values = max_studies, max_values
         self._known: OrderedDict[int, _Known] = OrderedDict()
         self._ids: dict[StudyName, int] = {}
-        self._sources: OrderedDict[tuple[int, str], tuple[tuple[int, int, int], Source]] = OrderedDict()
+        self._sources: OrderedDict[tuple[int, str], tuple[tuple[int, int, int, str], Source]] = OrderedDict()
 
     async def read(self, name: StudyName, *, requests: Sequence[Request] = ()) -> Snapshot:
         """The study as it stands, with its sources and what the requests got if they were answered before; NotFound if there is none."""
@@ -215,14 +263,27 @@ class History:
         known.absorb()
         found = known.found
         study = replace(found.study, sequence=known.noted)
-        return Snapshot(study, found.now, {}, known.roster, known.roster.counts, found.hint, recalled=True)
+        return Snapshot(
+            study,
+            found.now,
+            {},
+            known.roster,
+            known.roster.counts,
+            found.hint,
+            recalled=True,
+            incarnation=found.incarnation,
+        )
 
     def note_added(self, study: Study, trials: Sequence[Trial], *, after: int) -> None:
         """Take in trials that this replica handed out, which made the study this, whose sequence number was `after`. If more had happened
         before than is known here, the next read brings all.
         """
         known = self._known.get(study.id)
-        if known is not None and known.noted == after and known.complete:
+        if known is None:
+            return
+        if known.denied_by(trials):
+            self._drop(study.id)
+        elif known.noted == after and known.complete:
             known.absorb()
             known.roster.learn(trials, study.sequence)
             known.found, known.noted = replace(known.found, study=study), study.sequence
@@ -239,6 +300,9 @@ class History:
         known = self._known.get(self._ids.get(name, 0))
         if known is None:
             return
+        if known.denied_by(trials):
+            self._drop(known.found.study.id)
+            return
         for trial in trials:
             if trial.sequence == known.noted + 1 and known.complete:
                 known.told.append(trial)
@@ -251,10 +315,11 @@ class History:
         except NotFound:
             return Source(source, gone=True)
         # The study's own space may have become wider since.
-        place, sequence = (study.id, source), (study.own_sequence, found.study.id, found.study.sequence)
+        place = (study.id, source)
+        basis = (study.own_sequence, found.study.id, found.study.sequence, found.incarnation)
         kept = self._sources.get(place)
-        if kept is None or kept[0] != sequence:
-            kept = sequence, make_source(source, study.spec, found.study.spec, found.observations)
+        if kept is None or kept[0] != basis:
+            kept = basis, make_source(source, study.spec, found.study.spec, found.observations)
             self._sources[place] = kept
         self._sources.move_to_end(place)
         while len(self._sources) > self._max_studies:
@@ -265,9 +330,8 @@ class History:
         while True:
             if (present := self._known.get(self._ids.get(name, 0))) is not None:
                 present.absorb()
-            sequences = {study_id: known.roster.sequence for study_id, known in self._known.items()}
-            places = {study_id: known.chart.place for study_id, known in self._known.items()}
-            read = await self._store.read(_Reading(name, requests, sequences, places))
+            mark = None if present is None else present.mark()
+            read = await self._store.read(_Reading(name, requests, mark))
             known = self._remember(read)
             if known is not None and read.complete:
                 # Another replica's hint, or its loss, shows at each read.
@@ -279,10 +343,31 @@ class History:
             del self._known[study_id]
         self._ids.pop(name, None)
 
+    def _drop(self, study_id: int) -> None:
+        """Drop what is known of a study, since the database has come to where it is by other changes, and what was made of it."""
+        known = self._known.pop(study_id, None)
+        if known is not None:
+            log.info("study_read_anew", study=str(known.name), known_to=known.noted)
+            self._sources.clear()
+
+    def _goes_with(self, found: Found) -> bool:
+        """Whether what is known under the study's id, if anything is, is of the same database and study: an id that was lost is given again."""
+        known = self._known.get(found.study.id)
+        return known is None or (known.found.incarnation, known.name) == (found.incarnation, found.study.name)
+
     def _snapshot(self, read: _Read, known: _Known) -> Snapshot:
         found, roster = read.found, known.roster
         expected = self._expected(found.study, known)
-        return Snapshot(found.study, found.now, read.replays, roster, roster.counts, found.hint, expected)
+        return Snapshot(
+            found.study,
+            found.now,
+            read.replays,
+            roster,
+            roster.counts,
+            found.hint,
+            expected,
+            incarnation=found.incarnation,
+        )
 
     def _expected(self, study: Study, known: _Known) -> Mapping[int, MetricValue]:
         """What the objective of trials that were stopped, and of those under way, is expected to come to, from all that was measured.
@@ -304,10 +389,12 @@ class History:
     def _remember(self, read: _Read) -> _Known | None:
         """What is known now; None if what the changes build on was dropped while they were read."""
         study = read.found.study
+        if read.since == 0 and (read.afresh or not self._goes_with(read.found)):
+            self._drop(study.id)
         present = self._known.get(study.id)
         if present is not None:
             present.absorb()
-        if read.since > (0 if present is None else present.roster.sequence):
+        if read.since > (0 if present is None else present.roster.sequence) or not self._goes_with(read.found):
             return None
         known = self._known.setdefault(study.id, _Known(read.found))
         known.alone = present is not None and study.sequence <= known.roster.sequence

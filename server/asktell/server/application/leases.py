@@ -240,13 +240,14 @@ def _renewed(number: int, lease: Lease) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a report, the study as it stands, and the lease that it renewed; None if that is lost.
+    """What became of a report, the study as it stands in an incarnation of the database, and the lease that it renewed; None if that is lost.
 
     The verdict is that of an earlier report, as long as no stopping rule has judged this one.
     """
 
     verdict: Verdict
     study: Study
+    incarnation: str
     lease: Lease | None = None
 
 
@@ -260,11 +261,11 @@ def report(command: Report) -> Change[Taken]:
         if trial.resumable(command.lease_token) and draft.may_resume():
             trial = trial.resumed(now=draft.now)
         if not trial.holds(command.lease_token):
-            return Taken(_verdict(trial, Renewal(number, command.lease_token)), draft.study)
+            return Taken(_verdict(trial, Renewal(number, command.lease_token)), draft.study, draft.incarnation)
         if command.measurements:
             draft.record(number, command.measurements)
         kept = draft.change(trial.renewed(now=draft.now).noted(checkpoint_uri=command.checkpoint_uri))
-        return Taken(_verdict(kept, Renewal(number, command.lease_token)), draft.study, kept.lease)
+        return Taken(_verdict(kept, Renewal(number, command.lease_token)), draft.study, draft.incarnation, kept.lease)
 
     return Change(study=command.trial.study, numbers=[number], amend=amend)
 

@@ -43,14 +43,17 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A study as it was when the transaction began, the database's clock, the replay if the request was answered before, and the hint
-    that is stored for the study's policy, b"" if none is.
+    """A study as it was when the transaction began, the database's clock, the replay if the request was answered before, the hint that is
+    stored for the study's policy, b"" if none is, and the `incarnation` of the database.
+
+    An incarnation has all commits that it ever acknowledged. Another one, as the standby after a failover, may lack the last of those before.
     """
 
     study: Study
     now: datetime
     replay: Replay | None
     hint: bytes = b""
+    incarnation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Locked:
     `first_sequence` is the first of the sequence numbers reserved for this transaction's changes; `study.sequence` the last.
     `first_number` is the first of the trial numbers reserved; `study.next_number` follows the last. `now` is the database's clock.
     `replay` is there if the request was answered before: then nothing must be written. Of a reply that another transaction kept while
-    this one waited for the lock it may know nothing; then keeping another is a `Conflict`.
+    this one waited for the lock it may know nothing; then keeping another is a `Conflict`. `incarnation` is the database's, as in `Found`.
     """
 
     study: Study
@@ -68,6 +71,7 @@ class Locked:
     first_number: int
     now: datetime
     replay: Replay | None
+    incarnation: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +158,9 @@ class Transaction(Protocol):
 
     def find_study(self, name: StudyName, *, request: Request | None = None) -> Found | None:
         """The study without a lock; None if there is no such study."""
+
+    def incarnation(self) -> str:
+        """The database's, as in `Found`."""
 
     def find_study_by_id(self, study_id: int) -> Study | None:
         """The study without a lock; None if it was deleted, whoever has its name now."""
@@ -258,8 +265,8 @@ class Transaction(Protocol):
     ) -> None:
         """Store measurements of a trial that has none of these steps, each with its own time; `charted` as in `record_measurements`."""
 
-    def curve_points(self, study_id: int, after: CurvePlace, *, limit: int) -> list[CurvePoint]:
-        """Points of the curves of the study's trials after a place, in the order of places. One that was replaced has its new place."""
+    def curve_points(self, study_id: int, place: CurvePlace, *, limit: int) -> list[CurvePoint]:
+        """Points of the curves of the study's trials from a place on, in the order of places. One that was replaced has its new place."""
 
     def stage_study(self, study: Study, *, key: str) -> int:
         """Create a study that no name reaches, with all its columns but the name; `key` is unique; its id."""

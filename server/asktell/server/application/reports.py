@@ -7,10 +7,9 @@ from dataclasses import replace
 
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.curves import Curves
-from asktell.server.application.leases import Directive, Report, Verdict, remember, report
+from asktell.server.application.leases import Directive, Report, Taken, Verdict, remember, report
 from asktell.server.application.ports import Judge
 from asktell.server.domain.stopping import StopRequest
-from asktell.server.domain.study import Study
 
 MANY = 500
 """Curves that are looked at on the event loop, in less than a millisecond; with more of them a thread does it, and others need not wait."""
@@ -34,7 +33,7 @@ class Reports:
         taken = await self._clerk.make(report(command))
         if taken.lease is None:
             return taken.verdict
-        stop = await self._stop(command, taken.study)
+        stop = await self._stop(command, taken)
         if stop is None:
             return taken.verdict
         if stop != taken.lease.stop:
@@ -42,8 +41,9 @@ class Reports:
         directive = Directive.STOP if stop else Directive.CONTINUE
         return replace(taken.verdict, directive=directive, message=stop)
 
-    async def _stop(self, command: Report, study: Study) -> str | None:
+    async def _stop(self, command: Report, taken: Taken) -> str | None:
         """Why the trial shall stop; "" if it may go on, None if the rule, if there is one, does not judge it by this report."""
+        study = taken.study
         rule = study.spec.stopping_rule
         if rule is None:
             return None
@@ -51,7 +51,7 @@ class Reports:
         steps = [measurement.step for measurement in command.measurements if metric.metric in measurement.metrics]
         if not steps or not rule.judges(max(steps)):
             return None
-        curves = await self._curves.read(study, metric)
+        curves = await self._curves.read(study, metric, incarnation=taken.incarnation)
         request = StopRequest(
             rule=rule, metric=metric, curves=curves, number=command.trial.number, first=min(steps), step=max(steps)
         )

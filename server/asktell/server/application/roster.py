@@ -68,6 +68,12 @@ class Roster:
         """Where the trials of these numbers, 0 excepted, left their state. One that ended never changes that."""
         return {number: self.trials[number].checkpoint_uri for number in numbers if number}
 
+    def lacks(self, stored: Trial) -> bool:
+        """Whether the roster, which has all changes up to its sequence number, lacks one of them: a trial that was stored as this."""
+        present = self.trials.get(stored.number)
+        known = 0 if present is None else present.sequence
+        return known < stored.sequence <= self.sequence
+
     def changes_after(self, sequence: int) -> list[Trial] | None:
         """The trials that changed after a sequence number, as they stood then; None if that is too long ago to know."""
         return None if sequence < self._forgotten else [trial for trial in self._recent if trial.sequence > sequence]

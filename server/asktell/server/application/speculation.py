@@ -51,7 +51,8 @@ class Prepared:
 
     `made_for` is the sequence number of the study that they were chosen for, `first_number` the number of the first one's trial, `count` how
     many they are, `handed` how many have been handed out; `decision` is None where preparing did not pay. `foretold` is a result that was
-    not stored yet when they were chosen: they serve only if it was what made the sequence number this.
+    not stored yet when they were chosen: they serve only if it was what made the sequence number this. `incarnation` is that of the database
+    that they were chosen for: another one may have the same numbers for other changes.
     """
 
     study_id: int
@@ -61,6 +62,7 @@ class Prepared:
     decision: asyncio.Task[Decision | None]
     foretold: Observation | None = None
     handed: int = 0
+    incarnation: str = ""
 
     @property
     def left(self) -> int:
@@ -86,10 +88,12 @@ class Prepared:
         they were chosen, and no result came that would change them much.
         """
         study = snapshot.study
-        if study.id != self.study_id or study.next_number != self.first_number + self.handed:
+        expected = self.study_id, self.incarnation, self.first_number + self.handed
+        if (study.id, snapshot.incarnation, study.next_number) != expected:
             return False
-        if study.own_sequence > self.made_for or not self._came_true(snapshot):
-            # The study itself was changed: its space may be wider. Or it is another result that was stored first.
+        if not study.own_sequence <= self.made_for <= study.sequence or not self._came_true(snapshot):
+            # The study itself was changed: its space may be wider. Or the database lost what they were chosen by. Or it is another result that
+            # was stored first.
             return False
         changed = snapshot.roster.changes_after(self.made_for)
         if changed is None:
@@ -105,8 +109,8 @@ class Prepared:
     def _came_true(self, snapshot: Snapshot) -> bool:
         if self.foretold is None:
             return True
-        trial = snapshot.roster.trials[self.foretold.number]
-        return trial.sequence == self.made_for and observed(trial) == self.foretold
+        trial = snapshot.roster.trials.get(self.foretold.number)
+        return trial is not None and trial.sequence == self.made_for and observed(trial) == self.foretold
 
 
 class Shelf:
@@ -219,6 +223,7 @@ class Shelf:
             count,
             decision,
             snapshot.foretold,
+            incarnation=snapshot.incarnation,
         )
 
     def _note_outcome(self, name: StudyName, task: asyncio.Task[Decision | None]) -> None:

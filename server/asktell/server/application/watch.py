@@ -82,7 +82,8 @@ class ReadBatch:
     def __call__(self, tx: Transaction) -> Batch:
         """The batch; NotFound once the study was deleted, FailedPrecondition if it has not come as far as `after`."""
         study = tx.find_study_by_id(self.study_id)
-        if study is None:
+        if study is None or study.name != self.name:
+            # A database that lost the study's creation may have given its id again.
             raise missing_study(self.name)
         require_reached(study, self.after)
         upto = study.sequence if self.upto is None else self.upto
@@ -133,6 +134,7 @@ class Feeds:
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
         self._catching_up: dict[tuple[int, int, int], asyncio.Task[Batch]] = {}
         self._closed = False
+        self._incarnation: str | None = None
         store.on_change(self._announced)
 
     @property
@@ -257,19 +259,27 @@ class Feeds:
     async def _look(self) -> None:
         watched = iter(list(self._feeds))
         while study_ids := list(islice(watched, POLL_AT_ONCE)):
-            sequences = await self._read(partial(_sequences, study_ids=study_ids))
+            incarnation, sequences = await self._read(partial(_sequences, study_ids=study_ids))
+            self._look_at(incarnation)
             for study_id in study_ids:
                 feed = self._feeds.get(study_id)
                 if feed is not None and sequences.get(study_id) != feed.head:
                     self._touch(feed)
+
+    def _look_at(self, incarnation: str) -> None:
+        """Another incarnation of the database may have lost changes that feeds keep."""
+        if incarnation != self._incarnation:
+            self._incarnation = incarnation
+            for feed in self._feeds.values():
+                feed.forget()
 
     async def _read(self, step: Callable[[Transaction], T]) -> T:
         async with self._reading:
             return await self._store.read(step)
 
 
-def _sequences(tx: Transaction, study_ids: Collection[int]) -> dict[int, int]:
-    return tx.study_sequences(study_ids)
+def _sequences(tx: Transaction, study_ids: Collection[int]) -> tuple[str, dict[int, int]]:
+    return tx.incarnation(), tx.study_sequences(study_ids)
 
 
 def _stopping() -> Unavailable:

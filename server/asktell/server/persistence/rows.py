@@ -101,16 +101,16 @@ def study(row: Row[Any]) -> Study:
 
 
 def locked(row: Row[Any], *, changes: int, new_trials: int = 0) -> Locked:
-    """The locked study in a row of `studies` with `now`, `fingerprint` and `response`, in which so much was reserved."""
+    """The locked study in a row of `studies` with `now`, `fingerprint`, `response` and `incarnation`, in which so much was reserved."""
     return locked_study(study(row), row, changes=changes, new_trials=new_trials)
 
 
 def locked_study(of_row: Study, row: Row[Any], *, changes: int, new_trials: int = 0) -> Locked:
     """As `locked`, of a row whose study was read already."""
-    now, fingerprint, response = row[_STUDY_COLUMNS:]
+    now, fingerprint, response, incarnation = row[_STUDY_COLUMNS:]
     # PostgreSQL took the statement's snapshot before it waited for the lock: a reply that the lock's last holder saved is not in it.
     first_sequence, first_number = of_row.sequence - changes + 1, of_row.next_number - new_trials
-    return Locked(of_row, first_sequence, first_number, now, _replay(fingerprint, response))
+    return Locked(of_row, first_sequence, first_number, now, _replay(fingerprint, response), incarnation)
 
 
 def new_trial_values(study_id: int, trial: Trial) -> Values:

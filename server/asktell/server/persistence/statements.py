@@ -30,6 +30,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from asktell.server.persistence.clock import database_now, database_now_plus
 from asktell.server.persistence.column_types import Duration
+from asktell.server.persistence.incarnation import database_incarnation
 from asktell.server.persistence.membership import DIALECTS, among, given, kind_of
 from asktell.server.persistence.tables import ACTIVE, FAILED, measurements, policy_hints, requests, studies, trials
 
@@ -48,6 +49,7 @@ _STUDY_NOW_AND_REPLY = (
     database_now().label("now"),
     _of_request(requests.c.fingerprint).label("fingerprint"),
     _of_request(requests.c.response).label("response"),
+    database_incarnation().label("incarnation"),
 )
 
 
@@ -73,6 +75,8 @@ FIND_STUDY = (
     .select_from(studies.outerjoin(policy_hints, policy_hints.c.study_id == studies.c.id))
     .where(_NAMED)
 )
+
+INCARNATION = select(database_incarnation())
 
 FIND_STUDY_BY_ID = select(studies).where(studies.c.id == bindparam("of_study"))
 
@@ -317,7 +321,7 @@ CURVE_POINTS = (
         measurements.c.study_id == bindparam("of_study"),
         measurements.c.change_seq.is_not(None),
         tuple_(measurements.c.change_seq, measurements.c.number, measurements.c.step)
-        > tuple_(bindparam("after_sequence"), bindparam("after_number"), bindparam("after_step")),
+        >= tuple_(bindparam("from_sequence"), bindparam("from_number"), bindparam("from_step")),
     )
     .order_by(measurements.c.change_seq, measurements.c.number, measurements.c.step)
     .limit(bindparam("limit"))

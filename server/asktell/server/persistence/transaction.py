@@ -51,6 +51,9 @@ class SqlTransaction:
         self.changed.add(row.id)
         return rows.study(row)
 
+    def incarnation(self) -> str:
+        return str(self._execute(statements.INCARNATION, {}).scalar_one())
+
     def find_study_by_id(self, study_id: int) -> Study | None:
         row = self._execute(statements.FIND_STUDY_BY_ID, {"of_study": study_id}).one_or_none()
         return None if row is None else rows.study(row)
@@ -66,7 +69,8 @@ class SqlTransaction:
         if not found:
             return None
         study = rows.study(found[0])
-        return Found(study, found[0].now, rows.replay(found[0]), rows.hint(found, study.spec.policy))
+        first, hint = found[0], rows.hint(found, study.spec.policy)
+        return Found(study, first.now, rows.replay(first), hint, first.incarnation)
 
     def lock_study(
         self, name: StudyName, *, changes: int, new_trials: int = 0, request: Request | None = None
@@ -210,10 +214,10 @@ class SqlTransaction:
         parameters = {"of_study": study_id, "of_number": number}
         return rows.measurements(self._execute(statements.LIST_MEASUREMENTS, parameters))
 
-    def curve_points(self, study_id: int, after: CurvePlace, *, limit: int) -> list[CurvePoint]:
-        sequence, number, step = after
-        place = {"after_sequence": sequence, "after_number": number, "after_step": step}
-        found = self._execute(statements.CURVE_POINTS, {"of_study": study_id, "limit": limit, **place})
+    def curve_points(self, study_id: int, place: CurvePlace, *, limit: int) -> list[CurvePoint]:
+        sequence, number, step = place
+        start = {"from_sequence": sequence, "from_number": number, "from_step": step}
+        found = self._execute(statements.CURVE_POINTS, {"of_study": study_id, "limit": limit, **start})
         return [rows.curve_point(row) for row in found]
 
     def metrics_after(self, study_id: int, after: MetricKey, *, limit: int) -> list[StoredMetric]:
