@@ -29,7 +29,6 @@ BETWEEN = 60
 """Acknowledged tells from one cut to the next, at least."""
 STUDY = "projects/p/studies/cut"
 FLUSHED = {"fsync": "on", "shared_buffers": "16MB", "max_connections": "40", "max_wal_size": "64MB"}
-UNFLUSHED = {**FLUSHED, "synchronous_commit": "off"}
 WEAK = (sys.executable, "-m", "tests.chaos.weak_server")
 
 
@@ -134,12 +133,12 @@ def sqlite_cuts(processes: Processes, *, count: int, weak: bool = False) -> int:
         return missing
 
 
-def postgres_cuts(processes: Processes, *, count: int, settings: dict[str, str] = FLUSHED) -> int:
+def postgres_cuts(processes: Processes, *, count: int, weak: bool = False) -> int:
     with Disk.new(mebibytes=320) as disk:
-        postgres = Postgres(disk.path / "data", settings=settings)
+        postgres = Postgres(disk.path / "data", settings=FLUSHED)
         postgres.start()
         name = postgres.create_database(migrated=True)
-        server = processes.serve(postgres.url(name))
+        server = processes.serve(postgres.url(name), program=WEAK if weak else (ASKTELL,))
 
         def family() -> list[psutil.Process]:
             return [*family_of(postgres.pid), *family_of(server.pid)]
@@ -196,4 +195,4 @@ def test_twenty_power_cuts_lose_no_acknowledged_tell_on_postgresql(processes: Pr
 def test_without_a_flush_at_each_commit_a_power_cut_loses_acknowledged_tells_on_postgresql(
     processes: Processes,
 ) -> None:
-    assert postgres_cuts(processes, count=5, settings=UNFLUSHED) > 0, "the test is blind"
+    assert postgres_cuts(processes, count=5, weak=True) > 0, "the test is blind"

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import stamina
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
+# The standard library's, whose warnings a command that shows no logs shows all the same, and on standard error.
+log = logging.getLogger("asktell.engines")
+
+# The driver reads times in ISO's form alone, and numbers come back rounded without extra digits, before PostgreSQL 12 without all three.
+_POSTGRESQL_FORMS = "-c timezone=UTC -c datestyle=ISO -c extra_float_digits=3"
 # A server that was frozen in mid-transaction must not hold a study's lock for longer than this.
-_POSTGRESQL_OPTIONS = "-c timezone=UTC -c idle_in_transaction_session_timeout=15s"
+_POSTGRESQL_OPTIONS = f"{_POSTGRESQL_FORMS} -c idle_in_transaction_session_timeout=15s"
 _POSTGRESQL_CONNECT = {
+    "client_encoding": "utf8",
     "connect_timeout": "5",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
@@ -23,21 +31,29 @@ _POSTGRESQL_CONNECT = {
 # What is written goes by keys, some dozens at a time. Of rows in a parameter the planner expects a hundred, for which it would rather walk
 # over all of some thousand trials, or compile a statement.
 _POSTGRESQL_BY_KEYS = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+# Set for the session even if it stays the same, so that a configuration that is changed and loaded later takes nothing from open connections.
+_COMMIT_DURABLY = """
+SELECT chosen, set_config('synchronous_commit', CASE chosen WHEN 'off' THEN 'on' ELSE chosen END, false)
+FROM current_setting('synchronous_commit') AS chosen
+"""
 _SQLITE_BUSY_TIMEOUT_MS = 30_000
 
 
 def postgresql_writer(url: URL, *, connections: int, lock_timeout: timedelta) -> Engine:
-    """An engine for PostgreSQL; what the URL's query says wins over our settings.
+    """An engine for PostgreSQL; what the URL's query says wins over our settings, and of its `options` each over ours of that name.
 
-    A statement that has waited `lock_timeout` for one lock fails; to milliseconds.
+    A statement that has waited `lock_timeout` for one lock fails; to milliseconds. A commit outlives a crash of the database: who has turned
+    `synchronous_commit` off for the database or the role is overruled, with a warning; any other of its values stays as it was at connect.
     """
-    return _postgresql_engine(
+    engine = _postgresql_engine(
         url,
         connections=connections,
         lock_timeout=lock_timeout,
         isolation="READ COMMITTED",
         planning=_POSTGRESQL_BY_KEYS,
     )
+    event.listen(engine, "connect", _commit_durably)
+    return engine
 
 
 def postgresql_reader(url: URL, *, connections: int, lock_timeout: timedelta) -> Engine:
@@ -62,11 +78,13 @@ def _postgresql_engine(
 ) -> Engine:
     # The driver says how a transaction begins in BEGIN itself, once told at the connection's start. Connections are not tried before each
     # use, which would be a round trip more: a broken one fails before the commit, drops all others, and the step is run again.
-    options = f"{_POSTGRESQL_OPTIONS} -c lock_timeout={lock_timeout // timedelta(milliseconds=1)}ms{planning}"
-    settings = {**_POSTGRESQL_CONNECT, "options": options}
+    ours = f"{_POSTGRESQL_OPTIONS} -c lock_timeout={lock_timeout // timedelta(milliseconds=1)}ms{planning}"
+    settings = {name: value for name, value in _POSTGRESQL_CONNECT.items() if name not in url.query}
+    # Of two values PostgreSQL takes the later.
+    options = " ".join((ours, *url.normalized_query.get("options", ())))
     return create_engine(
-        url,
-        connect_args={name: value for name, value in settings.items() if name not in url.query},
+        url.difference_update_query(["options"]),
+        connect_args={**settings, "options": options},
         pool_size=connections,
         max_overflow=0,
         isolation_level=isolation,
@@ -77,6 +95,26 @@ def _postgresql_engine(
 
 def _begin_read_only(connection: Any, _record: object) -> None:
     connection.read_only = True
+
+
+def _commit_durably(connection: Any, _record: object) -> None:
+    # In a transaction it would last until that is rolled back.
+    connection.autocommit, autocommit = True, connection.autocommit
+    chosen, _ = connection.execute(_COMMIT_DURABLY).fetchone()
+    connection.autocommit = autocommit
+    if chosen == "off":
+        _warn_of_lost_commits(connection.info.dbname, connection.info.user)
+
+
+@cache
+def _warn_of_lost_commits(database: str, user: str) -> None:
+    """Say it once, not for each connection."""
+    log.warning(
+        "synchronous_commit is off for database %s or role %s, so that PostgreSQL may lose in a crash what was acknowledged:"
+        " asktell's connections set it to on, and what else writes to this database stays as it is",
+        database,
+        user,
+    )
 
 
 def sqlite_writer(url: URL) -> Engine:

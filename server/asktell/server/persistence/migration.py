@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Connection, Engine, inspect, text
 from sqlalchemy.exc import DatabaseError, OperationalError
@@ -87,6 +87,7 @@ def _connected(url: URL) -> Iterator[Connection]:
     engine = _engine(url)
     try:
         with engine.begin() as connection:
+            _require_forms(connection, url)
             yield connection
     except OperationalError as error:
         raise unavailable(error) from error
@@ -94,6 +95,28 @@ def _connected(url: URL) -> Iterator[Connection]:
         raise UnusableDatabase(f"the database {shown(url)} cannot be used: {error.orig}") from error
     finally:
         engine.dispose()
+
+
+def _require_forms(connection: Connection, url: URL) -> None:
+    """Raise UnusableDatabase if PostgreSQL cannot keep every text, or would speak in another encoding or of times in another form than we."""
+    if sqlite_path(url) is not None:
+        return
+    driver: Any = connection.connection.driver_connection
+    # PostgreSQL has said so when the connection began.
+    kept, spoken, dates = map(driver.info.parameter_status, ("server_encoding", "client_encoding", "DateStyle"))
+    if kept != "UTF8":
+        raise UnusableDatabase(
+            f"the database {shown(url)} has the encoding {kept} and asktell needs UTF8: give one made by"
+            " CREATE DATABASE ... ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0"
+        )
+    if spoken != "UTF8":
+        raise UnusableDatabase(
+            f"the database's address has client_encoding {spoken} and asktell needs UTF8: leave it out"
+        )
+    if not dates.startswith("ISO"):
+        raise UnusableDatabase(
+            f"datestyle is {dates} and asktell needs ISO: leave it out of the options of the database's address, and unset PGDATESTYLE"
+        )
 
 
 def _engine(url: URL) -> Engine:
