@@ -115,8 +115,8 @@ class Service:
         )
         with ledger() as own:
             async with bootstrap.running(settings) as running:
-                # The probe of the database and the look for lost leases, once at the start.
-                while len(own.statements) < 2:
+                # The look for lost leases and the probe of the database, on PostgreSQL of two statements, once at the start.
+                while len(own.statements) < (3 if address.startswith("postgresql") else 2):
                     await asyncio.sleep(0.01)
                 async with grpc.aio.insecure_channel(running.target) as channel:
                     yield cls(StudyServiceStub(channel), TrialServiceStub(channel))

@@ -193,12 +193,12 @@ async def _expire(service: Service) -> None:
 
 
 async def _probe(service: Service) -> None:
-    """Tell load balancers whether the database answers. A call that hangs counts as no answer."""
+    """Tell load balancers whether the database answers and takes writes. A call that hangs counts as no answer."""
     serving: bool | None = None
     while True:
         try:
             async with asyncio.timeout(PROBE_LIMIT):
-                await service.store.read(lambda tx: tx.studies_with_expired_leases(1))
+                await service.store.check()
             reached = True
         except (Unavailable, TimeoutError) as error:
             reached = False

@@ -12,8 +12,13 @@ from asktell.server.domain.errors import DATABASE_UNAVAILABLE, STUDY_BUSY, Unava
 _ROLLED_BACK = {"40001", "40P01"}
 _UNIQUE_VIOLATION = "23505"
 _LOCK_NOT_AVAILABLE = "55P03"
-# read_only_sql_transaction: the server became a standby.
-_STANDBY = "25006"
+# read_only_sql_transaction: the server became a standby, or sessions that begin now are read-only.
+_READ_ONLY = "25006"
+_INSUFFICIENT_PRIVILEGE = "42501"
+
+LEAVE_READ_ONLY = "connect to the primary, and set default_transaction_read_only for neither the database nor the role"
+GRANT = "grant the role USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on its tables"
+_REMEDIES = {_READ_ONLY: LEAVE_READ_ONLY, _INSUFFICIENT_PRIVILEGE: GRANT}
 _SQLITE_TAKEN = {sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE}
 
 
@@ -37,7 +42,17 @@ def transient(error: BaseException) -> bool:
     # Waiting for a lock once more would keep a thread from all other studies.
     if not isinstance(error, DBAPIError) or locked_out(error):
         return False
-    return isinstance(error, OperationalError) or error.connection_invalidated or _sqlstate(error) == _STANDBY
+    return isinstance(error, OperationalError) or error.connection_invalidated or read_only(error)
+
+
+def read_only(error: DBAPIError) -> bool:
+    """Whether the database takes no writes over this connection."""
+    return _sqlstate(error) == _READ_ONLY
+
+
+def forbidden(error: DBAPIError) -> bool:
+    """Whether the server's role lacks a privilege, which only the database's operator can give it."""
+    return _sqlstate(error) == _INSUFFICIENT_PRIVILEGE
 
 
 def words(error: BaseException) -> str:
@@ -47,8 +62,10 @@ def words(error: BaseException) -> str:
 
 
 def unavailable(error: BaseException) -> Unavailable:
-    """The error for callers."""
-    return Unavailable(f"the database cannot be used now: {words(error)}", reason=DATABASE_UNAVAILABLE)
+    """The error for callers, with what the database's operator is to do about it where that is known."""
+    remedy = _REMEDIES.get(_sqlstate(error) or "") if isinstance(error, DBAPIError) else None
+    advice = f"; {remedy}" if remedy else ""
+    return Unavailable(f"the database cannot be used now: {words(error)}{advice}", reason=DATABASE_UNAVAILABLE)
 
 
 def busy() -> Unavailable:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from asktell.server.application.ports import Transaction
 from asktell.server.domain.errors import Unavailable
 from asktell.server.persistence.failures import transient, unavailable
 from asktell.server.persistence.transaction import SqlTransaction
@@ -29,8 +28,9 @@ class _GroupLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    step: Callable[[Transaction], Any]
+    step: Callable[[SqlTransaction], Any]
     future: Future[Any]
+    doubt: Callable[[], None]
 
     def run(self, connection: Connection, changed: set[int]) -> Outcome:
         """Run the step in a savepoint, and note what it changed; the outcome tells the caller, once the group is committed."""
@@ -61,6 +61,7 @@ class _Job:
     def _raise(self, failure: BaseException, *, cause: BaseException) -> None:
         if failure is not cause:
             failure.__cause__ = cause
+            self.doubt()
         self.future.set_exception(failure)
 
 
@@ -70,19 +71,21 @@ class GroupCommit:
     def __init__(self, engine: Engine, *, announce: Callable[[Collection[int]], None] = lambda _: None) -> None:
         self._engine = engine
         self._announce = announce
+        self.doubt: Callable[[], None] = lambda: None
+        """Called, on its thread, after a step has failed because the database did."""
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._gate = Lock()
         self._closed = False
         self._thread = Thread(target=self._work, name="asktell-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, step: Callable[[Transaction], T]) -> Future[T]:
+    def submit(self, step: Callable[[SqlTransaction], T]) -> Future[T]:
         """The step's result after its commit. A step that raises undoes itself alone; a commit that fails is Unavailable to all in it."""
         future: Future[T] = Future()
         with self._gate:
             if self._closed:
                 raise Unavailable("the store is closed", reason="STORE_CLOSED")
-            self._jobs.put(_Job(step, future))
+            self._jobs.put(_Job(step, future, self.doubt))
         return future
 
     def close(self) -> None:

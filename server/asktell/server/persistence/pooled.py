@@ -11,9 +11,16 @@ import stamina
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from asktell.server.application.ports import Transaction
 from asktell.server.domain.errors import COMMIT_UNKNOWN, Unavailable
-from asktell.server.persistence.failures import busy, locked_out, rolled_back, transient, unavailable
+from asktell.server.persistence.failures import (
+    busy,
+    forbidden,
+    locked_out,
+    read_only,
+    rolled_back,
+    transient,
+    unavailable,
+)
 from asktell.server.persistence.transaction import SqlTransaction
 
 T = TypeVar("T")
@@ -31,13 +38,15 @@ class PooledSteps:
         *,
         writing: bool,
         announce: Callable[[Collection[int]], None] = lambda _: None,
+        doubt: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._executor = executor
         self._writing = writing
         self._announce = announce
+        self._doubt = doubt
 
-    def submit(self, step: Callable[[Transaction], T]) -> Future[T]:
+    def submit(self, step: Callable[[SqlTransaction], T]) -> Future[T]:
         """The step's result after its commit. Unavailable if the database cannot be used, may or may not have committed, or if the study
         that the step changes stays locked by others: then it is not run again, so that a stuck study costs a thread little.
         """
@@ -46,17 +55,19 @@ class PooledSteps:
         except RuntimeError as error:
             raise Unavailable("the store is closed", reason="STORE_CLOSED") from error
 
-    def _run(self, step: Callable[[Transaction], T]) -> T:
+    def _run(self, step: Callable[[SqlTransaction], T]) -> T:
         try:
             return self._attempt_repeatedly(step)
         except DBAPIError as error:
             if locked_out(error):
                 raise busy() from error
-            if transient(error):
+            if read_only(error):
+                self._doubt()
+            if transient(error) or forbidden(error):
                 raise unavailable(error) from error
             raise
 
-    def _attempt_repeatedly(self, step: Callable[[Transaction], T]) -> T:
+    def _attempt_repeatedly(self, step: Callable[[SqlTransaction], T]) -> T:
         for attempt in stamina.retry_context(
             on=transient, attempts=_ATTEMPTS, wait_initial=0.02, wait_max=0.5, wait_jitter=0.05, timeout=None
         ):
@@ -64,7 +75,7 @@ class PooledSteps:
                 return self._attempt(step)
         raise AssertionError("the last attempt returns or raises")
 
-    def _attempt(self, step: Callable[[Transaction], T]) -> T:
+    def _attempt(self, step: Callable[[SqlTransaction], T]) -> T:
         with self._engine.connect() as connection:
             transaction = SqlTransaction(connection, writing=self._writing)
             result = step(transaction)

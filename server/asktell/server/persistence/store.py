@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import URL
 
@@ -17,8 +17,10 @@ from asktell.server.persistence.announcements import Announcements
 from asktell.server.persistence.engines import postgresql_reader, postgresql_writer, sqlite_reader, sqlite_writer
 from asktell.server.persistence.exclusive import hold_exclusively
 from asktell.server.persistence.group_commit import GroupCommit
+from asktell.server.persistence.health import PostgresqlHealth, SqliteHealth
 from asktell.server.persistence.notifications import Notifications
 from asktell.server.persistence.pooled import PooledSteps
+from asktell.server.persistence.steps import Steps
 
 T = TypeVar("T")
 
@@ -34,23 +36,24 @@ LOCK_TIMEOUT = timedelta(seconds=2)
 """How long a transaction waits for a lock; with its place in the row's queue and the row itself a busy study may cost two waits."""
 
 
-class Steps(Protocol):
-    """Runs steps, each in a transaction, on threads of its own."""
-
-    def submit(self, step: Callable[[Transaction], T]) -> Future[T]:
-        """The step's result, once it is durable if the step wrote."""
-
-
 class SqlStore:
     """Implements `application.ports.Store`. Whoever stops waiting for a step leaves it running, or takes it back if it had not begun."""
 
     def __init__(
-        self, description: str, *, reads: Steps, writes: Steps, announcements: Announcements, resources: ExitStack
+        self,
+        description: str,
+        *,
+        reads: Steps,
+        writes: Steps,
+        health: PostgresqlHealth | SqliteHealth,
+        announcements: Announcements,
+        resources: ExitStack,
     ) -> None:
         self.description = description
         """The database's URL for people and logs, without its password."""
         self._reads = reads
         self._writes = writes
+        self._health = health
         self._announcements = announcements
         self._resources = resources
 
@@ -61,6 +64,13 @@ class SqlStore:
     async def write(self, step: Callable[[Transaction], T]) -> T:
         """Run a step and return after its commit is durable. The step may run more than once."""
         return await asyncio.wrap_future(self._writes.submit(step))
+
+    async def check(self) -> None:
+        """Raise Unavailable unless the database answers, and takes this server's writes as far as is known; a busy study is no reason.
+
+        It takes one short transaction that reads; only after a write has failed it may write, or make all connections anew.
+        """
+        await self._health.check()
 
     def on_change(self, listener: Callable[[Collection[int]], None]) -> None:
         """Call the listener, on any thread, with the ids of studies that have changed here or at another server."""
@@ -91,15 +101,25 @@ def _open_postgresql(url: URL, resources: ExitStack) -> SqlStore:
     resources.callback(reader.dispose)
     writer = postgresql_writer(url, connections=POSTGRESQL_WRITERS, lock_timeout=LOCK_TIMEOUT)
     resources.callback(writer.dispose)
+
+    def reconnect() -> None:
+        reader.dispose()
+        writer.dispose()
+
+    reads = PooledSteps(reader, _threads(resources, POSTGRESQL_READERS, "asktell-reader"), writing=False)
+    health = PostgresqlHealth(reads, reconnect=reconnect)
+    writes = PooledSteps(
+        writer,
+        _threads(resources, POSTGRESQL_WRITERS, "asktell-writer"),
+        writing=True,
+        announce=announcements.announce,
+        doubt=health.doubt,
+    )
     return SqlStore(
         shown(url),
-        reads=PooledSteps(reader, _threads(resources, POSTGRESQL_READERS, "asktell-reader"), writing=False),
-        writes=PooledSteps(
-            writer,
-            _threads(resources, POSTGRESQL_WRITERS, "asktell-writer"),
-            writing=True,
-            announce=announcements.announce,
-        ),
+        reads=reads,
+        writes=writes,
+        health=health,
         announcements=announcements,
         resources=resources.pop_all(),
     )
@@ -111,14 +131,17 @@ def _open_sqlite(url: URL, resources: ExitStack) -> SqlStore:
     resources.callback(writer.dispose)
     reader = sqlite_reader(url, connections=SQLITE_READERS)
     resources.callback(reader.dispose)
-    executor = _threads(resources, SQLITE_READERS, "asktell-reader")
+    reads = PooledSteps(reader, _threads(resources, SQLITE_READERS, "asktell-reader"), writing=False)
     announcements = Announcements()
     writes = GroupCommit(writer, announce=announcements.announce)
     resources.callback(writes.close)
+    health = SqliteHealth(reads, writes)
+    writes.doubt = health.doubt
     return SqlStore(
         shown(url),
-        reads=PooledSteps(reader, executor, writing=False),
+        reads=reads,
         writes=writes,
+        health=health,
         announcements=announcements,
         resources=resources.pop_all(),
     )

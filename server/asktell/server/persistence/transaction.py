@@ -44,6 +44,11 @@ class SqlTransaction:
         self._writing = writing
         self.changed: set[int] = set()
 
+    @property
+    def connection(self) -> Connection:
+        """For what is no use case's business."""
+        return self._connection
+
     def insert_study(self, new: NewStudy) -> Study | None:
         row = self._execute(statements.INSERT_STUDY[self._dialect], rows.new_study_values(new)).one_or_none()
         if row is None:
