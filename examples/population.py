@@ -66,10 +66,7 @@ def main(picture: Path | None = None, /) -> None:
             print(f"trial {trial.number}: learning rate {rate:.4f}, momentum {momentum:.2f}, loss {trial.value():.4f}")
         print(f"the best training came through members {' '.join(str(trial.member) for trial in line)}")
         if picture is not None:
-            from asktell.cli import schedule  # noqa: PLC0415 - takes the extra `plot`
-
-            records = [trial.record for trial in study.list_trials()]
-            schedule.draw(records, [trial.record for trial in line], study.record, path=picture)
+            study.plot_lineage().savefig(picture)  # takes the extra `plot`
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def test_no_import_root_has_an_asktell_init_file() -> None:
     ["asktell.client", "asktell.client.aio", "asktell.worker", "asktell.cli", "asktell.v1.trial_service_pb2_grpc"],
 )
 def test_the_base_install_loads_nothing_of_the_server(module: str) -> None:
-    heavy = "torch numpy scipy pandas sqlalchemy alembic botorch asktell.server"
+    heavy = "torch numpy scipy pandas matplotlib sqlalchemy alembic botorch asktell.server"
     program = f"import sys, {module}; print(*[name for name in {heavy.split()!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -83,7 +83,7 @@ def test_predictions_for_a_file_are_in_its_order(told: Study, study, tmp_path: P
         (("--like", "99"), 1, "99"),
         ((*ADAM, "momentum=0.5"), 1, "points[0].values[momentum]: is inactive"),
         ((*ADAM, "--output", "picture.gif"), 2, "picture.gif: expected a name that ends in one of .pdf, .png, .svg"),
-        ((*ADAM, "--output", "p.png", "--along", "opt"), 2, "--along opt: other parameters depend on it"),
+        ((*ADAM, "--output", "p.png", "--along", "optim"), 2, "--along optim: there is no such parameter"),
         ((*ADAM, "--output", "p.png", "--along", "momentum"), 1, "there is nothing to draw along"),
     ],
 )
@@ -118,22 +118,62 @@ def test_pictures_are_written_in_the_format_of_their_name(told: Study, study, tm
         ("predict", "told", "--like", "best"),
         ("importance", "told"),
         ("validate", "told"),
+        ("predict", "told", *ADAM, "--along", "opt"),
         ("plot", "told"),
+        ("plot-parallel", "told"),
+        ("plot-parallel", "told", "--metric", "speed"),
+        ("plot-contour", "told"),
+        ("plot-contour", "told", "rate", "opt", "--like", "3", "--metric", "speed"),
     ):
         path = tmp_path / f"{command[0]}{ending}"
         study(*command, "--output", str(path))
         assert path.read_bytes().startswith(magic)
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "why"),
+    [
+        (("plot-curves", "told", "-o", "x.png"), 1, "no trial of study 'told' reported 'loss'"),
+        (("plot-parallel", "told", "-o", "x.png", "--metric", "memory"), 1, "'memory' is no objective of the study"),
+        (("plot-contour", "told", "rate", "-o", "x.png"), 1, "give two parameters, or none"),
+        (("plot-contour", "told", "rate", "speed", "-o", "x.png"), 1, "speed: is no parameter of the study"),
+        (("plot-contour", "told", "--like", "first", "-o", "x.png"), 2, "--like first: expected a trial's number"),
+        (("plot-contour", "told", "-o", "x.gif"), 2, "x.gif: expected a name that ends in one of .pdf, .png, .svg"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_refused(told: Study, study, words, status, why) -> None:
+    assert why in study(*words, status=status)
+
+
+def test_learning_curves_are_drawn_of_what_was_reported(client: Client, study, tmp_path: Path) -> None:
+    study(
+        "create",
+        "new",
+        "--float",
+        "a=0:1",
+        "--minimize",
+        "loss",
+        "--stopping",
+        "median:metric=validation,goal=minimize",
+    )
+    (trial,) = client.get_study("new").ask()
+    trial.report(step=1, validation=0.5)
+    trial.tell(loss=0.4)
+    study("plot-curves", "new", "-o", str(tmp_path / "curves.png"))
+    assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
+
+
 def test_a_missing_extra_is_named(told: Study, study, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "asktell.cli.plots", raising=False)
-    import asktell.cli
+    import asktell.client
 
-    monkeypatch.delattr(asktell.cli, "plots", raising=False)
-    assert "pictures need the plot extra: pip install 'asktell[plot]'" in study(
-        "importance", "told", "-o", "x.png", status=1
-    )
+    for name in [name for name in sys.modules if name.startswith("asktell.client.plots")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(asktell.client, "plots", raising=False)
+    for command in ("importance", "plot", "plot-curves", "plot-parallel", "plot-contour"):
+        assert "pictures need the plot extra: pip install 'asktell[plot]'" in study(
+            command, "told", "-o", "x.png", status=1
+        )
 
 
 def test_enqueued_configurations_are_handed_out_first_and_in_order(client: Client, study, tmp_path: Path) -> None:

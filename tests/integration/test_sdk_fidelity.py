@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from asktell import client as at
-from asktell.cli.plots import best_so_far
 from asktell.client import aio
+from asktell.client.plots.course import best_so_far
 
 SPACE = [at.Float("rate", 1e-5, 1e-1, log=True), at.Int("epochs", 1, 81, log=True)]
 LOSS = [at.Minimize("loss")]

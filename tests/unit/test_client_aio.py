@@ -12,6 +12,8 @@ import pytest
 
 from asktell import client as sync
 from asktell.client import aio as at
+from asktell.client.aio.drawn import DrawnStudy as AsyncDrawnStudy
+from asktell.client.drawn import DrawnStudy
 from asktell.v1 import trial_service_pb2 as pb2
 from tests.unit.client_fake import precondition, serving, unavailable
 
@@ -50,6 +52,17 @@ def test_the_twins_have_the_same_methods_with_the_same_parameters(name):
         if inspect.isfunction(vars(threads)[each]):
             ours, theirs = inspect.signature(vars(threads)[each]), inspect.signature(vars(loop)[each])
             assert list(ours.parameters.values()) == list(theirs.parameters.values()) or each == "optimize"
+
+
+def test_the_twins_draw_the_same_pictures():
+    ours, theirs = (
+        {name: inspect.signature(method) for name, method in vars(kind).items() if name.startswith("plot")}
+        for kind in (DrawnStudy, AsyncDrawnStudy)
+    )
+    assert len(ours) == 9
+    assert [(name, list(each.parameters.values())) for name, each in ours.items()] == [
+        (name, list(each.parameters.values())) for name, each in theirs.items()
+    ]
 
 
 def test_the_modules_export_the_same_names():

@@ -1,13 +1,12 @@
-"""`asktell study predict`, `importance`, `validate` and `plot`: what the surrogate believes, and pictures."""
+"""`asktell study predict`, `importance` and `validate`: what the surrogate believes."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -15,19 +14,15 @@ from asktell.cli import document, tables
 from asktell.cli.configurations import Reader
 from asktell.cli.dials import Unreadable
 from asktell.cli.failure import Refused
+from asktell.cli.plots import require_format
 from asktell.cli.service import ANYWHERE, Json, Service
-from asktell.client import Float, Int, InvalidArgument, LeaveOneOut, Ordinal, Prediction, Study, Trial, TrialRecord
-from asktell.client.spec import Bool, ParameterSpec, ParameterValue
+from asktell.client import LeaveOneOut, Prediction, Study, Trial
+from asktell.client.pictures import METHODS
+from asktell.client.points import Point, holds
+from asktell.client.spec import ParameterValue
 
-if TYPE_CHECKING:
-    from asktell.cli.plots import Slice
-
-STEPS = 61
-"""Points along a range."""
-MOST_CHOICES = 24
 WORST = 10
 BATCH = 1_000
-METHODS = {"sobol": "total Sobol indices of the surrogate", "ped-anova": "PED-ANOVA: the best tenth of the trials"}
 
 Picture = Annotated[
     Path | None,
@@ -37,7 +32,6 @@ Picture = Annotated[
         help="Also draw a picture: PNG, SVG or PDF by the ending of its name. Takes the `plot` extra.",
     ),
 ]
-Point = dict[str, ParameterValue]
 
 
 def predict(
@@ -72,14 +66,16 @@ def predict(
     file
         Configurations, as `asktell study enqueue` takes them.
     along
-        With `--output`: draw along these parameters only, by default along all that no others depend on. May be repeated.
+        With `--output`: draw along these parameters only, by default along all that are active. May be repeated.
     """
     _check(output)
     with service.study(name) as study:
+        _require_parameters(study, along)
         points = dict(_points(study, values, like=like, file=file))
         found = [each for batch in _batches(list(points.values())) for each in study.predict(batch)]
         if output is not None:
-            _draw_slices(study, points, along=along, output=output)
+            words, point = next(iter(points.items()))
+            study.plot_slices(point, along=along, title=words).savefig(output)
     if as_json:
         _print_json([_of_point(*pair) for pair in zip(points.values(), found, strict=True)])
     else:
@@ -111,9 +107,9 @@ def importance(
     with service.study(name) as study:
         shares = study.importance(method=method)
     if output is not None:
-        from asktell.cli import plots
+        from asktell.client import plots
 
-        plots.importance(shares, study=name, method=METHODS[method], path=output)
+        plots.importance(shares, study=name, method=METHODS[method]).savefig(output)
     if as_json:
         _print_json(shares)
     else:
@@ -135,9 +131,9 @@ def validate(name: str, /, *, output: Picture = None, service: Service = ANYWHER
         found = study.cross_validate()
         metrics = study.metrics
     if output is not None:
-        from asktell.cli import plots
+        from asktell.client import plots
 
-        plots.validation(found, study=name, path=output)
+        plots.validation(found, study=name).savefig(output)
     if as_json:
         _print_json([_of_left_out(left) for left in found])
         return
@@ -146,47 +142,10 @@ def validate(name: str, /, *, output: Picture = None, service: Service = ANYWHER
     tables.show("\n".join(lines), tables.left_out(worst, title="the most surprising"))
 
 
-def plot(
-    name: str, /, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], service: Service = ANYWHERE
-) -> None:
-    """Draw what each trial came to, and the best so far; of several objectives the Pareto front, and its hypervolume. Takes the `plot` extra.
-
-    For example: `asktell study plot digits --output history.png`
-
-    Parameters
-    ----------
-    name
-        The study.
-    output
-        The picture: PNG, SVG or PDF by the ending of its name.
-    """
-    from asktell.cli import plots
-
-    plots.require_format(output)
-    with service.study(name) as study:
-        records = [trial.record for trial in study.list_trials()]
-        if not records:
-            raise Refused(f"{name} has no trials yet")
-        if len(study.objectives) == 1:
-            plots.history(records, study.record, path=output)
-        else:
-            _draw_front(study, records, output)
-    print(f"{name}: {len(records)} trials in {output}", file=sys.stderr)
-
-
-def _draw_front(study: Study, records: Sequence[TrialRecord], output: Path) -> None:
-    from asktell.cli.fronts import Picture
-
-    front = [trial.number for trial in study.optimal_trials()]
-    Picture(study.record, records, front, study.hypervolume()).draw(output)
-
-
 def _check(output: Path | None) -> None:
     """Before anything is computed: whether a picture can be drawn."""
     if output is not None:
-        from asktell.cli import plots
-
-        plots.require_format(output)
+        require_format(output)
 
 
 def _points(study: Study, values: Sequence[str], *, like: str, file: Path | None) -> Iterator[tuple[str, Point]]:
@@ -217,90 +176,16 @@ def _overlaid(study: Study, start: Mapping[str, ParameterValue], given: Mapping[
     """The start with given values, without what is inactive then. What becomes active has to be given."""
     values, kept = {**start, **given}, dict[str, ParameterValue]()
     waiting = [spec for spec in study.parameters if spec.name in values]
-    while ready := [spec for spec in waiting if spec.when is None or _holds(spec, kept)]:
+    while ready := [spec for spec in waiting if holds(spec, kept)]:
         kept |= {spec.name: values[spec.name] for spec in ready}
         waiting = [spec for spec in waiting if spec.name not in kept]
     return {**kept, **given}
 
 
-def _holds(spec: ParameterSpec, kept: Point) -> bool:
-    parent, options = spec.when or ("", ())
-    return parent in kept and any(repr(option) == repr(kept[parent]) for option in options)
-
-
-def _draw_slices(study: Study, points: Mapping[str, Point], *, along: Sequence[str], output: Path) -> None:
-    from asktell.cli import plots
-
-    words, point = next(iter(points.items()))
-    specs = [spec for spec in _sliced(study, along) if spec.name in point]
-    if not specs:
-        raise Refused(f"there is nothing to draw along: {words} has none of these parameters")
-    slices = [_slice(study, point, spec) for spec in specs]
-    plots.slices(slices, study=study.id, around=words, path=output)
-
-
-def _slice(study: Study, point: Point, spec: ParameterSpec) -> Slice:
-    """What is expected along a parameter, where the study's constraints allow it."""
-    from asktell.cli import plots
-
-    grid = _grid(spec)
-    moved = [{**point, spec.name: option} for option in grid]
-    # The service checks the constraints, and refuses all if one point breaks one.
-    if study.constraints:
-        found = [each for one in moved for each in _if_allowed(study, one)]
-        grid = [option for option, each in zip(grid, found, strict=True) if each]
-    else:
-        found = study.predict(moved)
-    return plots.Slice(spec, grid, [each for each in found if each], point[spec.name])
-
-
-def _if_allowed(study: Study, point: Point) -> list[dict[str, Prediction]]:
-    try:
-        return study.predict([point])
-    except InvalidArgument:
-        return [{}]
-
-
-def _sliced(study: Study, along: Sequence[str]) -> list[ParameterSpec]:
-    """Parameters to draw along: with a parent's value others would come and go."""
-    parents = {spec.when[0] for spec in study.parameters if spec.when is not None}
+def _require_parameters(study: Study, along: Sequence[str]) -> None:
     for name in along:
-        if name in parents or name not in {spec.name for spec in study.parameters}:
-            why = "other parameters depend on it" if name in parents else "there is no such parameter"
-            raise Unreadable(f"--along {name}: {why}")
-    return [spec for spec in study.parameters if spec.name not in parents and (not along or spec.name in along)]
-
-
-def _grid(spec: ParameterSpec) -> Sequence[ParameterValue]:
-    """Values all along a parameter."""
-    match spec:
-        case Float():
-            return _floats(spec)
-        case Int():
-            step = spec.step or 1
-            reals = _spread(float(spec.low), float(spec.high), log=spec.log)
-            return sorted({min(spec.low + round((real - spec.low) / step) * step, spec.high) for real in reals})
-        case Bool():
-            return [False, True]
-        case Ordinal():
-            return list(spec.values)[:MOST_CHOICES]
-    return list(spec.choices)[:MOST_CHOICES]
-
-
-def _floats(spec: Float) -> list[ParameterValue]:
-    reals = _spread(spec.low, spec.high, log=spec.log)
-    if spec.step is None:
-        return list(reals)
-    last = int((spec.high - spec.low) / spec.step + 1e-9)
-    return [
-        spec.low + rank * spec.step for rank in sorted({min(round((r - spec.low) / spec.step), last) for r in reals})
-    ]
-
-
-def _spread(low: float, high: float, *, log: bool) -> list[float]:
-    shares = [place / (STEPS - 1) for place in range(STEPS)]
-    inner = [low * (high / low) ** share if log else low + share * (high - low) for share in shares[1:-1]]
-    return [low, *inner, high]
+        if name not in {spec.name for spec in study.parameters}:
+            raise Unreadable(f"--along {name}: there is no such parameter")
 
 
 def _batches(points: Sequence[Point]) -> Iterator[Sequence[Point]]:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from asktell.cli import document, tables
 from asktell.cli.failure import Refused
+from asktell.cli.plots import require_format
 from asktell.cli.service import ANYWHERE, Json, Service
 from asktell.client.lineage import lineage as line_of
 
@@ -39,20 +40,16 @@ def lineage(
         Also draw all trainings, this one in colour: PNG, SVG or PDF by the ending of the name. Takes the `plot` extra.
     """
     if output is not None:
-        from asktell.cli import schedule
-
-        schedule.require_format(output)
+        require_format(output)
     with service.study(name) as study:
         best = None if trial is not None else study.best_trial
         number = trial if best is None else best.number
         if number is None:
             raise Refused(tables.no_best(study.record))
         records = [each.record for each in study.list_trials()]
-    line = line_of(records, number)
-    if output is not None:
-        from asktell.cli import schedule
-
-        schedule.draw(records, line, study.record, path=output)
+        line = line_of(records, number)
+        if output is not None:
+            study.plot_lineage(number).savefig(output)
     if as_json:
         print(json.dumps([document.of_trial(record) for record in line], ensure_ascii=False, indent=2))
     else:

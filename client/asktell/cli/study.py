@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from rich.text import Text
 
-from asktell.cli import beliefs, dials, document, tables
+from asktell.cli import beliefs, dials, document, plots, tables
 from asktell.cli.archive import Format, progress_bar, save, write
 from asktell.cli.checkpoints import checkpoints
 from asktell.cli.create import Dials, Goals, Labels, Limits, Order, Settings, labels
@@ -47,7 +47,10 @@ for _command in (
     beliefs.predict,
     beliefs.importance,
     beliefs.validate,
-    beliefs.plot,
+    plots.plot,
+    plots.plot_curves,
+    plots.plot_parallel,
+    plots.plot_contour,
 ):
     app.command(_command)
 

@@ -15,6 +15,7 @@ from asktell.client.archive import OnProgress, Replacement, Writer, rewind
 from asktell.client.calls import Call, Page, StudyUpdate
 from asktell.client.connection import Connection
 from asktell.client.current import Current
+from asktell.client.drawn import DrawnStudy
 from asktell.client.errors import NotFound
 from asktell.client.leases import LeaseKeeper
 from asktell.client.lineage import lineage
@@ -42,7 +43,7 @@ from asktell.client.values import (
     TrialRecord,
     TrialState,
 )
-from asktell.client.views import StudyView, pause_before_next_ask
+from asktell.client.views import pause_before_next_ask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ ItemT = TypeVar("ItemT")
 Objective = Callable[[Trial], Told | None]
 
 
-class Study(StudyView):
+class Study(DrawnStudy):
     """One optimisation problem with its history; made by `Client`. Safe to share between threads."""
 
     def __init__(self, record: StudyRecord, *, connection: Connection, keeper: LeaseKeeper) -> None:

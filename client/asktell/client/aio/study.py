@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from asktell.client import calls, channel, closure, table
 from asktell.client.aio.connection import Connection
+from asktell.client.aio.drawn import DrawnStudy
 from asktell.client.aio.leases import LeaseKeeper
 from asktell.client.aio.trial import Trial
 from asktell.client.archive import OnProgress, Replacement, Writer, rewind
@@ -43,7 +44,7 @@ from asktell.client.values import (
     TrialRecord,
     TrialState,
 )
-from asktell.client.views import StudyView, pause_before_next_ask
+from asktell.client.views import pause_before_next_ask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,7 @@ ItemT = TypeVar("ItemT")
 Objective = Callable[[Trial], Awaitable[Told | None]]
 
 
-class Study(StudyView):
+class Study(DrawnStudy):
     """One optimisation problem with its history; made by `Client`. As `asktell.client.Study`, for `await` and `async for`."""
 
     def __init__(self, record: StudyRecord, *, connection: Connection, keeper: LeaseKeeper) -> None:

@@ -1,29 +1,42 @@
-"""Pictures of several objectives: the Pareto front, and how its hypervolume came about."""
+"""The picture of several objectives: the Pareto front, and how its hypervolume came about."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from asktell.cli.plots import BLUE, GREY, INK, ORANGE, PANEL, is_feasible, is_measured, panels
-from asktell.client import Hypervolume, StudyRecord, TrialRecord
+from asktell.client.plots.canvas import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    PANEL,
+    UPRIGHT,
+    Picture,
+    canvas,
+    legend,
+    letters,
+    wrapped,
+)
+from asktell.client.plots.outcomes import counted, in_states, is_feasible, is_measured, short_name
 from asktell.client.spec import Objective
+from asktell.client.values import Hypervolume, StudyRecord, TrialRecord, TrialState
 
 Step: TypeAlias = tuple[float, float]
 
 MOST_PAIRS = 10
 """More objectives than have so many pairs are drawn beside their neighbours only."""
 COLUMNS = 3
+UNPLACED = [state for state in TrialState if state is not TrialState.SUCCEEDED]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Front:
     """A study's trials, which of them are on the front (numbers), and its hypervolume, if it has one."""
 
     study: StudyRecord
@@ -31,13 +44,14 @@ class Picture:
     front: Collection[int]
     hypervolume: Hypervolume | None
 
-    def draw(self, path: Path) -> None:
-        """Write the picture: a panel for each pair of objectives, and one for the hypervolume."""
+    def draw(self) -> Picture:
+        """A panel for each pair of objectives, and one for the hypervolume."""
         pairs = list(_pairs(self.study.objectives))
         count = len(pairs) + (self.hypervolume is not None)
         columns = 2 if count == 4 else min(count, COLUMNS)
-        title = f"{self.study.name.rpartition('/')[2]}: {len(self.front)} of {len(self.trials)} trials on the front"
-        with panels(path, title, rows=-(-count // columns), columns=columns, size=PANEL) as axes:
+        rest = in_states(self.trials, *UNPLACED)
+        title = f"{short_name(self.study)}: {len(self.front)} of {counted(len(self.trials))} on the front{rest}"
+        with canvas(title, rows=-(-count // columns), columns=columns, size=PANEL) as (figure, axes):
             places = iter(axes.flat)
             for pair in pairs:
                 self._pair(next(places), *pair)
@@ -45,6 +59,8 @@ class Picture:
                 self._history(next(places), self.hypervolume)
             for unused in places:
                 unused.set_axis_off()
+            legend(figure)
+        return figure
 
     def _pair(self, axes: Axes, across: Objective, up: Objective) -> None:
         """Trials by two objectives. With just these two the front is a staircase: below it nothing was reached."""
@@ -55,13 +71,14 @@ class Picture:
         bad = [trial for trial in others if not is_feasible(trial, self.study)]
         for some, colour, label in ((bad, GREY, "not feasible"), (good, BLUE, "dominated")):
             if some:
-                axes.scatter(*_points(some, across, up), s=22, color=colour, alpha=0.5, linewidths=0, label=label)
+                words = f"{label} ({len(some):,})"
+                axes.scatter(*_points(some, across, up), s=22, color=colour, alpha=0.5, linewidths=0, label=words)
         if front and len(self.study.objectives) == 2:
             self._staircase(axes, front, across, up)
-        axes.scatter(*_points(front, across, up), s=36, color=ORANGE, zorder=3, label="front")
-        axes.set_xlabel(f"{across.metric} ({across.goal})")
-        axes.set_ylabel(f"{up.metric} ({up.goal})")
-        axes.legend(loc="best", fontsize=9)
+        if front:
+            axes.scatter(*_points(front, across, up), s=36, color=ORANGE, zorder=3, label=f"front ({len(front):,})")
+        axes.set_xlabel(wrapped(f"{across.metric} ({across.goal})", letters(PANEL[0] - 0.8)))
+        axes.set_ylabel(wrapped(f"{up.metric} ({up.goal})", letters(UPRIGHT * PANEL[1])))
 
     def _staircase(self, axes: Axes, front: Sequence[TrialRecord], across: Objective, up: Objective) -> None:
         """Along the front, from the reference and to it if there is one: what lies beyond it has no part in the hypervolume."""

@@ -1,0 +1,85 @@
+"""Pictures of a study, drawn for threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from asktell.client import pictures
+from asktell.client.calls import Call
+from asktell.client.connection import Connection
+from asktell.client.pictures import Around, Plan, Stream
+from asktell.client.views import StudyView
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class DrawnStudy(StudyView):
+    """A study that can be drawn. Each picture is a matplotlib Figure, which a notebook shows and `savefig("name.png")` writes.
+    MissingExtra without `asktell[plot]`; FailedPrecondition while there is too little to draw.
+    """
+
+    _connection: Connection
+
+    def plot(self) -> Figure:
+        """What each trial came to, and the best so far; of several objectives the Pareto front. Trials that were stopped early are hollow,
+        at their last value; failed and infeasible ones are ticks at the lower edge.
+        """
+        return self._draw(pictures.course(self._record))
+
+    def plot_front(self) -> Figure:
+        """Of each pair of objectives the trials and the Pareto front, and how its hypervolume grew. FailedPrecondition with one objective."""
+        return self._draw(pictures.front(self._record))
+
+    def plot_curves(self, *, metric: str | None = None) -> Figure:
+        """What the trials reported by step, those that were stopped early lighter, the best in orange. Reads all measurements of the study.
+
+        `metric` is by default the first objective that was reported, else what the stopping rule watches.
+        """
+        return self._draw(pictures.curves(self._record, metric=metric))
+
+    def plot_parallel(self, *, metric: str | None = None) -> Figure:
+        """A line for each trial with a result, through its parameters to what it came to; the darker, the better in `metric`, an objective,
+        by default the first. The best, or the front, is orange.
+        """
+        return self._draw(pictures.parallel(self._record, metric=metric))
+
+    def plot_slices(self, around: Around = None, *, along: Sequence[str] = (), title: str = "") -> Figure:
+        """What the surrogate expects along each parameter, the others held, and the trials as points.
+
+        `around` is where the others stay: a configuration with every active parameter, a trial's number, or None for the best trial. `along`
+        names some parameters, by default all that are active there. Along one that others depend on, what becomes active has its default,
+        else the middle of its range, which the picture says. `title` is what the picture calls `around`.
+        """
+        return self._draw(pictures.slices(self._record, around=around, along=along, title=title))
+
+    def plot_contour(
+        self, across: str | None = None, up: str | None = None, *, around: Around = None, metric: str | None = None
+    ) -> Figure:
+        """What the surrogate expects of two parameters together, with the trials on it, and the standard deviation; the others stay as
+        `around` has them, which is as for `plot_slices`.
+
+        By default the two parameters that matter most. `metric` is by default the first objective. What no trial may have stays blank.
+        """
+        return self._draw(pictures.contour(self._record, across=across, up=up, around=around, metric=metric))
+
+    def plot_importance(self, *, method: Literal["sobol", "ped-anova"] = "sobol") -> Figure:
+        """How much each parameter matters for each objective, as `importance` says."""
+        return self._draw(pictures.importance(self._record, method=method))
+
+    def plot_validation(self) -> Figure:
+        """Each result beside what the surrogate expects without it, and how often they are as near as was said: `cross_validate`."""
+        return self._draw(pictures.validation(self._record))
+
+    def plot_lineage(self, number: int | None = None) -> Figure:
+        """Through which parameters a training came, the best or that of this trial, among all others: the schedule that population based
+        training found, or a fidelity's rungs.
+        """
+        return self._draw(pictures.schedule(self._record, number=number))
+
+    def _draw(self, plan: Plan[Figure]) -> Figure:
+        return pictures.carry_out(plan, self._answer)
+
+    def _answer(self, call: Call[Any] | Stream) -> object:
+        return list(self._connection.stream(call.call)) if isinstance(call, Stream) else self._connection.run(call)
