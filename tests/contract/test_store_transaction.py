@@ -617,6 +617,11 @@ METHODS = {
     "record_measurements": lambda tx, study, trials: tx.record_measurements(
         study, {t.number: [Measurement(1, {"a": MetricValue(1.0), "b": MetricValue(2.0)})] for t in trials}, now=THEN
     ),
+    "record_measurements_of": lambda tx, study, trials: tx.record_measurements_of(
+        {study: {t.number: [Measurement(1, {"a": MetricValue(1.0)})] for t in trials}, study + 1: {}},
+        now=THEN,
+        charted={study: None, study + 1: None},
+    ),
     "list_measurements": lambda tx, study, trials: tx.list_measurements(study, 1),
     "metrics_after": lambda tx, study, trials: tx.metrics_after(study, FIRST_METRIC, limit=10),
     "insert_measurements": lambda tx, study, trials: tx.insert_measurements(

@@ -133,13 +133,24 @@ def _make(tx: Transaction, batch: Batch, locked: Locked, before: dict[int, Trial
 
 def _write(tx: Transaction, made: Sequence[_Made]) -> None:
     tx.update_trials_of({each.ledger.locked.study.id: each.ledger.amended.values() for each in made})
-    for ledger in (each.ledger for each in made if each.ledger.measurements):
-        study = ledger.locked.study
-        charted = chart(study.spec, {number: trial.sequence for number, trial in ledger.amended.items()})
-        tx.record_measurements(study.id, ledger.measurements, now=ledger.locked.now, charted=charted)
+    _record(tx, [each.ledger for each in made if each.ledger.measurements])
     if any(each.replies for each in made):
         tx.save_replies_of({each.ledger.locked.study.id: each.replies for each in made}, now=made[0].ledger.locked.now)
     reach("tell.updated")
+
+
+def _record(tx: Transaction, ledgers: Sequence[Ledger]) -> None:
+    """Write down what was measured."""
+    if not ledgers:
+        return
+    charted = {
+        ledger.locked.study.id: chart(
+            ledger.locked.study.spec, {number: trial.sequence for number, trial in ledger.amended.items()}
+        )
+        for ledger in ledgers
+    }
+    measured = {ledger.locked.study.id: ledger.measurements for ledger in ledgers}
+    tx.record_measurements_of(measured, now=ledgers[0].locked.now, charted=charted)
 
 
 def _single(requests: Sequence[Request]) -> Request | None:

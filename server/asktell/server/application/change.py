@@ -20,20 +20,35 @@ Replays = Mapping[tuple[str, str], Replay]
 """What requests to one study got, by their keys."""
 
 
+METRICS_OF_WEIGHT = 10
+"""So many metrics of measurements are as much work for the database as one trial."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change(Generic[T]):
     """What a call does to trials of a study.
 
-    `numbers` are the trials that it touches, `reported` those of them whose last measurement it may ask for. `amend` gets them, puts back
-    what changes, and returns the reply; a DomainError that it raises is the reply, and undoes what it put. It may run more than once, and on
-    any thread. With a `request` the reply is bytes, and is kept.
+    `numbers` are the trials that it touches, `reported` those of them whose last measurement it may ask for, `metrics` how many metrics of
+    measurements it keeps at most. `amend` gets them, puts back what changes, and returns the reply; a DomainError that it raises is the reply,
+    and undoes what it put. It may run more than once, and on any thread. With a `request` the reply is bytes, and is kept.
     """
 
     study: StudyName
     numbers: Sequence[int]
     amend: Callable[[Draft], T]
     reported: Sequence[int] = ()
+    metrics: int = 0
     request: Request | None = None
+
+    @property
+    def weight(self) -> int:
+        """How much work it is for the database, in trials."""
+        return weight(len(self.numbers), metrics=self.metrics)
+
+
+def weight(trials: int, *, metrics: int) -> int:
+    """How much work it is for the database to write so many trials and metrics of measurements, in trials."""
+    return trials + metrics // METRICS_OF_WEIGHT
 
 
 @dataclass(slots=True)

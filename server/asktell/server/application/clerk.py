@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -28,10 +28,16 @@ T = TypeVar("T")
 
 LARGEST_BATCH = 128
 """Changes of a transaction, of one study or of several."""
-LARGEST_BATCH_TRIALS = 2_000
-"""A batch may be larger by what one change touches, which is at most 1,000 trials."""
-SHARED_TRIALS = 128
-"""A batch that touches more trials has a transaction of its own: others shall not wait for it."""
+LARGEST_BATCH_WEIGHT = 2_000
+"""Changes of one study that weigh more together do not share a transaction, some tenths of a second long; one may weigh more by itself."""
+SHARED_WEIGHT = 128
+"""A batch that weighs more has a transaction of its own: others shall not wait for it."""
+LARGEST_SHARED_WEIGHT = 512
+"""A transaction of several studies may weigh more by one batch."""
+LARGE_AT_ONCE = 2
+"""So many transactions of batches that are too large to share one go on at once: they take the database, and the threads that write, from
+all others.
+"""
 PATIENCE = 0.05
 """Seconds for which what is ready waits for the transaction under way; then another begins beside it. The fewer there are, the more share
 each, and the less the server pays for transactions.
@@ -49,6 +55,7 @@ class _Alone:
     """A step that has a transaction for itself, in its turn."""
 
     step: Callable[[Transaction], Any]
+    weight: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +75,28 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Turn:
-    """What comes next of one study: entries that go into one transaction, and their changes."""
+    """What comes next of one study: entries that go into one transaction, their changes, and how much work they are, in trials."""
 
     study: StudyName
     entries: Sequence[_Entry]
     batch: Batch
+    weight: int
 
     @classmethod
     def of(cls, study: StudyName, entries: Sequence[_Entry]) -> _Turn:
         """The turn of these entries."""
         changes = [entry.change for entry in entries if isinstance(entry.change, Change)]
-        return cls(study, entries, Batch(study, changes))
+        return cls(study, entries, Batch(study, changes), sum(entry.change.weight for entry in entries))
+
+    @property
+    def large(self) -> bool:
+        """Whether it would keep others waiting."""
+        return self.weight > SHARED_WEIGHT
 
     @property
     def shared(self) -> bool:
         """Whether other studies may take part in its transaction: a step that is alone is no change."""
-        return bool(self.batch.changes) and self.batch.size <= SHARED_TRIALS
+        return bool(self.batch.changes) and not self.large
 
     def settle(self, outcomes: Sequence[Any]) -> None:
         """Hand each caller its outcome."""
@@ -112,6 +125,7 @@ class Clerk:
         # How many calls have come, and with which one the next transaction is complete.
         self._queued = self._awaited = 0
         self._complete = asyncio.Event()
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._relief: asyncio.TimerHandle | None = None
         self._stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,9 +135,12 @@ class Clerk:
         reply: T = await self._queue(change.study, change)
         return reply
 
-    async def write(self, study: StudyName, step: Callable[[Transaction], T]) -> T:
-        """Run another step that changes a study, in its turn; as `requests.write_once`. A study keeps one writer busy at most."""
-        reply: T = await self._queue(study, _Alone(step))
+    async def write(self, study: StudyName, step: Callable[[Transaction], T], *, weight: int = 1) -> T:
+        """Run another step that changes a study, in its turn; as `requests.write_once`. A study keeps one writer busy at most.
+
+        `weight` is how much work the step is for the database, in trials.
+        """
+        reply: T = await self._queue(study, _Alone(step, weight))
         return reply
 
     def _queue(self, study: StudyName, change: Change[Any] | _Alone) -> asyncio.Future[Any]:
@@ -197,8 +214,8 @@ class Clerk:
     def _next_turns(self) -> list[_Turn]:
         """The turns that share the next transaction; those that come by and share none are begun."""
         turns: list[_Turn] = []
-        room = LARGEST_BATCH
-        while self._ready and room > 0:
+        room, lift = LARGEST_BATCH, LARGEST_SHARED_WEIGHT
+        while self._ready and room > 0 and lift > 0:
             study = self._ready.popleft()
             turn = _Turn.of(study, _next_batch(self._lines[study]))
             if not turn.entries:
@@ -206,6 +223,7 @@ class Clerk:
             elif turn.shared:
                 turns.append(turn)
                 room -= len(turn.entries)
+                lift -= turn.weight
             else:
                 self._keep(self._make_alone(turn))
         return turns
@@ -251,7 +269,8 @@ class Clerk:
 
     async def _make_alone(self, turn: _Turn) -> None:
         try:
-            await self._commit(turn)
+            async with self._large if turn.large else contextlib.nullcontext():
+                await self._commit(turn)
         except asyncio.CancelledError:
             self._stopped = True
             raise
@@ -301,20 +320,26 @@ def _next_batch(line: deque[_Entry]) -> list[_Entry]:
     """The entries that come next; copies of a request not together, so that the later one finds what the earlier one got."""
     batch: list[_Entry] = []
     keys: set[tuple[str, str]] = set()
-    trials = 0
-    while line and len(batch) < LARGEST_BATCH and trials < LARGEST_BATCH_TRIALS:
+    weight = 0
+    while line and len(batch) < LARGEST_BATCH:
         change = line[0].change
         if line[0].reply.done():
             line.popleft()
         elif isinstance(change, _Alone):
             return batch or [line.popleft()]
-        elif change.request is not None and change.request.key in keys:
+        elif batch and not _fits(change, keys=keys, weight=weight):
             return batch
         else:
             batch.append(line.popleft())
-            trials += len(change.numbers)
+            weight += change.weight
             keys |= {change.request.key} if change.request is not None else set()
     return batch
+
+
+def _fits(change: Change[Any], *, keys: Collection[tuple[str, str]], weight: int) -> bool:
+    """Whether the change can share a transaction with others of its study, which have these requests and weigh so much."""
+    copied = change.request is not None and change.request.key in keys
+    return not copied and weight + change.weight <= LARGEST_BATCH_WEIGHT
 
 
 def _run_alone(alone: _Alone, tx: Transaction) -> list[Any]:

@@ -20,6 +20,7 @@ from asktell.server.application.ports import Request, Store, Transaction
 from asktell.server.application.requests import replay_of
 from asktell.server.application.studies import CountedStudy, counted
 from asktell.server.domain.errors import AlreadyExists, Conflict, Unavailable
+from asktell.server.domain.metric import count_metrics
 from asktell.server.domain.study import StudyName, StudySpec
 from asktell.server.domain.text import check_identifier
 from asktell.server.domain.trial import Trial
@@ -171,7 +172,7 @@ def _portions(records: Sequence[Record]) -> Iterator[list[Record]]:
 
 def _weight(record: Record) -> float:
     if isinstance(record, Reported):
-        return sum(len(measurement.metrics) for measurement in record.measurements) / METRICS_AT_ONCE
+        return count_metrics(record.measurements) / METRICS_AT_ONCE
     return 1 / TRIALS_AT_ONCE
 
 

@@ -16,7 +16,7 @@ from asktell.server.application.failpoints import reach
 from asktell.server.application.ports import Request, Store, Transaction
 from asktell.server.application.studies import locked_study, missing_study
 from asktell.server.domain.errors import STUDY_BUSY, InvalidArgument, Unavailable
-from asktell.server.domain.metric import Measurement, check_measurements
+from asktell.server.domain.metric import Measurement, check_measurements, count_metrics
 from asktell.server.domain.study import Study, StudyName
 from asktell.server.domain.text import check_checkpoint_uri, check_lease_token
 from asktell.server.domain.trial import Lease, Trial, TrialName
@@ -267,7 +267,7 @@ def report(command: Report) -> Change[Taken]:
         kept = draft.change(trial.renewed(now=draft.now).noted(checkpoint_uri=command.checkpoint_uri))
         return Taken(_verdict(kept, Renewal(number, command.lease_token)), draft.study, draft.incarnation, kept.lease)
 
-    return Change(study=command.trial.study, numbers=[number], amend=amend)
+    return Change(study=command.trial.study, numbers=[number], metrics=count_metrics(command.measurements), amend=amend)
 
 
 def remember(command: Report, stop: str) -> Change[None]:

@@ -254,6 +254,15 @@ class Transaction(Protocol):
         of its metric are points of the trials' curves.
         """
 
+    def record_measurements_of(
+        self,
+        measurements: Mapping[int, Mapping[int, Sequence[Measurement]]],
+        *,
+        now: datetime,
+        charted: Mapping[int, Charted | None],
+    ) -> None:
+        """As `record_measurements`, for trials of several studies, by the studies' ids."""
+
     def list_measurements(self, study_id: int, number: int) -> list[Measurement]:
         """The measurements of a trial, in the order of steps."""
 

@@ -24,7 +24,8 @@ class Unchanged(Exception):
 async def write_once(store: Store, step: Callable[[Transaction], T]) -> T:
     """Run a step and return its reply, also that of one that ended as Unchanged.
 
-    A copy of the request that was answered while the step waited for the study makes it run again: then it finds the reply.
+    A copy of the request that was answered while the step waited for the study makes it run again: then it finds the reply. So does whatever
+    else another call did meanwhile that the step cannot go by.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -34,7 +35,7 @@ async def write_once(store: Store, step: Callable[[Transaction], T]) -> T:
             return reply
         except Conflict:
             continue
-    raise Unavailable(f"copies of this request got in the way {_ATTEMPTS} times")
+    raise Unavailable(f"other calls got in the way of this one {_ATTEMPTS} times; try again")
 
 
 def replay_of(request: Request | None, replay: Replay | None) -> bytes | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from asktell.server.application.ports import Locked, NewStudy, Request, Transaction
 from asktell.server.application.requests import Unchanged
 from asktell.server.application.sources import unlike
-from asktell.server.domain.errors import AlreadyExists, InvalidArgument, NotFound
+from asktell.server.domain.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from asktell.server.domain.space import ParameterSpec
 from asktell.server.domain.stopping import NewRule
 from asktell.server.domain.study import LIMITS, Budget, Study, StudyName, StudySpec, StudyState, TrialCounts
@@ -76,7 +76,7 @@ def validate_limits(budget: Budget, labels: Mapping[str, str]) -> None:
 
 
 def create_study(tx: Transaction, command: CreateStudy) -> CountedStudy:
-    """Create the study, or return the one that is there if it is the same; AlreadyExists names what differs."""
+    """Create the study, or return the one that is there if it is the same; AlreadyExists names what differs. Conflict asks for another run."""
     new = NewStudy(
         name=command.name,
         spec=command.spec,
@@ -88,11 +88,19 @@ def create_study(tx: Transaction, command: CreateStudy) -> CountedStudy:
     if created is not None:
         _require_sources(tx, command)
         return CountedStudy(created, TrialCounts())
-    existing = require_study(tx, command.name)
+    existing = _existing(tx, command.name)
     difference = existing.difference(command.spec, command.budget)
     if difference is not None:
         raise AlreadyExists(f"study {command.name.study!r} exists with {difference}", reason="STUDY_EXISTS")
     return counted(tx, existing)
+
+
+def _existing(tx: Transaction, name: StudyName) -> Study:
+    """The study whose name was taken; Conflict if it was deleted since."""
+    found = tx.find_study(name)
+    if found is None:
+        raise Conflict(f"study {name} was there and is gone")
+    return found.study
 
 
 def _require_sources(tx: Transaction, command: CreateStudy) -> None:

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from asktell.server.application.change import Change, Draft, missing_trial
+from asktell.server.application.change import Change, Draft, missing_trial, weight
 from asktell.server.application.curves import chart
 from asktell.server.application.history import History
 from asktell.server.application.ports import Engine, Locked, Request, Transaction
 from asktell.server.application.requests import keep_reply, refuse_replay
 from asktell.server.application.studies import locked_study, require_study
 from asktell.server.domain.errors import InvalidArgument
-from asktell.server.domain.metric import Measurement, Metrics, check_measurements, check_metrics
+from asktell.server.domain.metric import Measurement, Metrics, check_measurements, check_metrics, count_metrics
 from asktell.server.domain.ranking import MAX_FRONT, front_losses, optimal, reference, standings
 from asktell.server.domain.space import Parameters
 from asktell.server.domain.study import StudyName, StudySpec
@@ -72,6 +72,11 @@ class AddTrials:
     trials: Sequence[NewTrial]
     nonces: Sequence[str]
     request: Request | None = None
+
+    @property
+    def weight(self) -> int:
+        """How much work it is for the database, in trials."""
+        return weight(len(self.trials), metrics=sum(count_metrics(trial.measurements) for trial in self.trials))
 
     def validate(self) -> None:
         """Raise InvalidArgument with a path relative to the request."""

@@ -82,6 +82,11 @@ class Measurement:
     create_time: datetime | None = None
 
 
+def count_metrics(measurements: Sequence[Measurement]) -> int:
+    """How many metrics the measurements have in all, one that was measured at two steps counting twice."""
+    return sum(len(measurement.metrics) for measurement in measurements)
+
+
 def check_objectives(objectives: Sequence[Objective]) -> None:
     """Raise InvalidArgument with a path that starts at `objectives` if they make no sense."""
     if not 1 <= len(objectives) <= MAX_OBJECTIVES:

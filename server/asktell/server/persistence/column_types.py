@@ -88,6 +88,11 @@ def _duration_of(value: int | None) -> timedelta | None:
     return None if value is None else timedelta(0, 0, value)
 
 
+def digits_of(value: float) -> str:
+    """The number as text that both databases read to the bit, NaN, infinities and -0.0 included."""
+    return repr(float(value))
+
+
 class ExactFloat(TypeDecorator[float]):
     """A double, NaN, infinities and -0.0 included. SQLite makes NULL of NaN and 0 of -0.0: there it is Python's text of the number."""
 
@@ -100,7 +105,7 @@ class ExactFloat(TypeDecorator[float]):
     def process_bind_param(self, value: float | None, dialect: Dialect) -> float | str | None:
         if value is None:
             return None
-        return repr(float(value)) if dialect.name == "sqlite" else float(value)
+        return digits_of(value) if dialect.name == "sqlite" else float(value)
 
     def process_result_value(self, value: float | str | None, dialect: Dialect) -> float | None:  # noqa: ARG002
         return None if value is None else float(value)

@@ -14,7 +14,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
-from asktell.server.persistence.column_types import Instant, microseconds_of, text_of
+from asktell.server.persistence.column_types import ExactFloat, Instant, microseconds_of, text_of
 
 Item = int | str | datetime | timedelta | None
 
@@ -24,13 +24,16 @@ _ITEMS = {
     "postgresql": ("jsonb_array_elements(CAST(:{name} AS jsonb)) AS item(value)", "item.value ->> {place}"),
     "sqlite": ("json_each(:{name}) AS item", "json_extract(item.value, '$[{place}]')"),
 }
-# A time comes as the text that SQLite keeps of it, which names no zone, so that it depends on no setting.
+# A time comes as the text that SQLite keeps of it, which names no zone, so that it depends on no setting. So does a double: JSON has no NaN.
 _CASTS = {
-    "postgresql": {"instant": "CAST({item} AS timestamp) AT TIME ZONE 'UTC'"},
-    "sqlite": {"instant": "{item}"},
+    "postgresql": {
+        "instant": "CAST({item} AS timestamp) AT TIME ZONE 'UTC'",
+        "double": "CAST({item} AS double precision)",
+    },
+    "sqlite": {"instant": "{item}", "double": "{item}"},
 }
 _CAST = "CAST({item} AS {kind})"
-_KINDS = {"bigint": BigInteger, "text": Text, "instant": Instant}
+_KINDS = {"bigint": BigInteger, "text": Text, "instant": Instant, "double": ExactFloat}
 
 
 class Values(TypeDecorator[Sequence[Any]]):
@@ -76,8 +79,8 @@ def _sqlite_among(element: among, compiler: SQLCompiler, **options: Any) -> str:
 
 
 def given(dialect: str, name: str, kinds: Mapping[str, str]) -> Subquery:
-    """The rows in the parameter of this name, JSON that `rows_parameter` makes, as a table with columns of the kinds "bigint", "text" and
-    "instant".
+    """The rows in the parameter of this name, JSON that `rows_parameter` makes, as a table with columns of the kinds "bigint", "text",
+    "instant" and "double".
     """
     source, item = _ITEMS[dialect]
     fields = ", ".join(
@@ -92,11 +95,13 @@ def kind_of(column: Column[Any]) -> str:
     """The kind under which `given` takes the column's values."""
     if isinstance(column.type, Instant):
         return "instant"
+    if isinstance(column.type, ExactFloat):
+        return "double"
     return "text" if isinstance(column.type, Text) else "bigint"
 
 
 def rows_parameter(rows: Iterable[Sequence[Item]]) -> str:
-    """Rows for a table that `given` makes."""
+    """Rows for a table that `given` makes; a double comes as the text that `digits_of` makes of it."""
     return _encode(list(rows))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -14,6 +14,7 @@ from asktell.server.domain.metric import Measurement, MetricValue
 from asktell.server.domain.study import Study, StudyName, StudyState, TrialCounts
 from asktell.server.domain.trial import Lease, Trial, TrialState
 from asktell.server.persistence import encoding
+from asktell.server.persistence.column_types import digits_of, text_of
 from asktell.server.persistence.membership import Item
 from asktell.server.persistence.statements import TRIAL_STATE
 from asktell.server.persistence.tables import studies
@@ -226,26 +227,25 @@ def trial_counts(rows: Iterable[Row[Any]]) -> dict[int, TrialCounts]:
     return {study_id: TrialCounts(**states) for study_id, states in counts.items()}
 
 
-def measurement_values(
+def measured(
     study_id: int, measurements: Mapping[int, Sequence[Measurement]], now: datetime | None, charted: Charted | None
-) -> Iterator[Values]:
-    """One row for each metric of each measurement of each trial, by its number; `now` is the time of those that have none."""
-    for number, measurement in _numbered(measurements):
-        for metric, value in measurement.metrics.items():
-            yield {
-                "study_id": study_id,
-                "number": number,
-                "step": measurement.step,
-                "metric": metric,
-                "value": value.value,
-                "standard_error": value.standard_error,
-                "create_time": measurement.create_time or now,
-                "change_seq": charted.sequences[number] if charted and charted.metric == metric else None,
-            }
-
-
-def _numbered(measurements: Mapping[int, Sequence[Measurement]]) -> Iterator[tuple[int, Measurement]]:
-    return ((number, measurement) for number, of_one in measurements.items() for measurement in of_one)
+) -> Collection[tuple[Item, ...]]:
+    """What stands in the columns of `measurements` for each metric of each step of each trial, by its number; of one that comes again, the
+    last. `now` is the time of those that have none.
+    """
+    # A statement cannot write a row twice.
+    found: dict[tuple[int, int, str], tuple[Item, ...]] = {}
+    stamp = None if now is None else text_of(now)
+    for number, of_one in measurements.items():
+        for measurement in of_one:
+            step, time = measurement.step, measurement.create_time
+            written = stamp if time is None else text_of(time)
+            for metric, each in measurement.metrics.items():
+                error = None if each.standard_error is None else digits_of(each.standard_error)
+                sequence = charted.sequences[number] if charted and charted.metric == metric else None
+                value = digits_of(each.value)
+                found[number, step, metric] = (study_id, number, step, metric, value, error, written, sequence)
+    return found.values()
 
 
 def measurements(rows: Iterable[Row[Any]]) -> list[Measurement]:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    true,
     tuple_,
     update,
 )
@@ -282,12 +283,24 @@ CHART_ANEW = (
     .values(change_seq=case((measurements.c.metric == bindparam("charted"), bindparam("sequence", type_=BigInteger))))
 )
 
+_MEASURED = {
+    dialect: given(dialect, "measured", {column.name: kind_of(column) for column in measurements.c})
+    for dialect in DIALECTS
+}
+
+# One statement for however many rows: to send a row by itself costs more than to store it. Without its condition SQLite would take
+# ON CONFLICT for that of a join.
+INSERT_MEASUREMENTS = {
+    dialect: insert_into(measurements).from_select(list(measurements.c), select(_MEASURED[dialect]).where(true()))
+    for dialect, insert_into in _ON_CONFLICT.items()
+}
+
 RECORD_MEASUREMENTS = {
-    dialect: (statement := insert_into(measurements)).on_conflict_do_update(
+    dialect: statement.on_conflict_do_update(
         index_elements=list(measurements.primary_key),
         set_={name: statement.excluded[name] for name in ("value", "standard_error", "create_time", "change_seq")},
     )
-    for dialect, insert_into in _ON_CONFLICT.items()
+    for dialect, statement in INSERT_MEASUREMENTS.items()
 }
 
 LIST_MEASUREMENTS = (
@@ -306,8 +319,6 @@ METRICS_AFTER = (
     .order_by(measurements.c.number, measurements.c.step, measurements.c.metric)
     .limit(bindparam("limit"))
 )
-
-INSERT_MEASUREMENTS = insert(measurements)
 
 CURVE_POINTS = (
     select(

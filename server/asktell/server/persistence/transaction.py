@@ -211,9 +211,22 @@ class SqlTransaction:
         now: datetime,
         charted: Charted | None = None,
     ) -> None:
-        values = list(rows.measurement_values(study_id, measurements, now, charted))
-        if values:
-            self._execute(statements.RECORD_MEASUREMENTS[self._dialect], values)
+        self.record_measurements_of({study_id: measurements}, now=now, charted={study_id: charted})
+
+    def record_measurements_of(
+        self,
+        measurements: Mapping[int, Mapping[int, Sequence[Measurement]]],
+        *,
+        now: datetime,
+        charted: Mapping[int, Charted | None],
+    ) -> None:
+        measured = [
+            row
+            for study_id, of_one in measurements.items()
+            for row in rows.measured(study_id, of_one, now, charted[study_id])
+        ]
+        if measured:
+            self._execute(statements.RECORD_MEASUREMENTS[self._dialect], {"measured": rows_parameter(measured)})
 
     def list_measurements(self, study_id: int, number: int) -> list[Measurement]:
         parameters = {"of_study": study_id, "of_number": number}
@@ -234,9 +247,9 @@ class SqlTransaction:
     def insert_measurements(
         self, study_id: int, number: int, measurements: Sequence[Measurement], *, charted: Charted | None = None
     ) -> None:
-        values = list(rows.measurement_values(study_id, {number: measurements}, None, charted))
-        if values:
-            self._execute(statements.INSERT_MEASUREMENTS, values)
+        measured = rows.measured(study_id, {number: measurements}, None, charted)
+        if measured:
+            self._execute(statements.INSERT_MEASUREMENTS[self._dialect], {"measured": rows_parameter(measured)})
 
     def stage_study(self, study: Study, *, key: str) -> int:
         values = rows.staged_study_values(study, project=statements.STAGED, name=key)

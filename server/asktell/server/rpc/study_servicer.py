@@ -52,7 +52,7 @@ class StudyServicer(StudyServiceServicer):
 
     async def CreateStudy(self, request: pb.CreateStudyRequest, context: Any) -> pb.Study:
         command = await self._read(request, partial(_checked_create, request, self.engine.policies()))
-        return await self._message(await self.store.write(lambda tx: studies.create_study(tx, command)))
+        return await self._message(await self.clerk.write(command.name, lambda tx: studies.create_study(tx, command)))
 
     async def GetStudy(self, request: pb.GetStudyRequest, context: Any) -> pb.Study:
         name = StudyName.parse(request.name, path="name")
@@ -76,7 +76,7 @@ class StudyServicer(StudyServiceServicer):
 
     async def DeleteStudy(self, request: pb.DeleteStudyRequest, context: Any) -> Empty:
         name = StudyName.parse(request.name, path="name")
-        await self.store.write(lambda tx: studies.delete_study(tx, name))
+        await self.clerk.write(name, lambda tx: studies.delete_study(tx, name))
         self.history.forget(name)
         return Empty()
 

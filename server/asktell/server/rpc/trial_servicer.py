@@ -12,6 +12,7 @@ from asktell.server.application.ask import Answer
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.failpoints import reach
+from asktell.server.application.ports import Transaction
 from asktell.server.application.reports import Reports
 from asktell.server.application.tell import Taken, tell
 from asktell.server.domain.study import StudyName
@@ -83,7 +84,10 @@ class TrialServicer(TrialServiceServicer):
         def pack(added: Sequence[Trial]) -> bytes:
             return pb.AddTrialsResponse(trials=convert.trial_messages(command.study, added)).SerializeToString()
 
-        return await self.clerk.write(command.study, lambda tx: trials.add_trials(tx, command, pack=pack))
+        def add(tx: Transaction) -> bytes:
+            return trials.add_trials(tx, command, pack=pack)
+
+        return await self.clerk.write(command.study, add, weight=command.weight)
 
     async def GetTrial(self, request: pb.GetTrialRequest, context: Any) -> pb.Trial:
         name = TrialName.parse(request.name, path="name")
