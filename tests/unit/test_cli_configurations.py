@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -90,6 +91,15 @@ def test_a_table_has_a_row_a_line_and_empty_cells_are_absent(tmp_path):
     assert (second.parameters, second.state, second.metrics) == ({"rate": 0.02, "layers": 3}, TrialState.FAILED, {})
     assert second.message == "out of\nmemory"
     assert [row.metrics for row in PLAIN.file(path)] == [{}, {}]
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\x85", "\f", "\x1e"])
+def test_a_line_ends_only_where_a_file_says_so(tmp_path, end):
+    table, lines = tmp_path / "past.csv", tmp_path / "past.jsonl"
+    table.write_text(f"rate,state,message\n0.1,failed,out{end}of memory\n0.2,failed,\n")
+    lines.write_text(json.dumps({"rate": 0.1, "state": "failed", "message": f"a{end}b"}, ensure_ascii=False) + "\n")
+    assert [row.message for row in RESULTS.file(table)] == [f"out{end}of memory", ""]
+    assert [row.message for row in RESULTS.file(lines)] == [f"a{end}b"]
 
 
 @pytest.mark.parametrize(

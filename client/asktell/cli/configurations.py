@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +72,8 @@ class Reader:
         return {name: self.value(name, text) for name, text in map(_assignment, texts)}
 
     def _of_table(self, text: str, file: str) -> Iterator[Row]:
-        lines = csv.reader(text.splitlines(keepends=True))
+        # Not str.splitlines: it also ends lines at characters that a cell may hold, such as U+2028.
+        lines = csv.reader(io.StringIO(text, newline=""))
         columns = self._columns(next(lines, []))
         if not self._names & set(columns):
             known = ", ".join(parameter.name for parameter in self.parameters)
@@ -235,7 +237,7 @@ def _documents(text: str, file: str) -> tuple[list[str], list[Any]]:
         except ValueError as error:
             raise Unreadable(f"{file}: is no JSON: {error}") from error
         return [f"{file} entry {place}" for place in range(1, len(documents) + 1)], documents
-    lines = [(f"{file} line {number}", line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(f"{file} line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     return [place for place, _ in lines], [_document(line, place) for place, line in lines]
 
 

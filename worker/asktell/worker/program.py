@@ -161,7 +161,7 @@ class ProgramEvaluation(Evaluation):
 def _json_lines(text: str) -> list[str]:
     """A file that is one JSON object over several lines counts as one line."""
     flat = " ".join(text.split("\n"))
-    return [flat] if "\n}" in text.rstrip() else text.splitlines()
+    return [flat] if "\n}" in text.rstrip() else text.split("\n")
 
 
 @dataclass(frozen=True, slots=True)
