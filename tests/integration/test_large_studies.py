@@ -15,11 +15,15 @@ from grpc import StatusCode
 
 from asktell.server import bootstrap
 from asktell.server.rpc import study_servicer
+from asktell.server.rpc.convert import trial as convert
 from asktell.server.settings import Settings
+from asktell.v1 import metric_pb2 as metric
 from asktell.v1 import search_space_pb2 as space
 from asktell.v1 import study_service_pb2 as studies
+from asktell.v1 import trial_service_pb2 as trials
 from asktell.v1.study_service_pb2_grpc import StudyServiceStub
-from tests.wire import refusal_of, small_study, text
+from asktell.v1.trial_service_pb2_grpc import TrialServiceStub
+from tests.wire import real, refusal_of, small_study, text
 
 ROOM = [("grpc.max_receive_message_length", 16 * 1024 * 1024)]
 
@@ -32,6 +36,8 @@ class Seen:
         self.places: set[tuple[str, bool]] = set()
         for name in ("read_create", "read_update", "study_message"):
             monkeypatch.setattr(study_servicer, name, self._noted(name, getattr(study_servicer, name)))
+        for name in ("read_report", "read_tell", "read_add"):
+            monkeypatch.setattr(convert, name, self._noted(name, getattr(convert, name)))
 
     def _noted(self, name: str, run: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*arguments: Any, **named: Any) -> Any:
@@ -67,6 +73,29 @@ def widening(name: str, study: studies.Study) -> studies.UpdateStudyRequest:
     return studies.UpdateStudyRequest(study=wider, update_mask=FieldMask(paths=["spec.parameters"]))
 
 
+def imports(name: str, count: int) -> trials.AddTrialsRequest:
+    """Trials that are to be evaluated, with some metadata."""
+    new = [
+        trials.NewTrial(parameters={"x": real(index / count)}, metadata={"note": "x" * 50}) for index in range(count)
+    ]
+    return trials.AddTrialsRequest(parent=name, trials=new)
+
+
+def report(trial: trials.Trial, count: int) -> trials.ReportRequest:
+    steps = [
+        metric.Measurement(step=step, metrics={name: metric.MetricValue(value=step) for name in ("loss", "accuracy")})
+        for step in range(count)
+    ]
+    return trials.ReportRequest(name=trial.name, lease_token=trial.lease.token, measurements=steps)
+
+
+def success(trial: trials.Trial) -> trials.TrialResult:
+    ended = trials.TrialResult.Succeeded(metrics={"loss": metric.MetricValue(value=1)})
+    return trials.TrialResult(
+        number=trial.number, lease_token=trial.lease.token, succeeded=ended, metadata={"note": "x" * 50}
+    )
+
+
 async def test_what_is_large_is_read_and_packed_beside_the_event_loop_and_what_is_small_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +124,25 @@ async def test_what_is_large_is_read_and_packed_beside_the_event_loop_and_what_i
             listed = await stub.ListStudies(studies.ListStudiesRequest(parent="projects/p", page_size=1))
             assert len(listed.studies) == 1
             assert seen.take() == {("study_message", False)}
+
+
+async def test_large_reports_results_and_imports_are_read_beside_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Seen(monkeypatch)
+    settings = Settings(listen="127.0.0.1:0", database=str(tmp_path / "asktell.db"), speculate=False)
+    async with bootstrap.running(settings) as running, grpc.aio.insecure_channel(running.target) as channel:
+        study = await StudyServiceStub(channel).CreateStudy(creation("s", small_study()))
+        stub = TrialServiceStub(channel)
+        seen.take()
+        for count, on_loop in ((1_000, False), (3, True)):
+            assert len((await stub.AddTrials(imports(study.name, count))).trials) == count
+            asked = await stub.Ask(trials.AskRequest(parent=study.name, count=count, worker_id="w"))
+            await stub.Report(report(asked.trials[0], count))
+            results = list(map(success, asked.trials))
+            told = await stub.Tell(trials.TellRequest(parent=study.name, results=results))
+            assert len(told.trials) == count
+            assert seen.take() == {(name, on_loop) for name in ("read_add", "read_report", "read_tell")}
 
 
 async def test_large_studies_that_are_created_at_once_are_all_there_and_a_wrong_one_is_refused_by_field(

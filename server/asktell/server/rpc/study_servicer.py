@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
@@ -20,6 +20,7 @@ from asktell.server.application.ports import Engine, Store, Transaction
 from asktell.server.application.watch import Feeds
 from asktell.server.domain.errors import InvalidArgument
 from asktell.server.domain.study import StudyName
+from asktell.server.rpc.aside import Aside
 from asktell.server.rpc.convert.archive import read_batches, read_import
 from asktell.server.rpc.convert.page import fitting, page_token, read_after_name, read_page_size
 from asktell.server.rpc.convert.space import count_listed
@@ -30,12 +31,8 @@ from asktell.v1.study_service_pb2_grpc import StudyServiceServicer
 
 EXPORTS_AT_ONCE = 2
 """Further exports wait to begin, lest they take all the connections that read."""
-LARGE_REQUEST = 32 * 1024
-"""Bytes; to read and check as many takes some 5 ms, of the largest request a second."""
 LARGE_SPACE = 4_000
 """Values that a space names one by one; a message of as many takes some 5 ms."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +45,10 @@ class StudyServicer(StudyServiceServicer):
     history: History
     feeds: Feeds
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS_AT_ONCE))
-    aside: asyncio.Lock = field(default_factory=asyncio.Lock)
+    aside: Aside = field(default_factory=Aside)
 
     async def CreateStudy(self, request: pb.CreateStudyRequest, context: Any) -> pb.Study:
-        command = await self._read(request, partial(_checked_create, request, self.engine.policies()))
+        command = await self.aside.read(request, partial(_checked_create, request, self.engine.policies()))
         return await self._message(await self.clerk.write(command.name, lambda tx: studies.create_study(tx, command)))
 
     async def GetStudy(self, request: pb.GetStudyRequest, context: Any) -> pb.Study:
@@ -71,7 +68,7 @@ class StudyServicer(StudyServiceServicer):
         return await self.store.read(read)
 
     async def UpdateStudy(self, request: pb.UpdateStudyRequest, context: Any) -> pb.Study:
-        command = await self._read(request, partial(_checked_update, request))
+        command = await self.aside.read(request, partial(_checked_update, request))
         return await self._message(await self.clerk.write(command.name, lambda tx: studies.update_study(tx, command)))
 
     async def DeleteStudy(self, request: pb.DeleteStudyRequest, context: Any) -> Empty:
@@ -99,20 +96,12 @@ class StudyServicer(StudyServiceServicer):
         return await importer.take(read_import(first), batches)
 
     def WatchStudy(self, request: pb.WatchStudyRequest, context: Any) -> AsyncGenerator[bytes, None]:  # type: ignore[override]
-        # Packed already, once for all who watch the study: the interceptor sends them as they are.
+        # Packed already, once for all who watch the study: they are sent as they are.
         return self.feeds.watch(StudyName.parse(request.name, path="name"), request.after_sequence)
-
-    async def _read(self, request: pb.CreateStudyRequest | pb.UpdateStudyRequest, read: Callable[[], T]) -> T:
-        return await self._aside(read) if request.ByteSize() > LARGE_REQUEST else read()
 
     async def _message(self, found: studies.CountedStudy) -> pb.Study:
         large = count_listed(found.study.spec.space) > LARGE_SPACE
-        return await self._aside(partial(study_message, found)) if large else study_message(found)
-
-    async def _aside(self, step: Callable[[], T]) -> T:
-        """What takes so long that other calls would notice, off the event loop: one at a time, lest it take all threads."""
-        async with self.aside:
-            return await asyncio.to_thread(step)
+        return await self.aside.run(partial(study_message, found)) if large else study_message(found)
 
 
 def _checked_create(request: pb.CreateStudyRequest, policies: Collection[str]) -> studies.CreateStudy:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from asktell.server.application import leases, trials
@@ -17,6 +18,7 @@ from asktell.server.application.reports import Reports
 from asktell.server.application.tell import Taken, tell
 from asktell.server.domain.study import StudyName
 from asktell.server.domain.trial import Trial, TrialName
+from asktell.server.rpc.aside import Aside
 from asktell.server.rpc.convert import trial as convert
 from asktell.server.rpc.convert.page import fitting, page_token
 from asktell.v1 import trial_service_pb2 as pb
@@ -34,6 +36,7 @@ class TrialServicer(TrialServiceServicer):
     clerk: Clerk
     renewals: leases.Renewals
     reports: Reports
+    aside: Aside = field(default_factory=Aside)
 
     async def Ask(self, request: pb.AskRequest, context: Any) -> Any:
         remaining = context.time_remaining()
@@ -44,7 +47,7 @@ class TrialServicer(TrialServiceServicer):
         return reply
 
     async def Tell(self, request: pb.TellRequest, context: Any) -> Any:
-        command = convert.read_tell(request)
+        command = await self.aside.read(request, partial(convert.read_tell, request))
         trials: Sequence[Trial] = ()
 
         def pack(taken: Taken) -> bytes:
@@ -62,7 +65,7 @@ class TrialServicer(TrialServiceServicer):
         return reply
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
-        verdict = await self.reports.report(convert.read_report(request))
+        verdict = await self.reports.report(await self.aside.read(request, partial(convert.read_report, request)))
         reach("report.committed")
         return convert.report_message(verdict)
 
@@ -78,8 +81,7 @@ class TrialServicer(TrialServiceServicer):
         return await self.clerk.make(leases.release(command, pack=pack))
 
     async def AddTrials(self, request: pb.AddTrialsRequest, context: Any) -> Any:
-        command = convert.read_add(request, new_nonce=self.desk.new_nonce)
-        command.validate()
+        command = await self.aside.read(request, partial(_checked_add, request, self.desk.new_nonce))
 
         def pack(added: Sequence[Trial]) -> bytes:
             return pb.AddTrialsResponse(trials=convert.trial_messages(command.study, added)).SerializeToString()
@@ -112,6 +114,12 @@ class TrialServicer(TrialServiceServicer):
         name = TrialName.parse(request.name, path="name")
         cancelled = await self.clerk.make(trials.cancel_trial(name))
         return convert.trial_message(name.study, cancelled)
+
+
+def _checked_add(request: pb.AddTrialsRequest, new_nonce: Callable[[], str]) -> trials.AddTrials:
+    command = convert.read_add(request, new_nonce=new_nonce)
+    command.validate()
+    return command
 
 
 def _pack_answer(answer: Answer) -> bytes:
