@@ -45,7 +45,9 @@ def _with_ways_out(said: str, study_id: str, budget: study_service_pb2.Budget) -
         value = getattr(budget, limit)
         wanted = value.ToTimedelta().total_seconds() if limit == "max_duration" else value
     call = f'study = client.get_study("{study_id}"); study.update({limit}={wanted})'
-    option = "" if wanted is None else f", or `asktell study update {study_id} --{limit.replace('_', '-')} {wanted:.15g}`,"
+    option = (
+        "" if wanted is None else f", or `asktell study update {study_id} --{limit.replace('_', '-')} {wanted:.15g}`,"
+    )
     return f"{said[: found.end()]}: {call}{option} changes it"
 
 
