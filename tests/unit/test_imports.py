@@ -43,3 +43,13 @@ def test_an_engine_process_that_has_chosen_has_imported_neither_asyncio_nor_grpc
     """)
     assert "scipy" in modules
     assert modules.isdisjoint({"asyncio", "ssl", "grpc", "sqlalchemy", "torch"})
+
+
+@pytest.mark.parametrize("module", ["asktell.client", "asktell.client.aio", "asktell.cli.app", "asktell.worker.child"])
+def test_what_a_user_imports_warns_of_nothing_and_brings_no_picture_no_table_and_no_array(module):
+    program = f"import warnings\nwarnings.simplefilter('error')\nimport {module}"
+    assert imported(program).isdisjoint({"matplotlib", "pandas", "numpy", "torch", "IPython"})
+
+
+def test_the_process_of_a_training_has_imported_no_client():
+    assert imported("import asktell.worker.child").isdisjoint({"asktell.client", "grpc", "google.protobuf"})

@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import Final, TypedDict
 
 import grpc
-from tenacity import RetryCallState, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import RetryCallState, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
 from asktell.client import encryption
 from asktell.client import target as targets
@@ -25,7 +25,7 @@ TARGET_VARIABLE: Final = "ASKTELL_TARGET"
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
 LONGEST_STREAM_PAUSE: Final = 0.5
 
-_GROWING = wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.2)
+_GROWING = wait_exponential(multiplier=0.1, max=1.8) + wait_random(0.0, 0.2)
 _LOOPBACK = ("localhost:", "127.", "[::1]:", "unix:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D")
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
