@@ -97,6 +97,29 @@ def test_the_best_of_before_is_read_once_and_only_for_lines_that_are_heard(servi
     ]
 
 
+def test_what_was_told_since_the_study_was_read_counts(service, client, capsys):
+    study = new_study(client)
+    (trial,) = study.ask()
+    trial.tell(y=-1.0)
+    service.studies[study.name].trial_counts.succeeded = 1
+    study.optimize(lambda trial: 1.0, count=1, progress=True)
+    assert said(capsys) == ["trial 2 succeeded: y=1; x=0.2; best -1 (trial 1); 2 of 4"]
+
+
+async def test_what_was_told_since_the_study_was_read_counts_for_asyncio(service, client, capsys):
+    async def evaluate(trial):
+        return 1.0
+
+    new_study(client)
+    async with AsyncClient(service.target) as theirs:
+        study = await theirs.get_study("s")
+        (trial,) = await study.ask()
+        await trial.tell(y=-1.0)
+        service.studies[study.name].trial_counts.succeeded = 1
+        await study.optimize(evaluate, count=1, progress=True)
+    assert said(capsys) == ["trial 2 succeeded: y=1; x=0.2; best -1 (trial 1); 2 of 4"]
+
+
 def test_why_a_trial_ended_stands_in_its_line_once(service, client, capsys):
     endings = iter([lambda trial: trial.fail("no GPU\nat all"), lambda trial: trial.infeasible("too wide")])
     study = new_study(client)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -165,10 +166,10 @@ def test_threads_give_up_together_on_a_broken_objective(service, study):
 
 def test_no_trial_begins_after_the_timeout(service, study):
     def objective(trial):
-        threading.Event().wait(0.2)
+        threading.Event().wait(0.6)
         return 1.0
 
-    study.optimize(objective, timeout=0.1)
+    study.optimize(objective, timeout=0.5)
     assert states(service) == [pb2.Trial.STATE_SUCCEEDED]
     study.optimize(objective, timeout=0)
     assert len(states(service)) == 1
@@ -274,10 +275,50 @@ async def test_cancelling_gives_the_trials_of_all_tasks_back(service, study):
 
 async def test_tasks_end_with_the_timeout(service, study):
     async def objective(trial):
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.6)
         return 1.0
 
     async with aio.Client(service.target, retry_for=30) as client:
         theirs = await client.get_study("s")
-        await theirs.optimize(objective, n_jobs=2, timeout=0.1)
+        await theirs.optimize(objective, n_jobs=2, timeout=0.5)
     assert states(service) == [pb2.Trial.STATE_SUCCEEDED] * 2
+
+
+def test_a_trial_that_comes_after_the_timeout_or_an_error_elsewhere_is_given_back(service, study, monkeypatch):
+    ask, failed = study.ask_once, threading.Event()
+
+    def late(**options):
+        answer = ask(**options)
+        if answer.trials[0].number > 1:
+            failed.wait(30)
+            time.sleep(0.1)
+        return answer
+
+    def objective(trial):
+        failed.set()
+        raise ValueError("odd")
+
+    monkeypatch.setattr(study, "ask_once", late)
+    with pytest.raises(ValueError, match="odd"):
+        study.optimize(objective, n_jobs=2, on_error="raise")
+    assert states(service) == [pb2.Trial.STATE_FAILED, pb2.Trial.STATE_QUEUED]
+    study.optimize(objective, timeout=0.05)
+    assert states(service) == [pb2.Trial.STATE_FAILED, pb2.Trial.STATE_QUEUED]
+
+
+async def test_a_task_gives_a_trial_back_that_comes_after_the_timeout(service, study, monkeypatch):
+    async with aio.Client(service.target, retry_for=30) as client:
+        theirs = await client.get_study("s")
+        ask = theirs.ask_once
+
+        async def late(**options):
+            answer = await ask(**options)
+            await asyncio.sleep(0.1)
+            return answer
+
+        async def objective(trial):
+            return 1.0
+
+        monkeypatch.setattr(theirs, "ask_once", late)
+        await theirs.optimize(objective, timeout=0.05)
+    assert states(service) == [pb2.Trial.STATE_QUEUED]

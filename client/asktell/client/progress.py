@@ -35,6 +35,11 @@ def is_wanted(progress: bool | None) -> bool:  # noqa: FBT001 - it is a paramete
     return progress if progress is not None else _is_watched() and not logger.hasHandlers()
 
 
+def is_heard(*, shown: bool) -> bool:
+    """Whether anybody hears the lines of a loop, which are printed if `shown`."""
+    return shown or logger.isEnabledFor(logging.INFO)
+
+
 class Ticker:
     """Says how each trial of a loop ended: to the log at level INFO, and, if `shown`, to standard error. Safe to share between threads.
 
@@ -53,7 +58,7 @@ class Ticker:
     @property
     def speaks(self) -> bool:
         """Whether anybody hears it."""
-        return self._shown or logger.isEnabledFor(logging.INFO)
+        return is_heard(shown=self._shown)
 
     @property
     def wants_best(self) -> bool:

@@ -20,7 +20,7 @@ from asktell.client.errors import NotFound
 from asktell.client.leases import LeaseKeeper
 from asktell.client.lineage import lineage
 from asktell.client.outcomes import Told
-from asktell.client.progress import Ticker, is_wanted
+from asktell.client.progress import Ticker, is_heard, is_wanted
 from asktell.client.spec import ParameterSpec, ParameterValue
 from asktell.client.stopping import StoppingRule
 from asktell.client.together import Together
@@ -230,6 +230,8 @@ class Study(DrawnStudy):
                 for trial in trials:
                     running.add(trial)
                     try:
+                        if not turns.left:
+                            return  # It came too late: leaving the loop gives it back.
                         evaluate(trial)
                     finally:
                         running.discard(trial)
@@ -238,7 +240,10 @@ class Study(DrawnStudy):
         self.refresh()
 
     def _ticker(self, progress: bool | None) -> Ticker:  # noqa: FBT001 - as `optimize` was told.
-        ticker = Ticker(self._record, shown=is_wanted(progress))
+        shown = is_wanted(progress)
+        if is_heard(shown=shown):
+            self.refresh()
+        ticker = Ticker(self._record, shown=shown)
         if ticker.wants_best:
             ticker.begin_with(trial.record for trial in self.optimal_trials())
         return ticker

@@ -22,7 +22,7 @@ from asktell.client.current import Current
 from asktell.client.errors import NotFound
 from asktell.client.lineage import lineage
 from asktell.client.outcomes import Told
-from asktell.client.progress import Ticker, is_wanted
+from asktell.client.progress import Ticker, is_heard, is_wanted
 from asktell.client.spec import ParameterSpec, ParameterValue
 from asktell.client.stopping import StoppingRule
 from asktell.client.together import Together
@@ -234,6 +234,8 @@ class Study(DrawnStudy):
             async with aclosing(self._turns(turns, worker_id=worker_id, on_error=on_error)) as trials:
                 try:
                     async for trial in trials:
+                        if not turns.left:
+                            return  # It came too late: leaving the loop gives it back.
                         await evaluate(trial)
                 except Exception:
                     turns.end()
@@ -246,7 +248,10 @@ class Study(DrawnStudy):
         await self.refresh()
 
     async def _ticker(self, progress: bool | None) -> Ticker:  # noqa: FBT001 - as `optimize` was told.
-        ticker = Ticker(self._record, shown=is_wanted(progress))
+        shown = is_wanted(progress)
+        if is_heard(shown=shown):
+            await self.refresh()
+        ticker = Ticker(self._record, shown=shown)
         if ticker.wants_best:
             ticker.begin_with(trial.record for trial in await self.optimal_trials())
         return ticker
