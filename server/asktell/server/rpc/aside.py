@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """A thread beside the event loop, for one step at a time, lest such steps take all threads."""
+    """A thread beside the event loop, for one step at a time, lest such steps take all threads, and the interpreter from the event loop."""
 
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -26,6 +26,8 @@ class Aside:
         return await self.run(step) if request.ByteSize() > LARGE_REQUEST else step()
 
     async def run(self, step: Callable[[], T]) -> T:
-        """What the step comes to, in a thread."""
-        async with self._turn:
-            return await asyncio.to_thread(step)
+        """What the step comes to, in a thread. A step that goes on when its caller has gone away keeps its turn until it ends."""
+        await self._turn.acquire()
+        running = asyncio.create_task(asyncio.to_thread(step))
+        running.add_done_callback(lambda _: self._turn.release())
+        return await asyncio.shield(running)
