@@ -49,18 +49,21 @@ class TrialServicer(TrialServiceServicer):
     async def Tell(self, request: pb.TellRequest, context: Any) -> Any:
         command = await self.aside.read(request, partial(convert.read_tell, request))
         trials: Sequence[Trial] = ()
+        packed = b""
 
         def pack(taken: Taken) -> bytes:
-            nonlocal trials
+            nonlocal trials, packed
             # The transaction may be run again: what it came to at last counts.
-            trials = taken.trials
-            return convert.taken_message(command.study, taken).SerializeToString()
+            trials, packed = taken.trials, convert.taken_message(command.study, taken).SerializeToString()
+            return packed
 
         change = tell(command, pack=pack)
         self.desk.telling(command)
         reply = await self.clerk.make(change)
         reach("tell.committed")
-        self.desk.told(command, trials)
+        if reply is packed:
+            # Not what a run came to that was undone, before another replica answered this request.
+            self.desk.told(command, trials)
         reach("tell.replying")
         return reply
 
