@@ -165,6 +165,31 @@ async def test_on_postgresql_large_changes_leave_threads_to_others(migrated_url)
     await store.close()
 
 
+async def test_on_postgresql_a_large_change_whose_caller_goes_away_while_others_are_made_is_not_made(migrated_url):
+    store = open_store(migrated_url)
+    *slow, waiting = await several(store, LARGE_AT_ONCE + 1)
+    clerk, begun, ended, made = Clerk(store), threading.Semaphore(0), threading.Event(), []
+
+    def hold(_draft):
+        begun.release()
+        return ended.wait(10)
+
+    def call(name, amend):
+        return asyncio.create_task(clerk.make(Change(study=name, numbers=range(1, 1_001), amend=amend)))
+
+    under_way = [call(name, hold) for name in slow]
+    for _ in slow:
+        assert await asyncio.to_thread(begun.acquire, timeout=60)
+    left, kept = call(waiting, lambda _: made.append("left")), call(waiting, lambda _: made.append("kept"))
+    # Until it waits for its turn among the large ones.
+    await asyncio.sleep(0.2)
+    left.cancel()
+    ended.set()
+    await asyncio.gather(*under_way, kept)
+    assert made == ["kept"]
+    await store.close()
+
+
 async def test_on_postgresql_a_study_that_is_deleted_while_it_is_created_again_is_created(migrated_url):
     """Its name was taken when it was to be inserted, and free when it was looked for."""
     store, other = open_store(migrated_url), open_store(migrated_url)

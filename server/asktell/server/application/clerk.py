@@ -98,6 +98,11 @@ class _Turn:
         """Whether other studies may take part in its transaction: a step that is alone is no change."""
         return bool(self.batch.changes) and not self.large
 
+    def awaited(self) -> _Turn:
+        """The part of it that somebody waits for."""
+        entries = [entry for entry in self.entries if not entry.reply.done()]
+        return self if len(entries) == len(self.entries) else _Turn.of(self.study, entries)
+
     def settle(self, outcomes: Sequence[Any]) -> None:
         """Hand each caller its outcome."""
         for entry, outcome in zip(self.entries, outcomes, strict=True):
@@ -270,7 +275,10 @@ class Clerk:
     async def _make_alone(self, turn: _Turn) -> None:
         try:
             async with self._large if turn.large else contextlib.nullcontext():
-                await self._commit(turn)
+                # Some callers may have stopped waiting meanwhile.
+                awaited = turn.awaited()
+                if awaited.entries:
+                    await self._commit(awaited)
         except asyncio.CancelledError:
             self._stopped = True
             raise
