@@ -170,6 +170,10 @@ def test_health_is_asked_over_an_encrypted_connection(processes, authority, tmp_
         ({"ASKTELL_CLIENT_CA": "{certificate}"}, "--client-ca needs --server-cert and --server-key"),
         ({"ASKTELL_SERVER_CERT": "{certificate}", "ASKTELL_SERVER_KEY": "{other}"}, "are no certificate with its key"),
         ({"ASKTELL_SERVER_CERT": "{key}", "ASKTELL_SERVER_KEY": "{key}"}, "are no certificate with its key"),
+        (
+            {"ASKTELL_SERVER_CERT": "{certificate}", "ASKTELL_SERVER_KEY": "{key}", "ASKTELL_CLIENT_CA": "{key}"},
+            "has no certificates of authorities",
+        ),
         ({"ASKTELL_SERVER_CERT": "{empty}", "ASKTELL_SERVER_KEY": "{key}"}, "has no PEM block"),
     ],
 )

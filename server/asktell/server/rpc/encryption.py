@@ -11,6 +11,9 @@ import structlog
 
 log = structlog.get_logger("asktell.encryption")
 
+_UNREADABLE = "a PEM block cannot be read, or has a password"
+"""Why, where OpenSSL has no word for it."""
+
 _Stamp = tuple[tuple[int, int], ...]
 
 
@@ -32,23 +35,34 @@ class Encryption:
         )
 
     def read(self) -> grpc.ServerCertificateConfiguration:
-        """What the files hold now. OSError if one cannot be read, is no PEM, or if the key is not the certificate's."""
+        """What the files hold now. OSError if one cannot be read, is no PEM or no certificate, or if the key is not the certificate's."""
         for path in self._files():
             if b"-----BEGIN" not in path.read_bytes():
                 raise OSError(f"{path} has no PEM block (-----BEGIN ...)")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(self.certificate, self.key, password="")
-            if self.client_ca is not None:
-                context.load_verify_locations(self.client_ca)
-        except ssl.SSLError as error:
-            raise OSError(
-                f"{self.certificate} and {self.key} are no certificate with its key: {error.reason}"
-            ) from error
+        self._require_pair()
+        self._require_authorities()
         pair = (self.key.read_bytes(), self.certificate.read_bytes())
         return grpc.ssl_server_certificate_configuration(
             [pair], None if self.client_ca is None else self.client_ca.read_bytes()
         )
+
+    def _require_pair(self) -> None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key, password="")
+        except ssl.SSLError as error:
+            raise OSError(
+                f"{self.certificate} and {self.key} are no certificate with its key: {error.reason or _UNREADABLE}"
+            ) from error
+
+    def _require_authorities(self) -> None:
+        if self.client_ca is None:
+            return
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(self.client_ca)
+        except ssl.SSLError as error:
+            raise OSError(
+                f"{self.client_ca} has no certificates of authorities: {error.reason or _UNREADABLE}"
+            ) from error
 
     def stamp(self) -> _Stamp:
         """What changes with the files."""
