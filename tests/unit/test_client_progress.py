@@ -249,6 +249,7 @@ def test_of_many_parameters_and_metrics_a_line_has_what_there_is_room_for(client
         (at.TrialState.SUCCEEDED, {"y": 1.0, "gb": 3.5}, False),
         (at.TrialState.SUCCEEDED, {"y": 1.0}, None),
         (at.TrialState.SUCCEEDED, {"y": 1.0, "gb": float("nan")}, None),
+        (at.TrialState.SUCCEEDED, {"y": 1.0, "gb": float("-inf")}, False),
         (at.TrialState.INFEASIBLE, {}, False),
         (at.TrialState.FAILED, {}, None),
         (at.TrialState.ACTIVE, {}, None),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asktell.client.spec import AtMost, OutcomeConstraint
+from asktell.client.spec import OutcomeConstraint
 from asktell.client.values import StudyRecord, TrialRecord, TrialState
 
 
@@ -23,4 +23,4 @@ def _met(constraint: OutcomeConstraint, trial: TrialRecord) -> bool | None:
     told = trial.metrics.get(constraint.metric)
     if told is None or told.value != told.value:
         return None
-    return told.value <= constraint.bound if isinstance(constraint, AtMost) else told.value >= constraint.bound
+    return constraint.met(told.value)

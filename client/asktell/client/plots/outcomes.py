@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from asktell.client import feasibility
 from asktell.client.spec import Objective
 from asktell.client.values import StudyRecord, TrialRecord, TrialState
 
@@ -17,8 +18,7 @@ def short_name(study: StudyRecord) -> str:
 
 def is_feasible(trial: TrialRecord, study: StudyRecord) -> bool:
     """Whether a trial is known to meet the study's outcome constraints."""
-    bounds = study.outcome_constraints
-    return all(bound.metric in trial.metrics and bound.met(trial.metrics[bound.metric].value) for bound in bounds)
+    return feasibility.of(trial, study) is True
 
 
 def is_measured(trial: TrialRecord, objective: Objective) -> bool:
