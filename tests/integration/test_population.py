@@ -186,7 +186,7 @@ def test_the_command_line_shows_the_lineage_and_draws_the_schedule(client: at.Cl
     ]
     assert "member" in study("lineage", "digits", str(line[1].number))
     for name in ("schedule.png", "schedule.svg"):
-        study("lineage", "digits", "--output", str(tmp_path / name))
+        study("lineage", "digits", "-o", str(tmp_path / name))
     assert (tmp_path / "schedule.png").read_bytes().startswith(b"\x89PNG")
     drawn = (tmp_path / "schedule.svg").read_text()
     assert "<svg" in drawn

@@ -40,7 +40,7 @@ def health(
                 health_pb2.HealthCheckRequest(service=service), timeout=timeout
             )
         except grpc.RpcError as error:
-            sys.exit(f"{found}: {error.code().name}: {error.details()}")
+            sys.exit(": ".join(filter(None, (found, error.code().name, error.details()))))
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
     print(status)
     sys.exit(0 if status == "SERVING" else 1)

@@ -20,7 +20,7 @@ def lineage(
     trial: Annotated[int | None, Parameter(show_default=False)] = None,
     /,
     *,
-    output: Annotated[Path | None, Parameter(show_default=False)] = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], show_default=False)] = None,
     service: Service = ANYWHERE,
     as_json: Json = False,
 ) -> None:
