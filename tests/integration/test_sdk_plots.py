@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -195,6 +196,59 @@ def test_slices_of_a_trial_are_around_its_values_and_along_what_is_wanted(told: 
         told.plot_slices(along=["rat"])
     with pytest.raises(at.FailedPrecondition, match="there is nothing to draw along"):
         told.plot_slices(2, along=["momentum"])
+
+
+def test_what_lies_beyond_the_edge_of_slices_is_counted_once_however_many_panels_there_are(client: at.Client) -> None:
+    study = client.create_study(
+        "diverged",
+        parameters=[at.Float("a", 0, 1), at.Float("b", 0, 1), at.Float("c", 0, 1)],
+        objectives=[at.Minimize("loss")],
+    )
+    losses = [0.1 * place for place in range(10)]
+    study.import_trials(
+        [
+            FinishedTrial(parameters={"a": each, "b": 1 - each, "c": (7 * each) % 1}, metrics={"loss": loss})
+            for each, loss in zip((0.1 * place for place in range(11)), [*losses, 1e9], strict=True)
+        ]
+    )
+    assert "trials that succeeded, whatever their other values, 1 beyond the edge" in words(study.plot_slices())
+
+
+def test_results_of_seven_digits_have_room_beside_each_other(client: at.Client) -> None:
+    study = client.create_study("large", parameters=[at.Float("x", 0, 1)], objectives=[at.Minimize("loss")])
+    study.import_trials(
+        [FinishedTrial(parameters={"x": x / 10}, metrics={"loss": 670_000.0 * x / 10}) for x in range(11)]
+    )
+    figure = study.plot_validation()
+    figure.draw_without_rendering()
+    low, high = figure.axes[0].get_xlim()
+    boxes = [
+        text.get_window_extent()
+        for at_, text in zip(figure.axes[0].get_xticks(), figure.axes[0].get_xticklabels(), strict=True)
+        if low <= at_ <= high
+    ]
+    assert len(boxes) > 2
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_without_a_finite_result_there_are_no_lines_and_no_ticks(client: at.Client) -> None:
+    study = client.create_study("endless", parameters=SPACE, objectives=[at.Minimize("loss"), at.Minimize("time")])
+    (active,) = study.ask()
+    active.tell(loss=math.inf, time=1.0)
+    with pytest.raises(
+        at.FailedPrecondition, match="no trial of study 'endless' has succeeded yet with finite results"
+    ):
+        study.plot_parallel()
+    (axes,) = study.plot_front().axes
+    assert (*axes.get_xticks(), *axes.get_yticks()) == ()
+
+
+def test_the_hypervolume_of_one_trial_stands_at_whole_numbers(client: at.Client) -> None:
+    study = client.create_study("single", parameters=SPACE, objectives=[at.Minimize("loss"), at.Minimize("time")])
+    study.import_trials([FinishedTrial(parameters=trial(1).parameters, metrics={"loss": 1.0, "time": 2.0})])
+    figure = study.plot_front()
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["0", "1", "2"]
 
 
 def wide(client: at.Client, count: int, *, objectives: int = 1) -> at.Study:

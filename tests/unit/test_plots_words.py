@@ -48,6 +48,12 @@ def test_many_or_long_choices_are_turned_and_shortened() -> None:
     assert axes.get_xticklabels()[1].get_text() == "adamw-with-a-rath…"
 
 
+def test_choices_that_would_touch_their_neighbours_are_turned() -> None:
+    axes = Figure().subplots()
+    dress(axes, "x", Ordinal("batch", [2**power for power in range(4, 14)]), width=3.6)
+    assert {text.get_rotation() for text in axes.get_xticklabels()} == {60.0}
+
+
 @given(text=st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=120), width=st.integers(4, 40))
 def test_wrapped_text_fits_and_is_no_formula(text: str, width: int) -> None:
     rows = wrapped(text, width).replace(r"\$", "$").split("\n")

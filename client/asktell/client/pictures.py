@@ -7,6 +7,7 @@ step loads matplotlib, so that MissingExtra comes before any call.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -157,8 +158,10 @@ def parallel(study: StudyRecord, *, metric: str | None) -> Plan[Picture]:
 
     objective = _objective(study, metric)
     trials = yield from _trials(study)
-    if not any(trial.state is TrialState.SUCCEEDED for trial in trials):
-        raise FailedPrecondition(f"no trial of study {_id(study)!r} has succeeded yet", reason="NO_RESULTS")
+    if not any(_is_measured(trial, study) for trial in trials):
+        raise FailedPrecondition(
+            f"no trial of study {_id(study)!r} has succeeded yet with finite results", reason="NO_RESULTS"
+        )
     optimal = yield from _ask(calls.list_optimal_trials(study.name))
     return plots.parallel(trials, study, objective=objective, optimal={trial.number for trial in optimal})
 
@@ -306,6 +309,11 @@ def _objective(study: StudyRecord, metric: str | None) -> Objective:
             return objective
     there = ", ".join(objective.metric for objective in study.objectives)
     raise InvalidArgument.at("metric", f"{metric!r} is no objective of the study; there are: {there}")
+
+
+def _is_measured(trial: TrialRecord, study: StudyRecord) -> bool:
+    told = [trial.metrics.get(objective.metric) for objective in study.objectives]
+    return trial.state is TrialState.SUCCEEDED and all(each is not None and math.isfinite(each.value) for each in told)
 
 
 def _reported(study: StudyRecord, trials: Sequence[TrialRecord]) -> str:

@@ -65,6 +65,8 @@ class Front:
     def _pair(self, axes: Axes, across: Objective, up: Objective) -> None:
         """Trials by two objectives. With just these two the front is a staircase: below it nothing was reached."""
         measured = [trial for trial in self.trials if all(is_measured(trial, each) for each in self.study.objectives)]
+        if not measured:
+            axes.set(xticks=[], yticks=[])
         front = [trial for trial in measured if trial.number in self.front]
         others = [trial for trial in measured if trial.number not in self.front]
         good = [trial for trial in others if is_feasible(trial, self.study)]
@@ -101,6 +103,8 @@ class Front:
         ys = [0.0, *(value for _, value in steps), hypervolume.value]
         axes.step(xs, ys, where="post", color=BLUE, linewidth=2)
         axes.set_ylim(bottom=0.0)
+        if len(ended) == 1:
+            axes.set_xlim(0.0, 2.0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.grid(axis="y", color=GREY, alpha=0.18, linewidth=0.8)
         axes.set_xlabel("trials that ended")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from matplotlib.axes import Axes
@@ -76,14 +77,19 @@ def _choices(axes: Axes, which: Literal["x", "y"], spec: ParameterSpec, width: f
     if which == "y":
         axes.set_yticks(range(len(words)), words, fontsize=9)
         return
-    fits = (sum(map(len, words)) + len(words)) * CHARACTER < width
-    if fits:
+    if _fit(words, width):
         axes.set_xticks(range(len(words)), words)
     else:
         steep, small = (30, 9) if len(words) <= 8 else (60, 8) if len(words) <= 14 else (90, 7)
         axes.set_xticks(
             range(len(words)), words, rotation=steep, ha="right", va="center", rotation_mode="anchor", fontsize=small
         )
+
+
+def _fit(words: Sequence[str], width: float) -> bool:
+    """Whether words that stand at even distances do not touch."""
+    apart = width / len(words)
+    return all((len(left) + len(right)) / 2 * CHARACTER + CHARACTER < apart for left, right in pairwise(words))
 
 
 def log_ticks(low: float, high: float) -> list[Tick]:

@@ -57,15 +57,18 @@ def slices(found: Sequence[Slice], trials: Sequence[TrialRecord], *, study: str,
     told = [trial for trial in trials if trial.state is TrialState.SUCCEEDED]
     title = f"{study}: expected around {around}"
     with canvas(title, rows=rows * len(metrics), columns=columns, size=PANEL) as (figure, axes):
+        limits: dict[str, tuple[float, float]] = {}
         for block, metric in enumerate(metrics):
             panels = list(axes[block * rows : (block + 1) * rows].flat)
-            limits = _limits(found, told, metric)
+            limits[metric] = _limits(found, told, metric)
             for panel, each in zip(panels, found, strict=False):
                 _slice(panel, each, [trial for trial in told if has_finite(trial, metric)], metric)
-                panel.set_ylim(*limits)
+                panel.set_ylim(*limits[metric])
             for column, panel in enumerate(panels):
                 _label(panel, metric, first=column % columns == 0, used=column < len(found))
-        _name_colours(axes[0][0], around, hidden=_hidden(axes), line=any(_is_band(each) for each in found))
+        _name_colours(
+            axes[0][0], around, hidden=_hidden(found, told, limits), line=any(_is_band(each) for each in found)
+        )
         legend(figure)
     return figure
 
@@ -126,15 +129,17 @@ def _seen(spec: ParameterSpec, trials: Sequence[TrialRecord], metric: str) -> It
         yield [x for x, _ in points], [y for _, y in points]
 
 
-def _hidden(axes: Any) -> int:
-    """How many points lie beyond the edge of their panel."""
-    count = 0
-    for panel in axes.flat:
-        low, high = panel.get_ylim()
-        for line in panel.lines:
-            if line.get_color() == GREY:
-                count += sum(not low <= y <= high for y in line.get_ydata())
-    return count
+def _hidden(found: Sequence[Slice], trials: Sequence[TrialRecord], limits: Mapping[str, tuple[float, float]]) -> int:
+    """How many trials lie beyond the edge of their panels, by one metric or more; each counts once, however many panels there are."""
+    specs = [each.parameter for each in found]
+    drawn = [
+        trial for trial in trials if any(place(spec, trial.parameters.get(spec.name)) is not None for spec in specs)
+    ]
+    return sum(any(_is_beyond(trial, metric, *ends) for metric, ends in limits.items()) for trial in drawn)
+
+
+def _is_beyond(trial: TrialRecord, metric: str, low: float, high: float) -> bool:
+    return has_finite(trial, metric) and not low <= trial.metrics[metric].value <= high
 
 
 def _band(axes: Axes, each: Slice, means: Sequence[float], deviations: Sequence[float]) -> None:

@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from asktell.client.plots.canvas import BLUE, GREY, ORANGE, PANEL, Picture, canvas, letters, wrapped
 from asktell.client.plots.outcomes import counted
 from asktell.client.values import LeaveOneOut
 
 ROOM = letters(PANEL[0] - 0.8)
+MOST_TICKS = 5
+"""Across: numbers of seven digits have room beside each other."""
 
 
 def validation(found: Sequence[LeaveOneOut], *, study: str) -> Picture:
@@ -36,6 +39,7 @@ def _beside(axes: Axes, metric: str, lefts: Sequence[LeaveOneOut]) -> None:
     margin = 0.08 * (high - low) or 1.0
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(low - 3 * margin, high + 3 * margin)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=MOST_TICKS, steps=[1, 2, 5, 10]))
     axes.set_xlabel(wrapped(f"{metric}, observed", ROOM))
     axes.set_ylabel("predicted from the others, ± 1 sd")
     axes.set_title(wrapped(f"{metric}: {counted(len(lefts))}", ROOM - 4))
