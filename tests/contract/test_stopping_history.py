@@ -120,3 +120,19 @@ async def test_a_rule_that_comes_later_foresees_by_what_was_measured_before(stor
     assert [round(gain, 9) for gain in await gains(history)] == [0.55, 0.8, 0.7]
     await store.write(lambda tx: update_study(tx, UpdateStudy(name=NAME, stopping_rule=NewRule(None))))
     assert await gains(history) == [0.25, 0.8, 0.7]
+
+
+async def test_a_rule_that_looks_at_another_objective_from_now_on_foresees_by_what_was_measured_of_that_alone(
+    store: SqlStore,
+) -> None:
+    size = Objective("size", Goal.MINIMIZE)
+    await create(store, StoppingRule(kind=Median(), metric="gain"), size, GAIN)
+    await add(store, sized(STOPPED), *map(sized, FINISHED))
+    history = History(store, foresee=foresee)
+    before = await history.read(NAME)
+    rule = NewRule(StoppingRule(kind=Median(), metric="size"))
+    await store.write(lambda tx: update_study(tx, UpdateStudy(name=NAME, stopping_rule=rule)))
+    after, anew = await history.read(NAME), await History(store, foresee=foresee).read(NAME)
+    assert before.expected
+    assert after.expected == anew.expected == {}
+    assert after.observations == anew.observations

@@ -96,13 +96,14 @@ class Snapshot:
 class _Known:
     """What is known of a study: all its trials up to a sequence number, and the study as it was found, which changes of trials that were
     noted have brought to the sequence number `noted`. `alone`: the last read brought nothing that was not known, so nobody else seems to
-    change the study. Trials that were `told` are put into the roster when somebody looks.
+    change the study. Trials that were `told` are put into the roster when somebody looks. The chart is of the objective `charted`.
     """
 
     found: Found
     noted: int = 0
     roster: Roster = field(default_factory=Roster)
     chart: Chart = field(default_factory=Chart)
+    charted: Objective | None = None
     alone: bool = False
     told: list[Trial] = field(default_factory=list)
 
@@ -141,6 +142,15 @@ class _Known:
             return False
         self.absorb()
         return any(self.roster.lacks(trial) for trial in trials)
+
+    def follow(self, points: Sequence[CurvePoint]) -> None:
+        """Take in points of the curves of what is foreseen now; of another objective than before, none of the earlier ones stay."""
+        objective = foreseen(self.found.study.spec)
+        if objective is None:
+            return
+        if objective != self.charted:
+            self.charted, self.chart = objective, Chart(self.chart.place)
+        self.chart.learn(points, objective)
 
     def mark(self) -> _Mark:
         """What the next read goes by."""
@@ -375,7 +385,7 @@ class History:
         With several objectives those under way are left out: how they stand in the others is not known here.
         """
         objective, rule = foreseen(study.spec), study.spec.stopping_rule
-        if objective is None or rule is None or not known.chart.curves:
+        if objective is None or rule is None or objective != known.charted:
             return {}
         partial = [each.number for each in known.roster.observations if each.state is TrialState.STOPPED]
         if len(study.spec.objectives) == 1:
@@ -402,8 +412,7 @@ class History:
         if study.sequence >= known.noted:
             known.found, known.noted = replace(read.found, replay=None), study.sequence
         self._ids[study.name] = study.id
-        if read.points and (objective := foreseen(study.spec)):
-            known.chart.learn(read.points, objective)
+        known.follow(read.points)
         self._known.move_to_end(study.id)
         self._shrink()
         return known
