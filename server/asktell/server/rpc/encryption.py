@@ -9,6 +9,8 @@ from pathlib import Path
 import grpc
 import structlog
 
+from asktell.server.application.sparing import Sparing
+
 log = structlog.get_logger("asktell.encryption")
 
 _UNREADABLE = "a PEM block cannot be read, or has a password"
@@ -77,16 +79,18 @@ class _Kept:
 
     def __init__(self, encryption: Encryption) -> None:
         self._encryption = encryption
+        self._failures = Sparing()
         self._stamp = encryption.stamp()
         self.current = encryption.read()
 
     def renewed(self) -> grpc.ServerCertificateConfiguration:
-        """The configuration of now. Called by gRPC for each connection."""
+        """The configuration of now. Called by gRPC for each connection; what keeps files from being used is logged once a minute."""
         try:
             stamp = self._encryption.stamp()
             if stamp != self._stamp:
                 self.current, self._stamp = self._encryption.read(), stamp
                 log.info("certificate_renewed", certificate=str(self._encryption.certificate))
         except OSError as error:
-            log.warning("certificate_not_renewed", error=str(error))
+            if connections := self._failures.count("certificate"):
+                log.warning("certificate_not_renewed", error=str(error), connections=connections)
         return self.current
