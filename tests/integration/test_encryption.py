@@ -218,6 +218,23 @@ def test_variables_that_cannot_be_meant_are_refused_by_name(tmp_path, monkeypatc
         Client("localhost:1")
 
 
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"ASKTELL_TLS_CA": "{key}"}, "ASKTELL_TLS_CA: .*key has no certificates of authorities"),
+        ({"ASKTELL_TLS_CERT": "{certificate}", "ASKTELL_TLS_KEY": "{other}"}, "ASKTELL_TLS_KEY: .* is not the key"),
+        ({"ASKTELL_TLS_CERT": "{key}", "ASKTELL_TLS_KEY": "{certificate}"}, "ASKTELL_TLS_KEY: .* is not the key"),
+    ],
+)
+def test_files_that_a_connection_could_not_use_are_refused_at_once(authority, monkeypatch, environment, words):
+    certificate, key = authority.issue("worker-1")
+    _, other = authority.issue("worker-2")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value.format(certificate=certificate, key=key, other=other))
+    with pytest.raises(InvalidArgument, match=words):
+        Client("localhost:1")
+
+
 def test_a_server_in_this_process_is_reached_whatever_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("ASKTELL_TLS", "1")
     with Client.local(tmp_path / "asktell.db", retry_for=1) as client:

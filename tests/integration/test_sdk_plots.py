@@ -93,6 +93,16 @@ def inside(figure: Figure) -> bool:
     )
 
 
+@pytest.mark.parametrize(
+    ("losses", "scale"), [((0.5, 0.2, 3e6), "log"), ((0.5, 0.2, 9.0), "linear"), ((0.5, -0.2, 3e6), "linear")]
+)
+def test_one_trial_that_diverged_does_not_flatten_the_course(client: at.Client, losses, scale) -> None:
+    study = client.create_study("course", parameters=[at.Float("x", 0, 1)], objectives=[at.Minimize("loss")])
+    study.import_trials([FinishedTrial(parameters={"x": 0.1}, metrics={"loss": loss}) for loss in losses])
+    (axes,) = study.plot().axes
+    assert axes.get_yscale() == scale
+
+
 def test_the_course_shows_every_trial_and_names_each_kind_once(told: at.Study) -> None:
     figure = told.plot()
     assert title(figure) == "told: 20 trials, 1 active"

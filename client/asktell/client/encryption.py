@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,7 @@ _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 def credentials(environment: Mapping[str, str]) -> grpc.ChannelCredentials | None:
     """What the variables ask for; None for a connection without encryption.
 
-    InvalidArgument for a file that cannot be read, a certificate without its key, and a token that would go unencrypted.
+    InvalidArgument for a file that cannot be read or used, a certificate without its key, and a token that would go unencrypted.
     """
     files = {name: environment.get(name, "") for name in (CA, CERTIFICATE, KEY)}
     if not (_is_on(environment) or any(files.values())):
@@ -39,6 +40,7 @@ def credentials(environment: Mapping[str, str]) -> grpc.ChannelCredentials | Non
         lacking, given = (KEY, CERTIFICATE) if files[CERTIFICATE] else (CERTIFICATE, KEY)
         raise InvalidArgument.at(lacking, f"must be set along with {given}")
     roots, certificate, key = (_content(name, files[name]) for name in (CA, CERTIFICATE, KEY))
+    _require_usable(files)
     channel = grpc.ssl_channel_credentials(roots, key, certificate)
     token = environment.get(TOKEN)
     if not token:
@@ -66,6 +68,22 @@ def _content(name: str, path: str) -> bytes | None:
     if b"-----BEGIN" not in content:
         raise InvalidArgument.at(name, f"{path} has no PEM block (-----BEGIN …)")
     return content
+
+
+def _require_usable(files: Mapping[str, str]) -> None:
+    """Raise InvalidArgument for certificates and keys of no use: gRPC would say at each call that it failed, and not why."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if files[CA]:
+            context.load_verify_locations(files[CA])
+    except ssl.SSLError as error:
+        raise InvalidArgument.at(CA, f"{files[CA]} has no certificates of authorities that can be read") from error
+    try:
+        if files[CERTIFICATE]:
+            context.load_cert_chain(files[CERTIFICATE], files[KEY], password="")
+    except ssl.SSLError as error:
+        words = f"{files[KEY]} is not the key, without a password, of the certificate in {files[CERTIFICATE]}"
+        raise InvalidArgument.at(KEY, words) from error
 
 
 def _token(path: Path) -> str:

@@ -23,6 +23,7 @@ from asktell.client.plots.canvas import (
 )
 from asktell.client.plots.outcomes import counted, in_states, is_feasible, is_measured, short_name, values
 from asktell.client.plots.outcomes import has_finite as has
+from asktell.client.plots.scales import spans_decades
 from asktell.client.spec import Fidelity, Objective
 from asktell.client.values import StudyRecord, TrialRecord, TrialState
 
@@ -63,6 +64,8 @@ def _course(axes: Axes, trials: Sequence[TrialRecord], study: StudyRecord, objec
     _ticks(axes, trials, objective)
     if not (measured or stopped):
         axes.set_yticks([])
+    elif spans_decades(values([*measured, *stopped], objective.metric)):
+        axes.set_yscale("log")
     axes.set_xlim(0.0, max(trial.number for trial in trials) + 1.0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color=GREY, alpha=0.18, linewidth=0.8)
