@@ -239,6 +239,7 @@ def test_a_port_that_is_no_number_is_named_unless_it_may_be_a_password(address, 
         ("Host=db;Username=u;Password=hidden", "a list of keywords"),
         ("service=asktell", "a list of keywords"),
         ("postgresql:u:hidden@db", "begins with postgresql: but not with ://"),
+        ("postgresql//u:hidden@db/d", "begins with postgresql// but not with ://"),
         ("postgres:/u:hidden@db/asktell", "begins with postgres: but not with ://"),
         ("postgresql+psycopg:u:hidden@db", "begins with postgresql+psycopg: but not with ://"),
         ("MySQL:u:hidden@db", "begins with MySQL: but not with ://"),
@@ -318,6 +319,7 @@ def test_no_password_is_shown_wherever_it_stands():
         "postgresql+psycopg://u:***@h/d?sslmode=disable"
     )
     assert shown(database_url("postgresql://u@h/d?password=hidden")) == "postgresql+psycopg://u@h/d"
+    assert shown(database_url("postgresql://u@h/d?PASSWORD=hidden")) == "postgresql+psycopg://u@h/d"
 
 
 @pytest.mark.parametrize("places", ["127.0.0.1:1,127.0.0.1:{port}", "{socket}:{port}"])

@@ -34,7 +34,7 @@ _KEYWORDS = re.compile(
     re.IGNORECASE,
 )
 _SCHEME = re.compile(
-    r"\s*(?:jdbc|postgres\w*|postgis|pgsql|psql|pg|cockroach\w*|redshift|mysql|mariadb|mssql|sqlserver|oracle|mongodb|redis|sqlite3?|https?)(?:\+\w+)?:",
+    r"\s*(?:jdbc|postgres\w*|postgis|pgsql|psql|pg|cockroach\w*|redshift|mysql|mariadb|mssql|sqlserver|oracle|mongodb|redis|sqlite3?|https?)(?:\+\w+)?(?::|//)",
     re.IGNORECASE,
 )
 _ACCOUNT = re.compile(r"[^/:@]*:[^@]*@")
@@ -77,7 +77,8 @@ def sqlite_path(url: URL) -> Path | None:
 
 def shown(url: URL) -> str:
     """A URL for people and logs, without its password, wherever in it that is."""
-    return url.difference_update_query(_SECRETS).render_as_string(hide_password=True)
+    secret = [name for name in url.query if name.lower() in _SECRETS]
+    return url.difference_update_query(secret).render_as_string(hide_password=True)
 
 
 def require_local(path: Path) -> None:
