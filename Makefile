@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --group dev --editable '.[server,postgres,dataframe,plot,demo,optuna,pytorch,lightning,keras,transformers,ray]'
-	-$(COMPILE) -q -x '/tests/|/transformers/models/' $(VENV)/lib
+	-$(COMPILE) -q -x '/tests/|/transformers/models/|/py312_' $(VENV)/lib
 	@touch $@
 
 demo: env ## Tune a small network on handwritten digits with two worker processes
