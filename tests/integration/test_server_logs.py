@@ -138,3 +138,20 @@ def test_logs_for_people_have_colours_on_a_terminal_alone_and_without_no_color(
     assert "calm" in text
     assert "ZeroDivisionError" in text
     assert ("\x1b[" in text) is coloured
+
+
+EMBEDDED = """
+import logging, sys
+from asktell.client import Client
+
+logging.basicConfig(level=logging.INFO)
+Client.local(sys.argv[1]).close()
+"""
+
+
+def test_a_server_within_a_program_logs_lines_of_text_as_the_program_says_and_no_migrations(tmp_path: Path) -> None:
+    file = tmp_path / "asktell.db"
+    done = subprocess.run([sys.executable, "-c", EMBEDDED, str(file)], capture_output=True, text=True, check=True)
+    serving, draining = done.stderr.splitlines()
+    assert serving.startswith(f"INFO:asktell.server:serving database=sqlite:///{file} listen=127.0.0.1:")
+    assert draining == "INFO:asktell.server:draining seconds=1.0"

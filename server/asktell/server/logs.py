@@ -19,13 +19,22 @@ _SHARED: list[Processor] = [
 
 
 def route_logs() -> None:
-    """Hand the server's events to the standard library's logging, whose configuration is the host process's."""
+    """Hand the server's events, as lines of text, to the standard library's logging, whose configuration is the host process's.
+
+    How the tables of a new file are made, step by step, is no news there.
+    """
+    _configure(
+        structlog.contextvars.merge_contextvars,
+        structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback),
+    )
+    migrations = logging.getLogger("alembic")
+    if migrations.level == logging.NOTSET:
+        migrations.setLevel(logging.WARNING)
+
+
+def _configure(*processors: Processor) -> None:
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *_SHARED,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[structlog.stdlib.filter_by_level, *processors],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
@@ -34,7 +43,7 @@ def route_logs() -> None:
 
 def show_logs(*, level: str, style: Literal["auto", "console", "json"]) -> None:
     """Show the server's logs, and warnings of its libraries, on standard error, one line an event; coloured on a terminal, without NO_COLOR."""
-    route_logs()
+    _configure(*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter)
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     renderer: list[Processor] = (
         [_for_people(colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"))]
