@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from asktell.client.spec import OutcomeConstraint
 from asktell.client.values import StudyRecord, TrialRecord, TrialState
 
@@ -21,6 +23,6 @@ def of(trial: TrialRecord, study: StudyRecord) -> bool | None:
 
 def _met(constraint: OutcomeConstraint, trial: TrialRecord) -> bool | None:
     told = trial.metrics.get(constraint.metric)
-    if told is None or told.value != told.value:
+    if told is None or math.isnan(told.value):
         return None
     return constraint.met(told.value)

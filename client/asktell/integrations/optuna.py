@@ -47,6 +47,7 @@ from asktell.client import (
     TrialState,
     Unavailable,
 )
+from asktell.client.trial_protocol import TAKEN
 from asktell.integrations.choices import wire_name
 from asktell.integrations.optuna_space import Space, common_space
 
@@ -65,7 +66,6 @@ STATES = {
     OptunaState.PRUNED: TrialState.STOPPED,
     OptunaState.FAIL: TrialState.FAILED,
 }
-_TAKEN = frozenset({"LEASE_LOST", "TRIAL_ENDED"})
 _ONE_BY_ONE = 32
 """Trials that are imported with a call each. A call has an id after its trial, so that processes which do the same do it once."""
 
@@ -233,7 +233,7 @@ class AskTellSampler(BaseSampler):
         finished = study.get_trials(deepcopy=False, states=_FINISHED)
         self._take_up(finished)
         self._tell()
-        mirror = self._mirror(study, space, _constraints(finished))
+        mirror = self._mirror(study, space, constraints_of(finished))
         try:
             mirror.catch_up(finished)
             asked = mirror.ask(trial)
@@ -262,8 +262,8 @@ class AskTellSampler(BaseSampler):
         with self._lock:
             self._mirrors.pop(mirror.study.id, None)
 
-    def _mirror(self, study: OptunaStudy, space: Space, constraints: Sequence[str]) -> _Mirror:
-        problem = _Problem(space, _objectives(study.directions), tuple(AtMost(metric, 0.0) for metric in constraints))
+    def _mirror(self, study: OptunaStudy, space: Space, constraints: Sequence[AtMost]) -> _Mirror:
+        problem = _Problem(space, objectives_of(study.directions), tuple(constraints))
         with self._current():
             study_id = _study_id(study, problem, self._policy, noisy=self._noisy)
             if study_id not in self._mirrors:
@@ -366,7 +366,7 @@ class _Told:
         try:
             _end(trial, self.ending)
         except FailedPrecondition as refusal:
-            if refusal.reason not in _TAKEN:
+            if refusal.reason not in TAKEN:
                 raise
             self.mirror.add([self.ending])
         self.mirror.known.add(self.ending.trial.number)
@@ -487,10 +487,12 @@ def _identity(study: OptunaStudy) -> str:
     return str(storage.get_study_system_attrs(number)[IDENTITY])
 
 
-def _objectives(directions: Sequence[StudyDirection]) -> tuple[Objective, ...]:
+def objectives_of(directions: Sequence[StudyDirection], names: Sequence[str] | None = None) -> tuple[Objective, ...]:
+    """The objectives with the names that the user gave them, else `value`, or `value_0`, `value_1` and so on."""
+    metrics = _metrics(len(directions)) if names is None else [wire_name(name) for name in names]
     return tuple(
         Maximize(metric) if direction is StudyDirection.MAXIMIZE else Minimize(metric)
-        for metric, direction in zip(_metrics(len(directions)), directions, strict=True)
+        for metric, direction in zip(metrics, directions, strict=True)
     )
 
 
@@ -498,10 +500,10 @@ def _metrics(count: int) -> list[str]:
     return ["value"] if count == 1 else [f"value_{index}" for index in range(count)]
 
 
-def _constraints(trials: Iterable[FrozenTrial]) -> list[str]:
-    """The metrics of all constraints that any trial was told of."""
+def constraints_of(trials: Iterable[FrozenTrial]) -> tuple[AtMost, ...]:
+    """Of every constraint that any trial was told of. Optuna's are met at 0 and below."""
     names = {name for trial in trials if trial.state is not OptunaState.FAIL for name in trial.constraints}
-    return sorted(map(constraint_metric, names))
+    return tuple(AtMost(metric, 0.0) for metric in sorted(map(constraint_metric, names)))
 
 
 def constraint_metric(name: str) -> str:

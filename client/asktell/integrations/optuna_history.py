@@ -14,25 +14,20 @@ from typing import Any, Final, Self
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import Study as OptunaStudy
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from asktell.client import (
-    AtMost,
     Client,
     FinishedTrial,
     InvalidArgument,
-    Maximize,
     Measurement,
     MetricValue,
-    Minimize,
     Objective,
     ParameterSpec,
     Study,
 )
-from asktell.integrations.choices import wire_name
-from asktell.integrations.optuna import NUMBER, STATES, constraint_metric
+from asktell.integrations.optuna import NUMBER, STATES, constraint_metric, constraints_of, objectives_of
 from asktell.integrations.optuna_space import Dial, Space, make_dial
 
 logger = logging.getLogger("asktell.integrations.optuna")
@@ -60,12 +55,12 @@ def import_study(
     """
     finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state in STATES]
     space = Space.declared(parameters) if parameters is not None else infer_space(finished)
-    history = _History(space, _objectives(study))
+    history = _History(space, objectives_of(study.directions, study.metric_names))
     made = client.create_study(
         study_id or study.study_name,
         parameters=space.parameters,
         objectives=history.objectives,
-        outcome_constraints=history.constraints(finished),
+        outcome_constraints=constraints_of(finished),
         **options,
     )
     there = {int(trial.metadata[NUMBER]) for trial in made.list_trials() if NUMBER in trial.metadata}
@@ -190,11 +185,6 @@ class _History:
     space: Space
     objectives: tuple[Objective, ...]
 
-    def constraints(self, trials: Sequence[FrozenTrial]) -> list[AtMost]:
-        """Of every constraint that a trial was told of. Optuna's are met at 0 and below."""
-        names = {name for trial in trials if trial.state is not OptunaState.FAIL for name in trial.constraints}
-        return [AtMost(metric, 0.0) for metric in sorted(map(constraint_metric, names))]
-
     def converted(self, trial: FrozenTrial) -> FinishedTrial | None:
         """None if the trial lies outside the space."""
         try:
@@ -230,14 +220,3 @@ def _attributes(trial: FrozenTrial) -> dict[str, str]:
 
 def _is_kept(key: str, text: str) -> bool:
     return 0 < len(key) < 64 and key.isprintable() and len(text) <= _TEXT and "\0" not in text
-
-
-def _objectives(study: OptunaStudy) -> tuple[Objective, ...]:
-    """The study's objectives by the names that Optuna knows, else `value`, or `value_0`, `value_1` and so on."""
-    count = len(study.directions)
-    unnamed = ["value"] if count == 1 else [f"value_{index}" for index in range(count)]
-    names = [wire_name(name) for name in study.metric_names or unnamed]
-    return tuple(
-        Maximize(name) if direction is StudyDirection.MAXIMIZE else Minimize(name)
-        for name, direction in zip(names, study.directions, strict=True)
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import uuid
@@ -162,7 +161,7 @@ async def _end(call: _Call, error: Exception) -> NoReturn:
     if isinstance(error, DomainError):
         _note_refusal(call, error)
         await abort(call.context, error)
-    if isinstance(error, asyncio.CancelledError | grpc.aio.AbortError):
+    if isinstance(error, grpc.aio.AbortError):
         raise error
     reference = uuid.uuid4().hex[:12]
     log.error("rpc_broken", reference=reference, **call.described(), exc_info=error)
