@@ -28,12 +28,12 @@ from asktell.server.domain.trial import Origin, TrialState
 from asktell.server.policies import gp_botorch, registry, torch_device
 from asktell.server.policies.acquisition import ExpectedImprovement, Feasibility, Product
 from asktell.server.policies.botorch_model import fit as fit_botorch
-from asktell.server.policies.botorch_model import innovations, left_out, log_posterior, make_model, point_of, tensor
+from asktell.server.policies.botorch_model import innovations, log_posterior, make_model, point_of, tensor
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import fantasy_normals
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.engine import ProcessPoolEngine
-from asktell.server.policies.failures import CAUTION, SURE, Signs, least_lengthscale
+from asktell.server.policies.failures import CAUTION, Failures
 from asktell.server.policies.gp_botorch import BotorchChooser, BotorchFrontChooser
 from asktell.server.policies.hints import Fits
 from asktell.server.policies.labels import make_labels, measured
@@ -209,12 +209,20 @@ def failing(request, seed):
     )
 
 
-def our_chance(request, known):
-    """Our posterior of what works, with BoTorch's hyper-parameters."""
+def our_failures(request):
+    """What our own numerics make of a study's failures."""
     encoder = Encoder.of(request.space)
     rows = encoder.features(encoder.encode([seen.parameters for seen in request.observations]))
-    signs = Signs.of(measured(request.observations, request.objectives)).values
-    return Posterior(encoder.layout, unpack(point_of(known), encoder.layout), inputs=rows, labels=signs)
+    failed = ~measured(request.observations, request.objectives)
+    return Failures.learned(
+        rows,
+        failed,
+        encoder.layout,
+        early=range(len(rows)),
+        recipe=STANDARD,
+        fits=Fits(),
+        deadline=Deadline(None),
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -222,12 +230,26 @@ def our_chance(request, known):
 def test_both_leave_the_same_failures_to_chance(space, seed):
     request = failing(study(space, count=16, seed=seed), seed)
     works = BotorchChooser(request, Deadline(None), STANDARD)._works()
-    posterior = our_chance(request, works.chance)
-    assert left_out(works.chance) == pytest.approx(posterior.left_out()[0], rel=1e-6)
-    assert np.exp(point_of(works.chance)[:-2]).min() >= least_lengthscale(len(space)) * (1 - 1e-9)
     lesson = Lesson.of(request, Encoder.of(space), recipe=STANDARD, fits=Fits(b""), deadline=Deadline(None))
     ours, _ = lesson._works()
     assert works.telling.tolist() == ours.telling.tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_botorch_believes_the_same_of_where_trials_fail(space, seed):
+    request = failing(study(space, count=16, seed=seed), seed)
+    works = BotorchChooser(request, Deadline(None), STANDARD)._works()
+    encoder = Encoder.of(space)
+    settled = encoder.settle(np.random.default_rng(seed).random((40, len(space))))
+    model = works.latent.model
+    with torch.no_grad():
+        theirs = model.posterior(torch.as_tensor(settled).to(model.train_targets))
+    posterior = our_failures(request).classifier.posterior
+    means, deviations = posterior.moments(encoder.features(settled))
+    size = float(np.abs(posterior.labels).max())
+    assert theirs.mean.squeeze(-1).cpu().numpy() == pytest.approx(means[:, 0], rel=1e-6, abs=1e-7 * size)
+    assert theirs.variance.squeeze(-1).cpu().numpy() == pytest.approx(deviations**2, rel=1e-6, abs=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -245,7 +267,7 @@ def test_both_agree_on_the_acquisition_where_trials_fail(space, seed):
     explores = choice.method == "exploration"
     ours = Product(
         ExpectedImprovement(posterior, model.incumbents - (0.5 if explores else 0.0)),
-        Feasibility(our_chance(request, known.chance), SURE),
+        our_failures(request).feasibility,
         power=CAUTION if explores else 1.0,
     )
     row = whole.features(whole.encode([choice.parameters]))
@@ -263,7 +285,7 @@ def test_two_failures_are_imputed_by_both():
     )
     chooser = BotorchChooser(few, Deadline(None), STANDARD)
     works = chooser._works()
-    assert works.chance is None
+    assert works.latent is None
     assert works.telling.tolist() == list(range(len(few.observations)))
     assert not chooser._fit(None).labels.measured[:2].any()
 
@@ -286,7 +308,7 @@ def test_a_front_is_looked_for_where_trials_work():
     choice = chooser.choose(25, pending=(), seen=seen_keys(both))
     whole = Encoder.of(both.space)
     row = whole.features(whole.encode([choice.parameters]))
-    chance = Feasibility(our_chance(request, chooser._known.chance), SURE)
+    chance = our_failures(request).feasibility
     assert float(chance(row)[0]) > np.log(0.4)
     assert choice.parameters["x0"] < 0.8
 

@@ -147,8 +147,8 @@ def test_garbage_is_none(garbage):
 
 def another_version(hint):
     """A hint of the version to come: whole, with its own mark and a checksum that is right."""
-    assert hint.startswith(b"asktell fits 2, ")
-    return hint.replace(b"asktell fits 2, ", b"asktell fits 3, ", 1)
+    assert hint.startswith(b"asktell fits 3, ")
+    return hint.replace(b"asktell fits 3, ", b"asktell fits 4, ", 1)
 
 
 SPOILT = {
@@ -211,6 +211,7 @@ def test_whatever_a_fit_depends_on_is_in_its_digest():
         digest_of(rows.reshape(2, 3), labels, layout, noise=silent, trend=False),
         digest_of(rows, labels, Layout(np.array([0, 0]), np.array([True, True]), 1), noise=silent, trend=False),
         digest_of(rows, labels, Layout(np.array([0, 1]), np.array([True, False]), 2), noise=silent, trend=False),
+        digest_of(rows, labels, layout),
     ]
     assert len(set(digests)) == len(digests)
     assert digest_of(rows.copy(order="F"), labels.copy(), layout, noise=silent, trend=False) == digests[0]

@@ -13,7 +13,7 @@ from asktell.server.domain.metric import Goal, MetricValue, Objective
 from asktell.server.domain.policy import MAX_HINT, Observation, SuggestRequest
 from asktell.server.domain.space import Float, SearchSpace, key
 from asktell.server.domain.trial import TrialState
-from asktell.server.policies import learning, registry
+from asktell.server.policies import learning, probit, registry
 from asktell.server.policies.subset import MAX_LEARNED, subset
 
 DIMENSIONS = 20
@@ -57,8 +57,9 @@ def bits(decision):
 
 @pytest.mark.parametrize(("count", "failing"), [(1_000, 0), (5_000, 0), (5_000, 500)])
 def test_a_large_study_has_a_model_that_is_always_the_same_and_better_than_chance(count, failing, monkeypatch):
-    fits, fit = [], learning.fit
+    fits, fit, classify = [], learning.fit, probit.fit
     monkeypatch.setattr(learning, "fit", lambda *args, **options: fits.append(1) or fit(*args, **options))
+    monkeypatch.setattr(probit, "fit", lambda *args, **options: fits.append(1) or classify(*args, **options))
     asked = request(count, failing=failing)
     decision = registry.suggest(asked)
     (candidate,) = decision.candidates

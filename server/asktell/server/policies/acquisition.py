@@ -140,24 +140,32 @@ class ExpectedImprovement:
 
 @dataclass(frozen=True, slots=True)
 class Feasibility:
-    """The log probability that a latent label is below a threshold, averaged over the posterior's sets of labels."""
+    """The log probability that a latent label, or with `noise`, its variance, a measured one, is below a threshold, averaged over the
+    posterior's sets of labels.
+    """
 
     posterior: Posterior
     threshold: float
+    noise: float = 0.0
 
     def __call__(self, rows: Matrix) -> Vector:
         mean, deviation = self.posterior.moments(rows)
-        return log_mean(log_ndtr((self.threshold - mean) / deviation[:, None]))
+        return log_mean(log_ndtr((self.threshold - mean) / self._spread(deviation)[:, None]))
 
     def with_gradient(self, rows: Matrix) -> tuple[Vector, Matrix]:
         belief = self.posterior.believe(rows)
-        units = (self.threshold - belief.mean) / belief.deviation[:, None]
+        spread = self._spread(belief.deviation)
+        units = (self.threshold - belief.mean) / spread[:, None]
         values = log_ndtr(units)
         total = log_mean(values)
         # Shares times the slopes of the logarithms: the densities over the probabilities' sum.
         slopes = np.exp(-0.5 * units * units - _HALF_LOG_TWO_PI - total[:, None]) / values.shape[1]
-        by_mean = -slopes / belief.deviation[:, None]
-        return total, belief.gradient(by_mean, (by_mean * units).sum(axis=1))
+        by_mean = -slopes / spread[:, None]
+        by_spread = (by_mean * units).sum(axis=1)
+        return total, belief.gradient(by_mean, by_spread * belief.deviation / spread)
+
+    def _spread(self, deviation: Vector) -> Vector:
+        return np.sqrt(deviation**2 + self.noise) if self.noise else deviation
 
 
 @dataclass(frozen=True, slots=True)

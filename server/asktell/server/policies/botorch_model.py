@@ -29,7 +29,7 @@ from botorch.sampling.normal import SobolQMCNormalSampler
 from gpytorch.constraints import Positive
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel
-from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.likelihoods import FixedNoiseGaussianLikelihood, GaussianLikelihood, Likelihood
 from gpytorch.means import ConstantMean
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
@@ -40,6 +40,7 @@ from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.kernel import SQRT_HALF, Layout, Matrix
 from asktell.server.policies.likelihood import NOISE_PRIOR, LogNormal, lengthscale_prior, limits, prior_starts
+from asktell.server.policies.posterior import Posterior as OwnPosterior
 from asktell.server.policies.search import OutOfTimeError
 
 STEPS = 60
@@ -113,10 +114,25 @@ def _prior(density: LogNormal) -> LogNormalPrior:
 def make_model(rows: Tensor, labels: Tensor, encoder: Encoder) -> SingleTaskGP:
     """A model of labels (`n`) at settled rows (`n x d`), yet to be fitted, where the rows are."""
     noise = Positive(transform=torch.exp, inv_transform=torch.log)
+    return _model(rows, labels, encoder, GaussianLikelihood(noise_prior=_prior(NOISE_PRIOR), noise_constraint=noise))
+
+
+def make_latent(posterior: OwnPosterior, rows: Tensor, encoder: Encoder) -> SingleTaskGP:
+    """BoTorch's model of a posterior's labels, their variances and its hyper-parameters, at its settled rows (`n x d`)."""
+    hyper = posterior.hyper
+    variances = torch.as_tensor(posterior.variances + hyper.noise).to(rows)
+    labels = torch.as_tensor(posterior.labels[:, 0]).to(rows)
+    model = _model(rows, labels, encoder, FixedNoiseGaussianLikelihood(variances))
+    model.covar_module.log_lengthscales.data.copy_(torch.as_tensor(np.log(hyper.lengthscales)))
+    model.mean_module.initialize(constant=hyper.mean)
+    return model.eval()
+
+
+def _model(rows: Tensor, labels: Tensor, encoder: Encoder, likelihood: Likelihood) -> SingleTaskGP:
     model = SingleTaskGP(
         rows,
         labels.unsqueeze(-1),
-        likelihood=GaussianLikelihood(noise_prior=_prior(NOISE_PRIOR), noise_constraint=noise),
+        likelihood=likelihood,
         covar_module=MixedMatern(encoder.layout),
         mean_module=ConstantMean(),
         input_transform=Features(encoder),
@@ -150,15 +166,12 @@ def log_posterior(model: SingleTaskGP) -> float:
     return value
 
 
-def fit(model: SingleTaskGP, deadline: Deadline, *, least: float = 0.0) -> None:
-    """Give the model the best hyper-parameters that BoTorch's L-BFGS reaches from either start. At the deadline they are the best so far.
-
-    Lengthscales are at least `least`.
-    """
+def fit(model: SingleTaskGP, deadline: Deadline) -> None:
+    """Give the model the best hyper-parameters that BoTorch's L-BFGS reaches from either start. At the deadline they are the best so far."""
     dimensions = model.covar_module.log_lengthscales.numel()
     reached: list[tuple[float, Vector]] = []
     for start in prior_starts(dimensions):
-        between = limits(dimensions, least=least)
+        between = limits(dimensions)
         place(model, np.clip(start, *np.array(between).T))
         if _climb(model, between, deadline):
             reached.append((log_posterior(model), point_of(model)))
@@ -188,14 +201,6 @@ def _climb(model: SingleTaskGP, between: Sequence[tuple[float, float]], deadline
 
 def _mll(model: SingleTaskGP) -> ExactMarginalLogLikelihood:
     return ExactMarginalLogLikelihood(model.likelihood, model)
-
-
-def left_out(model: SingleTaskGP) -> Vector:
-    """The means (`n`) of the model's labels, each given all others (equation 5.12 of Rasmussen and Williams 2006)."""
-    factor, residuals = _factorised(model)
-    weights = torch.cholesky_solve(residuals, factor).squeeze(-1)
-    means: Vector = (model.train_targets - weights / torch.cholesky_inverse(factor).diagonal()).cpu().numpy()
-    return means
 
 
 def innovations(model: SingleTaskGP) -> Vector:
@@ -247,11 +252,14 @@ def imagining(model: SingleTaskGP, rows: Tensor, normals: Tensor) -> SingleTaskG
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A model of labels that ought to be below a threshold, and to which power the probability that they are counts."""
+    """A model of labels that ought to be below a threshold, to which power the probability that they are counts, and the variance of their
+    noise, if that counts as well.
+    """
 
     model: SingleTaskGP
     threshold: float
     power: float = 1.0
+    noise: float = 0.0
 
 
 class Settling(AcquisitionFunction):
@@ -299,7 +307,8 @@ class Settling(AcquisitionFunction):
     def _chance(settled: Tensor, limit: Bound) -> Tensor:
         posterior = cast("GPyTorchPosterior", limit.model.posterior(settled))
         mean, variance = posterior.mean.reshape(-1), posterior.variance.reshape(-1)
-        return torch.special.log_ndtr((limit.threshold - mean) / variance.clamp_min(_LEAST_VARIANCE).sqrt())
+        spread = (variance.clamp_min(_LEAST_VARIANCE) + limit.noise).sqrt()
+        return torch.special.log_ndtr((limit.threshold - mean) / spread)
 
     def _settled(self, latent: Tensor) -> Tensor:
         # L-BFGS runs on the CPU, so that one more visit there costs little.

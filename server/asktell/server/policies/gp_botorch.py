@@ -31,7 +31,7 @@ from asktell.server.policies.botorch_model import (
     fit,
     imagining,
     innovations,
-    left_out,
+    make_latent,
     make_model,
     place,
     point_of,
@@ -46,9 +46,10 @@ from asktell.server.policies.draws import fantasy_normals, generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.excess import Excesses, make_excesses, met_by
 from asktell.server.policies.excess import known as known_of
-from asktell.server.policies.failures import CAUTION, SURE, Signs, least_lengthscale, suspect, telling
+from asktell.server.policies.failures import CAUTION, Failures, telling
 from asktell.server.policies.front import infer_reference, references
 from asktell.server.policies.gp import MIN_LEARNED, Choice, describe
+from asktell.server.policies.hints import Fits
 from asktell.server.policies.kernel import Indices, Mask, Matrix
 from asktell.server.policies.labels import Labels, dominance, make_labels, measured
 from asktell.server.policies.models import of_one_kind, widening
@@ -82,6 +83,14 @@ class Limited:
 
 
 @dataclass(frozen=True, slots=True)
+class Latent:
+    """The model of a function that is positive where trials fail, and the variance of chance."""
+
+    model: SingleTaskGP
+    chance: float
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """A fitted model of labels, the settled rows that were measured, or are imagined to be (`m`), which of them are feasible, the models of
     outcome constraints, the model of what works, if it is learned, and what the first model's standard deviations are multiplied by."""
@@ -91,7 +100,7 @@ class Known:
     places: Tensor
     feasible: Tensor
     limits: tuple[Limited, ...] = ()
-    chance: SingleTaskGP | None = None
+    latent: Latent | None = None
     widening: float = 1.0
 
     def means(self) -> Tensor:
@@ -116,7 +125,7 @@ class Works:
 
     useful: Mask
     telling: Indices
-    chance: SingleTaskGP | None = None
+    latent: Latent | None = None
 
 
 class TorchChooser(ModelChooser[Belief]):
@@ -197,21 +206,28 @@ class TorchChooser(ModelChooser[Belief]):
         useful = results.measured & ~gone
         if int((~useful).sum()) <= self._recipe.few_failures:
             return Works(useful, np.flatnonzero(~gone))
-        signs = Signs.of(useful).values
-        kept = subset(self._whole.features(self._settled), signs)
-        rows, least = self._tensor(self._settled[kept]), least_lengthscale(self._whole.layout.dimensions)
-        model = learn(rows, self._tensor(signs[kept]), self._whole, self._deadline, least=least)
-        with torch.no_grad():
-            labels: Vector = model.posterior(self._tensor(self._settled)).mean.squeeze(-1).cpu().numpy()
-        labels[kept] = left_out(model)
-        expected = ~useful & ~gone & (labels > suspect(signs[kept], labels[kept], self._recipe))
-        return Works(useful, telling([told & ~gone for told in results.told.T], expected), model)
+        # There is no expectation propagation in GPyTorch: what it makes of the outcomes is ours, what follows from that is BoTorch's.
+        failures = Failures.learned(
+            self._whole.features(self._settled),
+            ~useful,
+            self._whole.layout,
+            early=spaced(len(useful), MAX_FITTED),
+            recipe=self._recipe,
+            fits=Fits(),
+            deadline=self._deadline,
+        )
+        classifier = failures.classifier
+        latent = make_latent(classifier.posterior, self._tensor(self._settled[failures.kept]), self._whole)
+        places = telling([told & ~gone for told in results.told.T], failures.expected & ~gone)
+        return Works(useful, places, Latent(latent, classifier.chance))
 
     @staticmethod
-    def _bounds(limits: Sequence[Limited], chance: SingleTaskGP | None, *, explores: bool = False) -> list[Bound]:
+    def _bounds(limits: Sequence[Limited], latent: Latent | None, *, explores: bool = False) -> list[Bound]:
         """What has to be kept besides: outcome constraints, and that a trial works."""
         bounds = [Bound(limit.model, limit.excesses.threshold) for limit in limits]
-        return bounds if chance is None else [*bounds, Bound(chance, SURE, CAUTION if explores else 1.0)]
+        if latent is None:
+            return bounds
+        return [*bounds, Bound(latent.model, 0.0, CAUTION if explores else 1.0, latent.chance)]
 
     def _expected(self, limits: Sequence[Limited], settled: Matrix) -> dict[str, Prediction]:
         return {
@@ -248,7 +264,7 @@ class BotorchChooser(TorchChooser[Known]):
         places = self._tensor(self._aimed(settled[kept][labels.measured]))
         alike = of_one_kind(works.useful, limited=bool(limits), aimed=self._aim is not None, noisy=self._request.noisy)
         wide = widening(innovations(model)) if self._recipe.widens and alike else 1.0
-        return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits, works.chance, wide)
+        return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits, works.latent, wide)
 
     def _imagine(self, known: Known, pending: Matrix) -> Known:
         normals = fantasy_normals(self._request.seed, points=len(pending), fantasies=self._recipe.fantasies)
@@ -312,7 +328,7 @@ class BotorchChooser(TorchChooser[Known]):
             self._whole,
             deadline=self._deadline,
             leaders=leaders,
-            limits=self._bounds(known.limits, known.chance, explores=ambition > 0.0),
+            limits=self._bounds(known.limits, known.latent, explores=ambition > 0.0),
             widening=known.widening,
         )
 
@@ -328,7 +344,7 @@ class KnownFront:
     places: Tensor
     reference: Vector
     limits: tuple[Limited, ...] = ()
-    chance: SingleTaskGP | None = None
+    latent: Latent | None = None
     pending: Tensor | None = None
 
     def means(self) -> Matrix:
@@ -359,7 +375,7 @@ class BotorchFrontChooser(TorchChooser[KnownFront]):
         labels = tuple(make_labels(some, (each,), shape=self._recipe.front_members[0].shape) for each in objectives)
         models = tuple(self._models(rows, labels))
         everything = self._tensor(self._aimed(settled[kept][useful[kept]]))
-        known = KnownFront(labels, models, everything, np.empty(0), limits, works.chance)
+        known = KnownFront(labels, models, everything, np.empty(0), limits, works.latent)
         reference = infer_reference(known.means(), references(labels))
         inside = (fine if fine[kept].any() else useful)[kept]
         return replace(known, places=self._tensor(self._aimed(settled[kept][inside])), reference=reference)
@@ -397,7 +413,7 @@ class BotorchFrontChooser(TorchChooser[KnownFront]):
             deadline=self._deadline,
             places=known.places,
             pending=known.pending,
-            limits=self._bounds(known.limits, known.chance),
+            limits=self._bounds(known.limits, known.latent),
         )
 
     def _expect(self, known: KnownFront, settled: Matrix) -> dict[str, Prediction]:
@@ -422,12 +438,11 @@ def met(limits: Sequence[Limited], rows: Tensor) -> Tensor:
     return feasible
 
 
-def learn(rows: Tensor, labels: Tensor, encoder: Encoder, deadline: Deadline, *, least: float = 0.0) -> SingleTaskGP:
-    """A model of labels (`n`) at settled rows (`n x d`), its hyper-parameters fitted to as many of them as it takes; lengthscales are at
-    least `least`."""
+def learn(rows: Tensor, labels: Tensor, encoder: Encoder, deadline: Deadline) -> SingleTaskGP:
+    """A model of labels (`n`) at settled rows (`n x d`), its hyper-parameters fitted to as many of them as it takes."""
     few = spaced(len(rows), MAX_FITTED)
     fitted = make_model(rows[few], labels[few], encoder)
-    fit(fitted, deadline, least=least)
+    fit(fitted, deadline)
     if len(few) == len(rows):
         return fitted
     model = make_model(rows, labels, encoder)

@@ -17,7 +17,7 @@ from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.divergence import diverged
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.excess import Excesses, known, make_excesses, met_by
-from asktell.server.policies.failures import SURE, Signs, least_lengthscale, suspect, telling
+from asktell.server.policies.failures import Failures, telling
 from asktell.server.policies.gp import MIN_LEARNED
 from asktell.server.policies.hints import Fits, digest_of
 from asktell.server.policies.kernel import Hyperparameters, Indices, Layout, Mask, Matrix
@@ -154,7 +154,8 @@ class Lesson:
         eligible = useful & self._feasible(limits)
         feasibility, expected = None, ~useful
         if int((~useful).sum()) > self.recipe.few_failures:
-            feasibility, expected = self._feasibility(useful)
+            failures = self._failures(~useful)
+            feasibility, expected = failures.feasibility, failures.expected
         places = telling([told & ~gone for told in self.results.told.T], expected & ~gone)
         omitted = tuple(each.metric for each in self._limited()[len(limits) :])
         works = _Works(places, useful[places], eligible[places], limits, omitted, feasibility)
@@ -250,21 +251,12 @@ class Lesson:
             met = [met_by(self.observations, constraint) for constraint in self._limited()]
         return np.logical_and.reduce([np.ones(len(self.observations), dtype=np.bool_), *met])
 
-    def _feasibility(self, useful: Mask) -> tuple[Feasibility, Mask]:
-        """The model of what works, by least-squares classification, and which failures it expects of what it learned from all others (`n`)."""
-
-        def label(places: Sequence[int]) -> Signs:
-            return Signs.of(useful[places])
-
-        kept = subset(self.rows, Signs.of(useful).values)
-        signs = label(kept)
-        least = least_lengthscale(self.layout.dimensions)
-        hyper = self._hyper(label, useful=useful, trend=False, least=least)
-        posterior = self._posterior(hyper, kept, signs)
-        labels = posterior.moments(self.rows)[0][:, 0]
-        labels[kept], _ = posterior.left_out()
-        bar = suspect(signs.values, labels[kept], self.recipe)
-        return Feasibility(posterior, threshold=SURE), ~useful & (labels > bar)
+    def _failures(self, failed: Mask) -> Failures:
+        """What is learned of where trials fail, given which did (`n`)."""
+        early = spaced(self._reached, MAX_FITTED)
+        return Failures.learned(
+            self.rows, failed, self.layout, early=early, recipe=self.recipe, fits=self.fits, deadline=self.deadline
+        )
 
     def _posterior(self, hyper: Hyperparameters, kept: Sequence[int], labels: Learnable) -> Posterior:
         return Posterior(
@@ -276,10 +268,8 @@ class Lesson:
         those = [self.observations[place] for place in places.tolist()]
         return replace(self, observations=those, results=self.results.at(places), rows=self.rows[places])
 
-    def _hyper(
-        self, label: Callable[[Sequence[int]], Learnable], *, useful: Mask, trend: bool, least: float = 0.0
-    ) -> Hyperparameters:
-        """The hyper-parameters that fit the earliest observations, up to a milestone in their number. Lengthscales are at least so long.
+    def _hyper(self, label: Callable[[Sequence[int]], Learnable], *, useful: Mask, trend: bool) -> Hyperparameters:
+        """The hyper-parameters that fit the earliest observations, up to a milestone in their number.
 
         They depend on these alone, so that a fit can be kept from one ask to the next, and made again wherever it is not known.
         """
@@ -288,26 +278,30 @@ class Lesson:
         values, noise = labels.values, labels.noise
 
         def compute() -> Vector:
-            return fit(rows, values, self.layout, deadline=self.deadline, noise=noise, trend=trend, least=least)
+            return fit(rows, values, self.layout, deadline=self.deadline, noise=noise, trend=trend)
 
         if self.weights is not None:
             return unpack(compute(), self.layout)  # Another scalarisation every time: nothing to recall.
         point = self.fits.recall(
-            digest_of(rows, values, self.layout, noise=noise, trend=trend, least=least), compute, keep=self._in_time
+            digest_of(rows, values, self.layout, noise=noise, trend=trend), compute, keep=self._in_time
         )
         return unpack(point, self.layout)
 
     def _in_time(self) -> bool:
         return not self.deadline.passed
 
-    def _early(self, useful: Mask) -> list[int]:
-        """Which observations are fitted to: the earliest, up to a milestone, or all useful ones if too few of those are among them.
+    @property
+    def _reached(self) -> int:
+        """How many of the earliest observations hyper-parameters are fitted to: a milestone.
 
         As many as are pending, at most a quarter, are left out, for what ends late.
         """
         count = len(self.observations)
-        reached = count if self.weights is not None else milestone(count - min(self.pending, count // 4))
-        early = spaced(reached, MAX_FITTED)
+        return count if self.weights is not None else milestone(count - min(self.pending, count // 4))
+
+    def _early(self, useful: Mask) -> list[int]:
+        """Which observations an objective is fitted to: the earliest, or all useful ones if too few of those are among them."""
+        early = spaced(self._reached, MAX_FITTED)
         if useful[early].sum() >= MIN_LEARNED:
             return early
         where = np.flatnonzero(useful)

@@ -173,14 +173,10 @@ def fit(
     noise: Noise | None = None,
     starts: Sequence[Vector] = (),
     trend: bool = False,
-    least: float = 0.0,
 ) -> Vector:
-    """The best point that L-BFGS reaches from the starts, by default those of the prior. At the deadline it is the best so far.
-
-    Lengthscales are at least `least`.
-    """
+    """The best point that L-BFGS reaches from the starts, by default those of the prior. At the deadline it is the best so far."""
     likelihood = Likelihood(inputs, labels, layout, noise=noise, trend=trend)
-    bounds = limits(layout.dimensions, trend=trend, least=least)
+    bounds = limits(layout.dimensions, trend=trend)
     best: OptimizeResult | None = None
     for start in starts or prior_starts(layout.dimensions, noise=noise, trend=trend):
         found = minimize(
@@ -189,7 +185,7 @@ def fit(
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
-            callback=_stop_at(deadline),
+            callback=stop_at(deadline),
             options={"maxiter": _STEPS, "ftol": 1e-6, "gtol": 1e-3},
         )
         if best is None or found.fun < best.fun - 1e-6:
@@ -202,12 +198,9 @@ def fit(
     return point
 
 
-def limits(dimensions: int, *, trend: bool = False, least: float = 0.0) -> list[tuple[float, float]]:
-    """Between which values each coordinate of the likelihood's points may be. Lengthscales are at least so long."""
-    shortest, longest = _LENGTHSCALES
-    if least:
-        shortest = max(shortest, math.log(least))
-    return [(shortest, longest)] * dimensions + [_NOISES, _MEANS] + [_TRENDS] * (2 * trend)
+def limits(dimensions: int, *, trend: bool = False) -> list[tuple[float, float]]:
+    """Between which values each coordinate of the likelihood's points may be."""
+    return [_LENGTHSCALES] * dimensions + [_NOISES, _MEANS] + [_TRENDS] * (2 * trend)
 
 
 def unpack(point: Vector, layout: Layout) -> Hyperparameters:
@@ -226,7 +219,9 @@ def prior_starts(dimensions: int, *, noise: Noise | None = None, trend: bool = F
     yield np.array([math.log(dimensions) / 2.0] * dimensions + [-3.0, 0.0] + [TREND_PRIOR.location + 2.0] * (2 * trend))
 
 
-def _stop_at(deadline: Deadline) -> Callable[[Vector], None]:
+def stop_at(deadline: Deadline) -> Callable[[Vector], None]:
+    """A callback that ends SciPy's `minimize` at the deadline."""
+
     def check(_: Vector) -> None:
         if deadline.passed:
             raise StopIteration

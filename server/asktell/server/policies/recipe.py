@@ -20,13 +20,13 @@ class Recipe:
     """The ingredients of the default policy.
 
     `front_members` model each of two to four objectives: they have one shape, and so one unit; without `hypervolume` so few are scalarised,
-    as more are. `temper`: to which power a member's evidence is its weight, 0 for equal weights. `explores`: every other trial of a stagnant
-    search asks for more than the incumbent. `fantasies`: in how many ways pending trials are imagined to end. `few_failures`: failures are
-    imputed; more than so many also get a model of their own, and then only those are imputed whose label, -1 for what worked and 1 for what
-    failed, is predicted from all other trials to be above the mean by `chance` less `trust` times the share of the variance that such
-    predictions explain. `limit_trend`: models of outcome constraints have a trend. `divergences`: losses far beyond all others are failures to
-    the model of these, and nothing to the objective's. `widens`: the objective's deviations are multiplied by how much farther than foretold
-    the later half of its results was, where all trials have results of one kind.
+    as more are. `temper`: to which power a member's evidence is its weight, 0 for equal weights. `explores`: every other trial of a
+    stagnant search asks for more than the incumbent. `fantasies`: in how many ways pending trials are imagined to end. `few_failures`:
+    failures are imputed; more than so many also get a model of their own, and then only those are imputed whose probability to fail, given
+    all other trials, is above the share that fails by `chance` less `trust` times the share of the variance that such predictions explain.
+    `limit_trend`: models of outcome constraints have a trend. `divergences`: losses far beyond all others are failures to the model of
+    these, and nothing to the objective's. `widens`: the objective's deviations are multiplied by how much farther than foretold the later
+    half of its results was, where all trials have results of one kind.
     """
 
     members: tuple[Member, ...] = (Member(Shape.HALF), Member(Shape.FENCE, trend=True))
@@ -35,8 +35,8 @@ class Recipe:
     explores: bool = True
     fantasies: int = 16
     few_failures: int = 2
-    chance: float = 0.2
-    trust: float = 2.0
+    chance: float = 0.1
+    trust: float = 0.25
     hypervolume: bool = True
     limit_trend: bool = True
     divergences: bool = True

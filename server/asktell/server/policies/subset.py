@@ -12,17 +12,17 @@ MAX_FITTED = 250
 """To so many observations at most hyper-parameters are fitted; the posterior has up to MAX_LEARNED."""
 
 
-def subset(rows: Matrix, labels: Vector) -> list[int]:
-    """Which observations, by their features (`n x D`) and labels (`n`), the model learns from: all if they are few.
+def subset(rows: Matrix, labels: Vector, *, limit: int = MAX_LEARNED) -> list[int]:
+    """Which observations, by their features (`n x D`) and labels (`n`), the model learns from: all if they are `limit` at most.
 
     Else they are the best, the latest and a space-filling rest, in order.
     """
     count = len(rows)
-    if count <= MAX_LEARNED:
+    if count <= limit:
         return list(range(count))
-    best = [int(index) for index in np.argsort(labels, kind="stable")[: MAX_LEARNED // 3]]
-    kept = dict.fromkeys([*best, *range(count - MAX_LEARNED // 3, count)])
-    _fill(kept, rows, MAX_LEARNED)
+    best = [int(index) for index in np.argsort(labels, kind="stable")[: limit // 3]]
+    kept = dict.fromkeys([*best, *range(count - limit // 3, count)])
+    _fill(kept, rows, limit)
     return sorted(kept)
 
 
