@@ -110,3 +110,11 @@ def test_the_largest_numbers_there_are_have_finite_predictions(count):
     predicted = make_labels(told, [COST]).prediction(0.0, 1.0)
     assert predicted.mean == 1.7e308
     assert math.isfinite(predicted.standard_deviation)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("least", [5e-324, -5e-324])
+def test_the_least_numbers_there_are_make_labels(count, least):
+    """Half of them is 0, so that no loss would be below a median of halves."""
+    labels = make_labels([observation(number, cost=least) for number in range(count)], [COST])
+    assert np.isfinite(labels.values).all()

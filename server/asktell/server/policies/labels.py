@@ -278,8 +278,10 @@ def median(values: Vector) -> float:
     """The median of some finite numbers. NumPy's takes ten times as long for few."""
     ordered = np.sort(values)
     middle = len(ordered) // 2
-    # Halved before they are added: the sum may be infinite.
-    return float(ordered[middle] if len(ordered) % 2 else ordered[middle - 1] / 2.0 + ordered[middle] / 2.0)
+    if len(ordered) % 2:
+        return float(ordered[middle])
+    # Halved before they are added: the sum may be infinite. Half of the least number there is is 0.
+    return float(max(ordered[middle - 1], ordered[middle - 1] / 2.0 + ordered[middle] / 2.0))
 
 
 def _quantile(ordered: Vector, share: float) -> float:
