@@ -73,6 +73,15 @@ def matern_with_slope(squared: Matrix) -> tuple[Matrix, Matrix]:
     return squared, root
 
 
+def by_lengthscales(pull: Matrix, rows: Matrix, inverse: Vector, layout: Layout) -> Vector:
+    """Half the derivatives by each logarithm of a lengthscale (`d`) of covariances of rows (`n x D`), weighted.
+
+    `pull` (`n x n`) is the weights times the slopes, `inverse` (`D`) what rows are multiplied by to measure distances.
+    """
+    columns = (pull.sum(axis=1) @ (rows * rows) - (rows * (pull @ rows)).sum(axis=0)) * (inverse**2 / 3.0)
+    return np.bincount(layout.owners, columns, minlength=layout.dimensions).astype(np.float64, copy=False)
+
+
 def squared_distances(left: Matrix, right: Matrix) -> Matrix:
     """Squared Euclidean distances between rows (`n x D`, `m x D`): `n x m`."""
     return distances(left, squares(left), right, squares(right))

@@ -18,6 +18,7 @@ from asktell.server.policies.kernel import (
     Layout,
     Matrix,
     Trend,
+    by_lengthscales,
     distances,
     matern_with_slope,
 )
@@ -110,10 +111,7 @@ class Likelihood:
         gradient[size + 1] = weights.sum()
         gradient[size + 2 :] = self._trend_gradient(pull, point[size + 2 :])
         pull *= slope
-        by_column = (pull.sum(axis=1) @ self._squares - (self._inputs * (pull @ self._inputs)).sum(axis=0)) * (
-            inverse**2 / 3.0
-        )
-        gradient[:size] = np.bincount(self._layout.owners, by_column, minlength=size)
+        gradient[:size] = by_lengthscales(pull, self._inputs, inverse, self._layout)
         prior, prior_gradient = self._priors.log_density(point)
         return -(evidence + prior) / count, -(gradient + prior_gradient) / count
 

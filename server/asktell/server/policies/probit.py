@@ -20,9 +20,11 @@ from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.kernel import (
     SQRT_FIVE,
     Hyperparameters,
+    Kernel,
     Layout,
     Mask,
     Matrix,
+    by_lengthscales,
     distances,
     matern_with_slope,
 )
@@ -31,7 +33,7 @@ from asktell.server.policies.posterior import Posterior
 
 _LENGTHSCALE = 0.35
 """The prior's median lengthscale, where the diagonal of the unit cube is 1,"""
-_LENGTHSCALES = Normal(0.0, 1.0)
+_SPREAD = 1.0
 """and how far, as a logarithm, lengthscales are from it: a region may be any, or lie along some parameters only."""
 _CHANCE = Normal(math.log(0.1), 2.5)
 """Of the logarithm of the variance of chance: sharp edges, and failures by chance, are both common."""
@@ -159,8 +161,8 @@ class _Objective:
         self._signs = signs_of(failed)
         self._sites = Sites.none(len(inputs))
         size = layout.dimensions
-        self.start = np.array([_location(size)] * size + [_CHANCE.location, _MEAN.location])
-        self._scales = np.array([_LENGTHSCALES.scale] * size + [_CHANCE.scale, _MEAN.scale])
+        self.start = np.array([math.log(_LENGTHSCALE * math.sqrt(size))] * size + [_CHANCE.location, _MEAN.location])
+        self._scales = np.array([_SPREAD] * size + [_CHANCE.scale, _MEAN.scale])
 
     def __call__(self, point: Vector) -> tuple[float, Vector]:
         size, count = self._layout.dimensions, len(self._inputs)
@@ -175,20 +177,13 @@ class _Objective:
         pull = np.multiply.outer(weights, weights)
         pull -= precision
         pull *= slope
-        by_column = (pull.sum(axis=1) @ self._squares - (self._inputs * (pull @ self._inputs)).sum(axis=0)) * (
-            inverse**2 / 3.0
-        )
         by_mean = float(weights.sum())
         gradient = np.empty_like(point)
-        gradient[:size] = np.bincount(self._layout.owners, by_column, minlength=size)
+        gradient[:size] = by_lengthscales(pull, self._inputs, inverse, self._layout)
         gradient[size] = by_chance - by_mean * unit * 0.5 * chance / spread
         gradient[size + 1] = -by_mean * spread
         units = (point - self.start) / self._scales
         return -(evidence - 0.5 * float(units @ units)) / count, -(gradient - units / self._scales) / count
-
-
-def _location(dimensions: int) -> float:
-    return math.log(_LENGTHSCALE * math.sqrt(dimensions))
 
 
 def signs_of(failed: Mask) -> Vector:
@@ -232,10 +227,10 @@ class Classifier:
         chance = math.exp(point[size])
         mean = -float(point[size + 1]) * math.sqrt(1.0 + chance)
         hyper = Hyperparameters(np.exp(point[:size]), _FLOOR, mean)
-        inverse = SQRT_FIVE / hyper.lengthscales[layout.owners]
-        scaled = inputs * inverse
-        norms = (scaled * scaled).sum(axis=1)
-        covariance, _ = matern_with_slope(distances(scaled, norms, scaled, norms))
+        kernel = Kernel(layout, hyper)
+        placed = kernel.place(inputs)
+        # Rounded as in the fit.
+        covariance, _ = kernel.covariance_with_slope(placed, placed)
         approximation = _Approximation(covariance, signs_of(failed), mean=mean, chance=chance)
         sites = approximation.run(Sites.none(len(inputs)), sweeps=_FINAL_SWEEPS, settled=_FINALLY_SETTLED)
         posterior = Posterior(layout, hyper, inputs=inputs, labels=sites.labels, variances=1.0 / sites.precisions)
