@@ -52,7 +52,7 @@ INGREDIENTS: Mapping[str, Recipe] = {
     "full evidence": replace(STANDARD, temper=1.0),
     "no exploration": replace(STANDARD, explores=False),
     "one fantasy": replace(STANDARD, fantasies=1),
-    "no failure model": replace(STANDARD, few_failures=10**6),
+    "no failure model": replace(STANDARD, classifies=False),
     "divergences are losses": replace(STANDARD, divergences=False),
     "not widened": replace(STANDARD, widens=False),
 }

@@ -89,7 +89,7 @@ class _Chooser(AnalyticChooser):
     """The engine's chooser, that knows a region."""
 
     def __init__(self, request: SuggestRequest, deadline: Deadline, region: Region) -> None:
-        super().__init__(request, deadline, replace(STANDARD, few_failures=10**6))
+        super().__init__(request, deadline, replace(STANDARD, classifies=False))
         self._cliff = Known(region, np.flatnonzero(Encoder.of(request.space).layout.numeric))
 
     def _fit(self, weights: Vector | None) -> Learned:

@@ -109,10 +109,15 @@ def test_far_losses_change_the_objectives_model_no_more_than_if_they_had_never_b
         assert one.labels.warp == other.labels.warp
 
 
-def test_from_the_third_on_their_places_are_learned() -> None:
+def test_from_the_first_on_their_places_are_learned() -> None:
     edge = np.array([[0.05, 0.2], [0.1, 0.5], [0.08, 0.8]])
-    few, more = (learned(study(cliff, np.vstack([ROWS[ROWS[:, 0] > 0.2], edge[:count]]))) for count in (2, 3))
-    assert few.feasibility is None
+    none, one, more = (learned(study(cliff, np.vstack([ROWS[ROWS[:, 0] > 0.2], edge[:count]]))) for count in (0, 1, 3))
+    assert none.feasibility is None
+    assert one.feasibility is not None
+    there, near, good = np.exp(one.feasibility(np.array([[0.05, 0.2], [0.07, 0.3], [0.7, 0.4]])))
+    assert there < 0.5
+    assert near < 0.6
+    assert good > 0.9
     assert more.feasibility is not None
     bad, good = np.exp(more.feasibility(np.array([[0.07, 0.6], [0.7, 0.4]])))
     assert bad < 0.2

@@ -33,7 +33,7 @@ from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.draws import fantasy_normals
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.engine import ProcessPoolEngine
-from asktell.server.policies.failures import CAUTION, Failures
+from asktell.server.policies.failures import CAUTION, Failures, may_be_chance
 from asktell.server.policies.gp_botorch import BotorchChooser, BotorchFrontChooser
 from asktell.server.policies.hints import Fits
 from asktell.server.policies.labels import make_labels, measured
@@ -194,16 +194,25 @@ def test_both_agree_on_the_acquisition_under_an_outcome_constraint(space, bound)
     assert (choice.incumbent is None) == (not met.any())
 
 
-def failing(request, seed):
-    """The request with failures where the first coordinate is high, and one by chance where it is not."""
+KINDS = {
+    "failures": (TrialState.FAILED, TrialState.FAILED),
+    "infeasible": (TrialState.INFEASIBLE, TrialState.INFEASIBLE),
+    "both": (TrialState.INFEASIBLE, TrialState.FAILED),
+}
+"""How trials end in a region, and how one does elsewhere."""
+
+
+def failing(request, seed, kind="failures"):
+    """The request with failures where the first coordinate is high, and one where it is not."""
     encoder = Encoder.of(request.space)
     codes = [float(encoder.encode([seen.parameters])[0, 0]) for seen in request.observations]
     lucky = [place for place, code in enumerate(codes) if code < 0.5]
-    failed = {place for place, code in enumerate(codes) if code > 0.7} | {lucky[seed % len(lucky)]}
+    region, elsewhere = KINDS[kind]
+    failed = {place: region for place, code in enumerate(codes) if code > 0.7} | {lucky[seed % len(lucky)]: elsewhere}
     return replace(
         request,
         observations=tuple(
-            replace(seen, state=TrialState.FAILED, metrics={}) if place in failed else seen
+            replace(seen, state=failed[place], metrics={}) if place in failed else seen
             for place, seen in enumerate(request.observations)
         ),
     )
@@ -218,6 +227,7 @@ def our_failures(request):
         rows,
         failed,
         encoder.layout,
+        fickle=may_be_chance(request.observations),
         early=range(len(rows)),
         recipe=STANDARD,
         fits=Fits(),
@@ -225,37 +235,43 @@ def our_failures(request):
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_both_leave_the_same_failures_to_chance(space, seed):
-    request = failing(study(space, count=16, seed=seed), seed)
+def test_both_leave_the_same_failures_to_chance(space, seed, kind):
+    request = failing(study(space, count=16, seed=seed), seed, kind)
     works = BotorchChooser(request, Deadline(None), STANDARD)._works()
     lesson = Lesson.of(request, Encoder.of(space), recipe=STANDARD, fits=Fits(b""), deadline=Deadline(None))
     ours, _ = lesson._works()
     assert works.telling.tolist() == ours.telling.tolist()
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_botorch_believes_the_same_of_where_trials_fail(space, seed):
-    request = failing(study(space, count=16, seed=seed), seed)
+def test_botorch_believes_the_same_of_where_trials_fail(space, seed, kind):
+    request = failing(study(space, count=16, seed=seed), seed, kind)
     works = BotorchChooser(request, Deadline(None), STANDARD)._works()
     encoder = Encoder.of(space)
     settled = encoder.settle(np.random.default_rng(seed).random((40, len(space))))
-    model = works.latent.model
-    with torch.no_grad():
-        theirs = model.posterior(torch.as_tensor(settled).to(model.train_targets))
-    posterior = our_failures(request).classifier.posterior
-    means, deviations = posterior.moments(encoder.features(settled))
-    size = float(np.abs(posterior.labels).max())
-    assert theirs.mean.squeeze(-1).cpu().numpy() == pytest.approx(means[:, 0], rel=1e-6, abs=1e-7 * size)
-    assert theirs.variance.squeeze(-1).cpu().numpy() == pytest.approx(deviations**2, rel=1e-6, abs=1e-8)
+    ours = our_failures(request).risks
+    assert len(works.latents) == len(ours) == 1 + (kind == "both")
+    for latent, risk in zip(works.latents, ours, strict=True):
+        with torch.no_grad():
+            theirs = latent.model.posterior(torch.as_tensor(settled).to(latent.model.train_targets))
+        posterior = risk.classifier.posterior
+        means, deviations = posterior.moments(encoder.features(settled))
+        size = float(np.abs(posterior.labels).max())
+        assert latent.chance == risk.classifier.chance
+        assert theirs.mean.squeeze(-1).cpu().numpy() == pytest.approx(means[:, 0], rel=1e-6, abs=1e-7 * size)
+        assert theirs.variance.squeeze(-1).cpu().numpy() == pytest.approx(deviations**2, rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_both_agree_on_the_acquisition_where_trials_fail(space, seed):
-    request = failing(study(space, count=16, seed=seed), seed)
+def test_both_agree_on_the_acquisition_where_trials_fail(space, seed, kind):
+    request = failing(study(space, count=16, seed=seed), seed, kind)
     choice, chooser = chosen(request)
     known, whole = chooser._known, Encoder.of(space)
     told = [request.observations[place] for place in chooser._works().telling]
@@ -285,7 +301,7 @@ def test_two_failures_are_imputed_by_both():
     )
     chooser = BotorchChooser(few, Deadline(None), STANDARD)
     works = chooser._works()
-    assert works.latent is None
+    assert not works.latents
     assert works.telling.tolist() == list(range(len(few.observations)))
     assert not chooser._fit(None).labels.measured[:2].any()
 

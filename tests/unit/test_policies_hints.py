@@ -212,6 +212,7 @@ def test_whatever_a_fit_depends_on_is_in_its_digest():
         digest_of(rows, labels, Layout(np.array([0, 0]), np.array([True, True]), 1), noise=silent, trend=False),
         digest_of(rows, labels, Layout(np.array([0, 1]), np.array([True, False]), 2), noise=silent, trend=False),
         digest_of(rows, labels, layout),
+        digest_of(rows, labels, layout, chance=True),
     ]
     assert len(set(digests)) == len(digests)
     assert digest_of(rows.copy(order="F"), labels.copy(), layout, noise=silent, trend=False) == digests[0]

@@ -102,8 +102,8 @@ def test_the_gradient_is_that_of_the_value(seed: int, monkeypatch: pytest.Monkey
     assert gradient == pytest.approx(approx_fprime(point, lambda other: objective(other)[0], 1e-5), abs=1e-5)
 
 
-def learned(rows: np.ndarray, failed: np.ndarray, where: Layout) -> Classifier:
-    return Classifier.of(probit.fit(rows, failed, where, deadline=NEVER), rows, failed, where)
+def learned(rows: np.ndarray, failed: np.ndarray, where: Layout, *, chance: bool = True) -> Classifier:
+    return Classifier.of(probit.fit(rows, failed, where, chance=chance, deadline=NEVER), rows, failed, where)
 
 
 def test_an_edge_is_sharp_though_lengthscales_are_not_short() -> None:
@@ -144,9 +144,23 @@ def test_failures_by_chance_are_taken_for_chance() -> None:
     assert chances.std() < 0.1
 
 
-def test_trials_that_contradict_each_other_leave_it_open() -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_no_chance_is_sure_to_come_again(seed: int) -> None:
+    """That few of many fail, and these anywhere, looks like chance: nobody would mind to try such a place again."""
+    generator = np.random.default_rng(seed)
+    rows = generator.random((40, 3))
+    failed = np.arange(40) % 8 == 0
+    maybe, sure = (learned(rows, failed, layout(3), chance=chance) for chance in (True, False))
+    assert sure.chance == pytest.approx(1e-3)
+    assert sure.failing(rows[failed]).min() > 0.5
+    assert sure.failing(rows[~failed]).max() < 0.2
+    assert maybe.failing(rows[failed]).max() < 0.5
+
+
+@pytest.mark.parametrize("chance", [True, False])
+def test_trials_that_contradict_each_other_leave_it_open(chance: bool) -> None:
     rows = np.repeat(np.random.default_rng(5).random((6, 2)), 2, axis=0)
-    found = learned(rows, np.arange(12) % 2 == 0, layout(2))
+    found = learned(rows, np.arange(12) % 2 == 0, layout(2), chance=chance)
     assert found.failing(rows) == pytest.approx(0.5, abs=0.15)
 
 
@@ -154,7 +168,7 @@ def test_the_order_of_trials_does_not_matter() -> None:
     generator = np.random.default_rng(6)
     rows, order = generator.random((25, 3)), generator.permutation(25)
     failed = rows.sum(axis=1) > 1.8
-    point = probit.fit(rows, failed, layout(3), deadline=NEVER)
+    point = probit.fit(rows, failed, layout(3), chance=True, deadline=NEVER)
     places = generator.random((50, 3))
     one, other = (
         Classifier.of(point, rows[which], failed[which], layout(3)).failing(places) for which in (np.arange(25), order)
@@ -167,7 +181,7 @@ def test_what_is_left_out_is_what_a_model_without_the_trial_says() -> None:
     generator = np.random.default_rng(7)
     rows = generator.random((30, 2))
     failed = rows[:, 0] > 0.6
-    point = probit.fit(rows, failed, layout(2), deadline=NEVER)
+    point = probit.fit(rows, failed, layout(2), chance=True, deadline=NEVER)
     found = Classifier.of(point, rows, failed, layout(2))
     without = [
         Classifier.of(point, np.delete(rows, place, 0), np.delete(failed, place), layout(2)).failing(rows[[place]])[0]
@@ -176,11 +190,12 @@ def test_what_is_left_out_is_what_a_model_without_the_trial_says() -> None:
     assert found.left_out == pytest.approx(without, abs=0.1)
 
 
+@pytest.mark.parametrize("chance", [True, False])
 @pytest.mark.parametrize("outcome", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 40])
-def test_all_alike_is_learned_as_well(outcome: bool, count: int) -> None:
+def test_all_alike_is_learned_as_well(outcome: bool, count: int, chance: bool) -> None:
     rows = np.random.default_rng(8).random((count, 3))
-    chances = learned(rows, np.full(count, outcome), layout(3)).failing(rows)
+    chances = learned(rows, np.full(count, outcome), layout(3), chance=chance).failing(rows)
     assert np.isfinite(chances).all()
     assert (chances > ndtr(-1.3)).all() if outcome else (chances < ndtr(-1.0)).all()
 
@@ -189,6 +204,6 @@ def test_time_ends_a_fit() -> None:
     generator = np.random.default_rng(9)
     rows = generator.random((40, 4))
     over = Deadline.after(1e-9)
-    point = probit.fit(rows, rows[:, 0] > 0.5, layout(4), deadline=over)
+    point = probit.fit(rows, rows[:, 0] > 0.5, layout(4), chance=True, deadline=over)
     assert np.isfinite(point).all()
-    assert point.tolist() != probit.fit(rows, rows[:, 0] > 0.5, layout(4), deadline=NEVER).tolist()
+    assert point.tolist() != probit.fit(rows, rows[:, 0] > 0.5, layout(4), chance=True, deadline=NEVER).tolist()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from asktell.server.domain.trial import Prediction
-from asktell.server.policies.acquisition import Acquisition, Feasibility, Product
+from asktell.server.policies.acquisition import Acquisition, Product
 from asktell.server.policies.aim import Aim
 from asktell.server.policies.boxes import non_dominated
 from asktell.server.policies.columns import Vector
@@ -37,7 +37,7 @@ class Front:
     eligible: Mask
     reference: Vector
     limits: tuple[Limit, ...]
-    works: Feasibility | None
+    works: Acquisition | None
     aim: Aim | None = None
     omitted: tuple[str, ...] = ()
 

@@ -46,7 +46,7 @@ from asktell.server.policies.draws import fantasy_normals, generator
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.excess import Excesses, make_excesses, met_by
 from asktell.server.policies.excess import known as known_of
-from asktell.server.policies.failures import CAUTION, Failures, telling
+from asktell.server.policies.failures import CAUTION, Failures, Risk, may_be_chance, telling
 from asktell.server.policies.front import infer_reference, references
 from asktell.server.policies.gp import MIN_LEARNED, Choice, describe
 from asktell.server.policies.hints import Fits
@@ -84,7 +84,7 @@ class Limited:
 
 @dataclass(frozen=True, slots=True)
 class Latent:
-    """The model of a function that is positive where trials fail, and the variance of chance."""
+    """A model of a function that is positive where trials fail, and the variance of chance."""
 
     model: SingleTaskGP
     chance: float
@@ -93,14 +93,14 @@ class Latent:
 @dataclass(frozen=True, slots=True)
 class Known:
     """A fitted model of labels, the settled rows that were measured, or are imagined to be (`m`), which of them are feasible, the models of
-    outcome constraints, the model of what works, if it is learned, and what the first model's standard deviations are multiplied by."""
+    outcome constraints, those of what works, as far as it is learned, and what the first model's standard deviations are multiplied by."""
 
     labels: Labels
     model: SingleTaskGP
     places: Tensor
     feasible: Tensor
     limits: tuple[Limited, ...] = ()
-    latent: Latent | None = None
+    latents: tuple[Latent, ...] = ()
     widening: float = 1.0
 
     def means(self) -> Tensor:
@@ -119,13 +119,13 @@ Belief = TypeVar("Belief")
 
 @dataclass(frozen=True, slots=True)
 class Works:
-    """Which trials worked (`n`), the places of observations that objectives' models learn from (`t`), and the model of what works, if there are
-    enough failures.
+    """Which trials worked (`n`), the places of observations that objectives' models learn from (`t`), and the models of what works, if there
+    are enough failures.
     """
 
     useful: Mask
     telling: Indices
-    latent: Latent | None = None
+    latents: tuple[Latent, ...] = ()
 
 
 class TorchChooser(ModelChooser[Belief]):
@@ -199,35 +199,36 @@ class TorchChooser(ModelChooser[Belief]):
                 yield Limited(excesses, learn(rows, labels, self._whole, self._deadline))
 
     def _works(self) -> Works:
-        """What is learned of which trials work: without divergences and, from the third failure on, failures by chance, as `gp` does."""
+        """What is learned of which trials work: without divergences and failures by chance, as `gp` does."""
         objectives = self._request.objectives
         results = Results.of(self._ordered, objectives)
         gone = diverged(results, self._recipe)
         useful = results.measured & ~gone
-        if int((~useful).sum()) <= self._recipe.few_failures:
-            return Works(useful, np.flatnonzero(~gone))
         # There is no expectation propagation in GPyTorch: what it makes of the outcomes is ours, what follows from that is BoTorch's.
         failures = Failures.learned(
             self._whole.features(self._settled),
             ~useful,
             self._whole.layout,
+            fickle=may_be_chance(self._ordered),
             early=spaced(len(useful), MAX_FITTED),
             recipe=self._recipe,
             fits=Fits(),
             deadline=self._deadline,
         )
-        classifier = failures.classifier
-        latent = make_latent(classifier.posterior, self._tensor(self._settled[failures.kept]), self._whole)
+        latents = tuple(self._latent(risk) for risk in failures.risks)
         places = telling([told & ~gone for told in results.told.T], failures.expected & ~gone)
-        return Works(useful, places, Latent(latent, classifier.chance))
+        return Works(useful, places, latents)
+
+    def _latent(self, risk: Risk) -> Latent:
+        model = make_latent(risk.classifier.posterior, self._tensor(self._settled[risk.kept]), self._whole)
+        return Latent(model, risk.classifier.chance)
 
     @staticmethod
-    def _bounds(limits: Sequence[Limited], latent: Latent | None, *, explores: bool = False) -> list[Bound]:
+    def _bounds(limits: Sequence[Limited], latents: Sequence[Latent], *, explores: bool = False) -> list[Bound]:
         """What has to be kept besides: outcome constraints, and that a trial works."""
         bounds = [Bound(limit.model, limit.excesses.threshold) for limit in limits]
-        if latent is None:
-            return bounds
-        return [*bounds, Bound(latent.model, 0.0, CAUTION if explores else 1.0, latent.chance)]
+        power = CAUTION if explores else 1.0
+        return [*bounds, *(Bound(latent.model, 0.0, power, latent.chance) for latent in latents)]
 
     def _expected(self, limits: Sequence[Limited], settled: Matrix) -> dict[str, Prediction]:
         return {
@@ -264,7 +265,7 @@ class BotorchChooser(TorchChooser[Known]):
         places = self._tensor(self._aimed(settled[kept][labels.measured]))
         alike = of_one_kind(works.useful, limited=bool(limits), aimed=self._aim is not None, noisy=self._request.noisy)
         wide = widening(innovations(model)) if self._recipe.widens and alike else 1.0
-        return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits, works.latent, wide)
+        return Known(labels, model, places, torch.as_tensor(feasible).to(places.device), limits, works.latents, wide)
 
     def _imagine(self, known: Known, pending: Matrix) -> Known:
         normals = fantasy_normals(self._request.seed, points=len(pending), fantasies=self._recipe.fantasies)
@@ -328,7 +329,7 @@ class BotorchChooser(TorchChooser[Known]):
             self._whole,
             deadline=self._deadline,
             leaders=leaders,
-            limits=self._bounds(known.limits, known.latent, explores=ambition > 0.0),
+            limits=self._bounds(known.limits, known.latents, explores=ambition > 0.0),
             widening=known.widening,
         )
 
@@ -336,15 +337,15 @@ class BotorchChooser(TorchChooser[Known]):
 @dataclass(frozen=True, slots=True)
 class KnownFront:
     """A fitted model of each objective's labels, the settled rows that were measured in all and are feasible (if none is, all that were
-    measured), the reference (`m`), the models of outcome constraints, that of what works, if it is learned, and settled rows that are pending
-    and expected to be feasible."""
+    measured), the reference (`m`), the models of outcome constraints, those of what works, as far as it is learned, and settled rows that
+    are pending and expected to be feasible."""
 
     labels: tuple[Labels, ...]
     models: tuple[SingleTaskGP, ...]
     places: Tensor
     reference: Vector
     limits: tuple[Limited, ...] = ()
-    latent: Latent | None = None
+    latents: tuple[Latent, ...] = ()
     pending: Tensor | None = None
 
     def means(self) -> Matrix:
@@ -375,7 +376,7 @@ class BotorchFrontChooser(TorchChooser[KnownFront]):
         labels = tuple(make_labels(some, (each,), shape=self._recipe.front_members[0].shape) for each in objectives)
         models = tuple(self._models(rows, labels))
         everything = self._tensor(self._aimed(settled[kept][useful[kept]]))
-        known = KnownFront(labels, models, everything, np.empty(0), limits, works.latent)
+        known = KnownFront(labels, models, everything, np.empty(0), limits, works.latents)
         reference = infer_reference(known.means(), references(labels))
         inside = (fine if fine[kept].any() else useful)[kept]
         return replace(known, places=self._tensor(self._aimed(settled[kept][inside])), reference=reference)
@@ -413,7 +414,7 @@ class BotorchFrontChooser(TorchChooser[KnownFront]):
             deadline=self._deadline,
             places=known.places,
             pending=known.pending,
-            limits=self._bounds(known.limits, known.latent),
+            limits=self._bounds(known.limits, known.latents),
         )
 
     def _expect(self, known: KnownFront, settled: Matrix) -> dict[str, Prediction]:

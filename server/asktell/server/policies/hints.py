@@ -14,7 +14,7 @@ from asktell.server.policies.columns import Vector
 from asktell.server.policies.kernel import Layout, Matrix
 from asktell.server.policies.labels import Noise
 
-_MAGIC = f"asktell fits 3, NumPy {np.__version__}, SciPy {scipy.__version__}\n".encode()
+_MAGIC = f"asktell fits 4, NumPy {np.__version__}, SciPy {scipy.__version__}\n".encode()
 """Changes with whatever changes a fit but its data: priors, starts and steps of `likelihood.py` and `probit.py` are part of the number."""
 _DIGEST = 16
 _LENGTH = struct.Struct("<H")
@@ -50,14 +50,20 @@ class Fits:
 
 
 def digest_of(
-    inputs: Matrix, labels: Vector, layout: Layout, *, noise: Noise | None = None, trend: bool = False
+    inputs: Matrix,
+    labels: Vector,
+    layout: Layout,
+    *,
+    noise: Noise | None = None,
+    trend: bool = False,
+    chance: bool = False,
 ) -> Digest:
-    """A digest of all that a fit depends on; without `noise` the labels are classes."""
+    """A digest of all that a fit depends on; without `noise` the labels are classes, which `chance` may have a part in."""
     content = hashlib.blake2b(digest_size=_DIGEST)
     known = () if noise is None else (noise.variances,)
     for array in (inputs, labels, *known, layout.owners, layout.numeric):
         content.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-    content.update(struct.pack("<???", noise is None, noise is not None and noise.complete, trend))
+    content.update(struct.pack("<????", noise is None, noise is not None and noise.complete, trend, chance))
     return content.digest()
 
 

@@ -10,14 +10,14 @@ import numpy as np
 
 from asktell.server.domain.metric import Objective, OutcomeConstraint
 from asktell.server.domain.policy import Observation, SuggestRequest
-from asktell.server.policies.acquisition import Feasibility
+from asktell.server.policies.acquisition import Acquisition
 from asktell.server.policies.aim import Aim
 from asktell.server.policies.columns import Vector
 from asktell.server.policies.deadline import Deadline
 from asktell.server.policies.divergence import diverged
 from asktell.server.policies.encoding import Encoder
 from asktell.server.policies.excess import Excesses, known, make_excesses, met_by
-from asktell.server.policies.failures import Failures, telling
+from asktell.server.policies.failures import Failures, may_be_chance, telling
 from asktell.server.policies.gp import MIN_LEARNED
 from asktell.server.policies.hints import Fits, digest_of
 from asktell.server.policies.kernel import Hyperparameters, Indices, Layout, Mask, Matrix
@@ -54,7 +54,7 @@ class _Works:
     eligible: Mask
     limits: tuple[Limit, ...]
     omitted: tuple[str, ...]
-    feasibility: Feasibility | None
+    feasibility: Acquisition | None
 
     def learned(self, models: Sequence[Model], *, temper: float) -> Learned:
         """All that was learned, with models of what tells."""
@@ -152,13 +152,10 @@ class Lesson:
         useful = self.results.measured & ~gone
         limits = tuple(self._limits())
         eligible = useful & self._feasible(limits)
-        feasibility, expected = None, ~useful
-        if int((~useful).sum()) > self.recipe.few_failures:
-            failures = self._failures(~useful)
-            feasibility, expected = failures.feasibility, failures.expected
-        places = telling([told & ~gone for told in self.results.told.T], expected & ~gone)
+        failures = self._failures(~useful)
+        places = telling([told & ~gone for told in self.results.told.T], failures.expected & ~gone)
         omitted = tuple(each.metric for each in self._limited()[len(limits) :])
-        works = _Works(places, useful[places], eligible[places], limits, omitted, feasibility)
+        works = _Works(places, useful[places], eligible[places], limits, omitted, failures.feasibility)
         alike = of_one_kind(useful, limited=bool(limits), aimed=self.aim is not None, noisy=self.noisy)
         recipe = replace(self.recipe, widens=self.recipe.widens and widens and alike)
         return works, replace(self._at(places), recipe=recipe)
@@ -255,7 +252,14 @@ class Lesson:
         """What is learned of where trials fail, given which did (`n`)."""
         early = spaced(self._reached, MAX_FITTED)
         return Failures.learned(
-            self.rows, failed, self.layout, early=early, recipe=self.recipe, fits=self.fits, deadline=self.deadline
+            self.rows,
+            failed,
+            self.layout,
+            fickle=may_be_chance(self.observations),
+            early=early,
+            recipe=self.recipe,
+            fits=self.fits,
+            deadline=self.deadline,
         )
 
     def _posterior(self, hyper: Hyperparameters, kept: Sequence[int], labels: Learnable) -> Posterior:

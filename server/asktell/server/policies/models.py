@@ -155,7 +155,7 @@ class Learned:
 
     models: tuple[Model, ...]
     log_weights: Vector
-    feasibility: Feasibility | None = None
+    feasibility: Acquisition | None = None
     limits: tuple[Limit, ...] = ()
     omitted: tuple[str, ...] = ()
 

@@ -1,8 +1,9 @@
 """Gaussian process classification: where trials fail, by expectation propagation (Rasmussen and Williams 2006, section 3.6).
 
 A latent function, a Gaussian process with the kernel of `kernel.py`, is positive where trials fail, but for chance: a trial fails with the
-probability `Phi(f / s)`, where `s` squared is the variance of chance. What is known of the function from so many yes and no is approximated
-by what a Gaussian process knows that was told labels of its own noise each, the sites: with these it is a `Posterior` like any other.
+probability `Phi(f / s)`, where `s` squared is the variance of chance, the least there is where failures are none of it. What is known of
+the function from so many yes and no is approximated by what a Gaussian process knows that was told labels of its own noise each, the sites:
+with these it is a `Posterior` like any other.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ _CHANCE = Normal(math.log(0.1), 2.5)
 """Of the logarithm of the variance of chance: sharp edges, and failures by chance, are both common."""
 _MEAN = Normal(1.3, 0.5)
 """Of the number whose normal distribution function is the probability to work far from all trials: nine tenths, more or less."""
-_BOUNDS = ((math.log(5e-3), 7.0), (math.log(1e-3), math.log(100.0)), (-2.0, 3.0))
+_LEAST_CHANCE = math.log(1e-3)
+_BOUNDS = ((math.log(5e-3), 7.0), (_LEAST_CHANCE, math.log(100.0)), (-2.0, 3.0))
 """Between which values the logarithms of lengthscales and of chance, and that number, are."""
 _FLOOR = 1e-6
 """The least noise variance of a site."""
@@ -191,12 +193,14 @@ def signs_of(failed: Mask) -> Vector:
     return np.where(failed, 1.0, -1.0)
 
 
-def fit(inputs: Matrix, failed: Mask, layout: Layout, *, deadline: Deadline) -> Vector:
+def fit(inputs: Matrix, failed: Mask, layout: Layout, *, chance: bool, deadline: Deadline) -> Vector:
     """The most probable hyper-parameters (`d + 2`) that L-BFGS reaches from the prior's mode, given which trials at feature rows (`n x D`)
-    failed (`n`). At the deadline they are the best so far.
+    failed (`n`), and whether `chance` may have had a part in it. At the deadline they are the best so far.
     """
     objective = _Objective(inputs, failed, layout)
     lengthscales, *others = _BOUNDS
+    if not chance:
+        others[0] = (_LEAST_CHANCE, _LEAST_CHANCE)
     found = minimize(
         objective,
         objective.start,
