@@ -199,16 +199,18 @@ KINDS = {
     "infeasible": (TrialState.INFEASIBLE, TrialState.INFEASIBLE),
     "both": (TrialState.INFEASIBLE, TrialState.FAILED),
 }
-"""How trials end in a region, and how one does elsewhere."""
+"""How trials end in a region, and how one does elsewhere, or three, if it takes as many for a model of their own."""
 
 
 def failing(request, seed, kind="failures"):
-    """The request with failures where the first coordinate is high, and one where it is not."""
+    """The request with failures where the first coordinate is high, and one or three where it is not."""
     encoder = Encoder.of(request.space)
     codes = [float(encoder.encode([seen.parameters])[0, 0]) for seen in request.observations]
     lucky = [place for place, code in enumerate(codes) if code < 0.5]
     region, elsewhere = KINDS[kind]
-    failed = {place: region for place, code in enumerate(codes) if code > 0.7} | {lucky[seed % len(lucky)]: elsewhere}
+    failed = dict.fromkeys([place for place, code in enumerate(codes) if code > 0.7], region)
+    for other in range(1 if region is elsewhere else 3):
+        failed[lucky[(seed + other) % len(lucky)]] = elsewhere
     return replace(
         request,
         observations=tuple(
