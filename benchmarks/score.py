@@ -156,11 +156,13 @@ def cost(board: Board, peer: str) -> Cost:
 
 @dataclass(frozen=True, slots=True)
 class Fall:
-    """What a cliff costs: the mean scaled regrets without and with it, and the standard error of their paired difference."""
+    """What a cliff costs: the mean scaled regrets without and with it, the standard error of their paired difference, and the medians."""
 
     clean: float
     cliff: float
     error: float
+    clean_median: float
+    cliff_median: float
 
 
 def falls(
@@ -191,4 +193,5 @@ def _fall(board: Board, cliffs: Mapping[tuple[str, str, int], Run], *, peer: str
         [(min(cliffs[peer, problem, seed].y[:trials]) - board.floor(plain, seed)) / scale for seed in board.seeds]
     )
     error = float((fallen - clean).std(ddof=1) / np.sqrt(len(clean))) if len(clean) > 1 else float("nan")
-    return Fall(float(clean.mean()), float(fallen.mean()), error)
+    medians = float(np.median(clean)), float(np.median(fallen))
+    return Fall(float(clean.mean()), float(fallen.mean()), error, *medians)

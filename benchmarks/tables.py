@@ -80,12 +80,13 @@ def falls_table(falls: Mapping[str, Mapping[str, Fall]]) -> Table:
     table = Table(title="Scaled regret without and with a cliff")
     for header in ("problem", "peer"):
         table.add_column(header)
-    for header in ("clean", "cliff", "difference ± standard error"):
+    for header in ("clean", "cliff", "difference ± standard error", "median clean", "median cliff"):
         table.add_column(header, justify="right")
     for peer, problems in falls.items():
         for problem, fall in problems.items():
             difference = f"{fall.cliff - fall.clean:+.3f} ± {fall.error:.3f}"
-            table.add_row(problem, peer, f"{fall.clean:.3f}", f"{fall.cliff:.3f}", difference)
+            medians = f"{fall.clean_median:.3f}", f"{fall.cliff_median:.3f}"
+            table.add_row(problem, peer, f"{fall.clean:.3f}", f"{fall.cliff:.3f}", difference, *medians)
     return table
 
 
@@ -115,12 +116,17 @@ def _against_best(board: Board, suite: Suite, trials: int, bar: float) -> str:
 
 
 def cliff_verdicts(falls: Mapping[str, Mapping[str, Fall]]) -> Iterator[str]:
-    """What a cliff costs each peer over all problems."""
+    """What a cliff costs each peer over all problems: in the mean of all runs, and in the mean over problems of the medians of seeds."""
     for peer, problems in falls.items():
         clean = sum(fall.clean for fall in problems.values())
         cliff = sum(fall.cliff for fall in problems.values())
-        if clean > 0:
-            yield f"With a cliff {peer}'s mean regret is {cliff / clean:.2f} × that without (the bar: {CLIFF_BAR:g})."
+        typical = sum(fall.clean_median for fall in problems.values())
+        fallen = sum(fall.cliff_median for fall in problems.values())
+        if clean > 0 and typical > 0:
+            yield (
+                f"With a cliff {peer}'s mean regret is {cliff / clean:.2f} × that without, and {fallen / typical:.2f} × by the medians of"
+                f" seeds (the bar: {CLIFF_BAR:g})."
+            )
 
 
 def _bold(text: str, *, best: bool) -> str:

@@ -97,6 +97,20 @@ def test_a_fall_is_measured_by_the_clean_problems_floor_and_scale() -> None:
     assert fall.error == pytest.approx(0.125)
 
 
+def test_one_run_that_fell_far_is_in_the_mean_of_a_cliffs_cost_and_not_in_the_median() -> None:
+    seeds = range(3)
+    clean = [run(peer, [value], seed=seed, best=0.0) for peer, value in (("random", 4), ("ours", 1)) for seed in seeds]
+    cliffs = [
+        run("ours", [value], problem="branin+cliff", seed=seed, best=0.0)
+        for seed, value in zip(seeds, (1, 1, 7), strict=True)
+    ]
+    found = falls(clean, cliffs, seeds=tuple(seeds), trials=1)
+    fall = found["ours"]["branin+cliff"]
+    assert (fall.clean_median, fall.cliff_median) == (0.25, 0.25)
+    (said,) = tables.cliff_verdicts(found)
+    assert "mean regret is 3.00 × that without, and 1.00 × by the medians" in said
+
+
 def test_differences_are_paired_and_clipped() -> None:
     one = board(run("random", [1], best=0.0), run("a", [0.5], best=0.0), run("b", [900], best=0.0), trials=1)
     assert paired_differences(one, "b", "a", 1) == [1.0]
