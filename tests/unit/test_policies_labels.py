@@ -118,3 +118,16 @@ def test_the_least_numbers_there_are_make_labels(count, least):
     """Half of them is 0, so that no loss would be below a median of halves."""
     labels = make_labels([observation(number, cost=least) for number in range(count)], [COST])
     assert np.isfinite(labels.values).all()
+
+
+def test_half_of_which_is_next_to_nothing_makes_labels_that_lead_back():
+    """In units of the better half the median of all is infinitely far away."""
+    values = [-1.1e-162, 4e146, -1.1e-162, 4e146]
+    for shape in (Shape.HALF, Shape.FENCE):
+        labels = make_labels(
+            [observation(number, cost=value) for number, value in enumerate(values)], [COST], shape=shape
+        )
+        predicted = labels.prediction(0.0, 1.0)
+        assert labels.values.tolist() == [-1.0, 1.0, -1.0, 1.0]
+        assert math.isfinite(predicted.mean)
+        assert 0.0 < predicted.standard_deviation < math.inf

@@ -68,7 +68,8 @@ class Warp:
             magnitude = own
             losses = np.minimum(losses, magnitude * _MEASURABLE)
         scaled = losses / magnitude
-        fence, width = _fence(scaled, shape, least / magnitude)
+        # In units of theirs what all are below may be infinitely far away.
+        fence, width = _fence(scaled, shape, min(least / magnitude, float(scaled.max())))
         if width < _THINNEST:
             width = 1e-3 * float(np.ptp(scaled)) or 1.0
         fenced = _fenced(scaled, fence, width)
