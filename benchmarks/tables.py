@@ -122,10 +122,10 @@ def cliff_verdicts(falls: Mapping[str, Mapping[str, Fall]]) -> Iterator[str]:
         cliff = sum(fall.cliff for fall in problems.values())
         typical = sum(fall.clean_median for fall in problems.values())
         fallen = sum(fall.cliff_median for fall in problems.values())
-        if clean > 0 and typical > 0:
+        by_medians = f", and {fallen / typical:.2f} × by the medians of seeds" if typical > 0 else ""
+        if clean > 0:
             yield (
-                f"With a cliff {peer}'s mean regret is {cliff / clean:.2f} × that without, and {fallen / typical:.2f} × by the medians of"
-                f" seeds (the bar: {CLIFF_BAR:g})."
+                f"With a cliff {peer}'s mean regret is {cliff / clean:.2f} × that without{by_medians} (the bar: {CLIFF_BAR:g})."
             )
 
 

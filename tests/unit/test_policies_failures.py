@@ -191,9 +191,9 @@ def test_a_model_is_made_as_soon_as_two_trials_have_worked():
 
 
 def regrets(function, *, policy):
-    """What is missing to Branin's minimum after 30 trials, for twelve seeds, the least first."""
+    """What is missing to Branin's minimum after 30 trials, for twelve seeds."""
     runs = [run(SQUARE, function, 30, seed=seed, policy=policy) for seed in range(12)]
-    return sorted(min(seen.metrics["cost"].value for seen in observations) - BRANIN_BEST for observations in runs)
+    return [min(seen.metrics["cost"].value for seen in observations) - BRANIN_BEST for observations in runs]
 
 
 def test_a_cliff_does_not_hide_the_valley():
@@ -206,7 +206,9 @@ def test_a_cliff_does_not_hide_the_valley():
         return branin(p) * (1_000 if p["x"] < 0.1 else 1)
 
     chance, steep = regrets(cliff, policy="random"), regrets(cliff, policy="gp")
+    assert min(chance[:5]) > 0.2
     assert median(chance) > 1.0
-    assert steep[9] < 0.02 * median(chance), "ten of twelve"
-    assert steep[-1] < 0.25 * median(chance)
+    assert median(steep[:5]) < 0.02 * median(chance[:5])
+    assert sorted(steep)[9] < 0.02 * median(chance), "ten of twelve"
+    assert max(steep) < 0.25 * median(chance)
     assert mean(steep) < 0.05 * median(chance)
