@@ -191,24 +191,27 @@ def test_a_model_is_made_as_soon_as_two_trials_have_worked():
 
 
 def regrets(function, *, policy):
-    """What is missing to Branin's minimum after 30 trials, for twelve seeds."""
-    runs = [run(SQUARE, function, 30, seed=seed, policy=policy) for seed in range(12)]
+    """What is missing to Branin's minimum after 30 trials, for thirty seeds."""
+    runs = [run(SQUARE, function, 30, seed=seed, policy=policy) for seed in range(30)]
     return [min(seen.metrics["cost"].value for seen in observations) - BRANIN_BEST for observations in runs]
 
 
 def test_a_cliff_does_not_hide_the_valley():
     """A tenth of the square costs a thousand times as much. Branin's values span 300; chance is left with more than 1.
 
-    Now and then the last valley is found late: a maximum of few seeds tells of chance.
+    One seed in thirty finds the last valley late: a maximum of few seeds would tell of luck.
     """
+    enough = 0.2
 
     def cliff(p):
         return branin(p) * (1_000 if p["x"] < 0.1 else 1)
 
     chance, steep = regrets(cliff, policy="random"), regrets(cliff, policy="gp")
-    assert min(chance[:5]) > 0.2
+    assert min(chance[:5]) > enough
     assert median(chance) > 1.0
     assert median(steep[:5]) < 0.02 * median(chance[:5])
-    assert sorted(steep)[9] < 0.02 * median(chance), "ten of twelve"
+    assert sum(regret >= enough for regret in steep) <= 1
     assert max(steep) < 0.25 * median(chance)
-    assert mean(steep) < 0.05 * median(chance)
+    assert sorted(steep)[26] < 0.02 * median(chance), "nine tenths of the seeds"
+    assert median(steep) < 0.01 * median(chance)
+    assert mean(steep) < 0.02 * mean(chance)
