@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf import any_pb2
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
@@ -50,6 +53,11 @@ def unavailable() -> grpc.Status:
 def precondition(message: str, reason: str) -> grpc.Status:
     """A call that the state does not allow."""
     return refusal(code_pb2.FAILED_PRECONDITION, message, error_details_pb2.ErrorInfo(reason=reason, domain="asktell"))
+
+
+def tick(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let each look at the clock by which a client's patience ends be `seconds` after the one before, however long its tries take here."""
+    monkeypatch.setattr("tenacity.time", SimpleNamespace(monotonic=count(0.0, seconds).__next__))
 
 
 @dataclass
