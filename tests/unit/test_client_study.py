@@ -19,8 +19,9 @@ from google.rpc import code_pb2, error_details_pb2
 
 from asktell import client as at
 from asktell.client import closure
+from asktell.client.study import Study
 from asktell.v1 import trial_service_pb2 as pb2
-from tests.unit.client_fake import precondition, refusal, serving, unavailable
+from tests.unit.client_fake import precondition, refusal, serving, tick, unavailable
 
 STOP = (pb2.DIRECTIVE_STOP, "no longer promising")
 ABANDON = (pb2.DIRECTIVE_ABANDON, "leased to another worker")
@@ -295,7 +296,8 @@ def test_two_asks_have_two_request_ids(service, study):
     assert len({request.request_id for request in service.requests["Ask"]}) == 2
 
 
-def test_retries_end_when_the_patience_ends(service):
+def test_retries_end_when_the_patience_ends(service, monkeypatch):
+    tick(monkeypatch, 0.2)
     service.fail("GetStudy", *[unavailable()] * 1000)
     with at.Client(service.target, retry_for=0.5) as client, pytest.raises(at.Unavailable, match="restarting"):
         client.get_study("s")
@@ -316,9 +318,10 @@ def test_a_message_that_is_too_large_is_not_sent_again(service, study):
     assert len(service.requests["Ask"]) == 1
 
 
-def test_each_call_has_a_deadline(service):
+def test_each_call_has_a_deadline(service, study):
     with at.Client(service.target, timeout=0.2, retry_for=0) as client:
-        study = new_study(client)
+        # Created with patience: the one call that is hasty is the one that cannot be met.
+        study = Study(study.record, connection=client._connection, keeper=client._keeper)
         stuck = threading.Event()
         original, service.study = service.study, lambda *args: stuck.wait(60) and original(*args)
         try:
