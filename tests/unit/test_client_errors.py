@@ -14,7 +14,7 @@ from google.rpc import code_pb2, error_details_pb2
 from asktell import client as at
 from asktell.client import aio, errors
 from asktell.client.study import Study
-from tests.unit.client_fake import refusal, serving
+from tests.unit.client_fake import refusal, serving, tick
 
 
 @pytest.fixture
@@ -93,7 +93,10 @@ def test_an_unreachable_service_is_unavailable_when_the_patience_ends():
         client.get_study("s")
 
 
-def test_a_service_that_is_not_there_is_one_error_that_says_how_long_it_was_tried_and_what_runs_one(caplog):
+def test_a_service_that_is_not_there_is_one_error_that_says_how_long_it_was_tried_and_what_runs_one(
+    caplog, monkeypatch
+):
+    tick(monkeypatch, 1.0)
     caplog.set_level(logging.WARNING, "asktell.client.retries")
     with at.Client("127.0.0.1:9", retry_for=1.5) as client, pytest.raises(at.Unavailable) as caught:
         client.get_study("s")
@@ -105,7 +108,8 @@ def test_a_service_that_is_not_there_is_one_error_that_says_how_long_it_was_trie
     assert "trying again for up to 1.5 s" in caplog.text
 
 
-async def test_for_asyncio_a_service_that_is_not_there_is_said_alike(caplog):
+async def test_for_asyncio_a_service_that_is_not_there_is_said_alike(caplog, monkeypatch):
+    tick(monkeypatch, 1.0)
     caplog.set_level(logging.WARNING, "asktell.client.retries")
     async with aio.Client("127.0.0.1:9", retry_for=1.5) as client:
         with pytest.raises(at.Unavailable) as caught:
