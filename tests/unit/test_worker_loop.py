@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -260,7 +261,8 @@ def test_a_study_that_is_gone_ends_it() -> None:
         work(FakeStudy(away=[NotFound("there is no study")]))
 
 
-def test_the_log_has_a_line_for_each_trial(caplog) -> None:
+def test_the_log_has_a_line_for_each_trial(caplog, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: 0.0))
     with caplog.at_level(logging.INFO):
         work(FakeStudy(budget=2), Succeeded({"loss": 0.1234567, "time": 3.0}), Failed("boom"))
     lines = [record.message for record in caplog.records]
