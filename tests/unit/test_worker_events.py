@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -129,9 +130,12 @@ def test_a_process_that_floods_its_output_ends_when_it_is_closed() -> None:
     assert process.wait() == 7
 
 
-def test_a_daemon_that_floods_an_inherited_pipe_does_not_keep_a_process_from_ending() -> None:
-    daemon = f"import os\nos.setsid()\nprint('daemon', os.getpid(), flush=True)\n{FLOOD}"
-    program = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {daemon!r}])\ntime.sleep(1)"
+def test_a_daemon_that_floods_an_inherited_pipe_does_not_keep_a_process_from_ending(tmp_path: Path) -> None:
+    floods = tmp_path / "floods"
+    daemon = f"import os\nos.setsid()\nprint('daemon', os.getpid(), flush=True)\nopen({str(floods)!r}, 'x')\n{FLOOD}"
+    # The process ends once the daemon has said its first line.
+    wait = f"while not os.path.exists({str(floods)!r}): time.sleep(0.01)"
+    program = f"import os, subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {daemon!r}])\n{wait}"
     process = start(program)
     first = process.next_event(60)
     assert isinstance(first, Line)
