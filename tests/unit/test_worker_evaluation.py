@@ -7,12 +7,14 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from asktell.client import Unavailable
 from asktell.worker.command import Template
-from asktell.worker.evaluation import Limits, Unfit, Unusable
+from asktell.worker.evaluation import Limits, Tail, Unfit, Unusable
+from asktell.worker.events import Chunk, Line
 from asktell.worker.interruption import Interruption
 from asktell.worker.loop import Options, Worker
 from asktell.worker.objective import Objective, ObjectiveEvaluation
@@ -300,7 +302,16 @@ def test_what_a_command_leaves_running_ends_with_it(here: Path) -> None:
     assert gone(int((here / "pid").read_text()))
 
 
-def test_a_trial_that_ran_too_long_says_what_it_was_at() -> None:
+def test_a_trial_that_ran_too_long_says_what_it_was_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, pass_on = [0.0], Tail.pass_on
+
+    def hear(tail: Tail, said: Line | Chunk) -> None:
+        pass_on(tail, said)
+        now[0] = 3.1
+
+    # Its time passes once it has said something, however long it takes to begin.
+    monkeypatch.setattr(Tail, "pass_on", hear)
+    monkeypatch.setattr("asktell.worker.evaluation.time", SimpleNamespace(monotonic=lambda: now[0]))
     study = command(FakeStudy(), "sh", "-c", "echo downloading; exec sleep 3600", timeout=3.0)
     assert told(study) == ("failed", ("downloading\nran longer than 3 s", False))
 
@@ -550,10 +561,14 @@ def test_a_function_that_may_take_both_arguments_is_called(source: str) -> None:
 
 def test_a_process_that_was_killed_between_trials_costs_no_trial() -> None:
     source = """
-import os, signal, threading, time
+import os, pathlib, signal, threading, time
+def die():
+    while not pathlib.Path("told").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
 def objective(parameters, trial):
     if trial.number == 1:
-        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        threading.Thread(target=die).start()
     return 1
 """
     Path("train.py").write_text(source)
@@ -563,6 +578,7 @@ def objective(parameters, trial):
     first = study.ask_once().trials[0]
     with first.keep_alive():
         assert objective.evaluate(first).metrics == {"loss": 1.0}
+    Path("told").touch()
     process = objective._process
     assert process is not None
     process.wait()
