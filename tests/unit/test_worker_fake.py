@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -99,7 +100,7 @@ class FakeTrial:
 @dataclass
 class FakeStudy:
     """`budget` trials, then closed. `refusals` meet the next tells, `deaf` the next reports, `away` the next asks; trials are
-    as `first` says. So many as `elsewhere` says have succeeded at other workers.
+    as `first` says. So many as `elsewhere` says have succeeded at other workers. Several threads may ask at once.
     """
 
     budget: int = 1
@@ -116,12 +117,17 @@ class FakeStudy:
     parameters: dict = field(default_factory=lambda: {"x": 0.5})
     elsewhere: int = 0
     counts: TrialCounts = field(default_factory=TrialCounts)
+    one_by_one: threading.Lock = field(default_factory=threading.Lock)
 
     def refresh(self) -> None:
         states = Counter(trial.state.value for trial in self.trials)
         self.counts = TrialCounts(**states | {"succeeded": states["succeeded"] + self.elsewhere})
 
     def ask_once(self, **how) -> Answer:
+        with self.one_by_one:
+            return self._answer(how)
+
+    def _answer(self, how: dict) -> Answer:
         self.asked.append(how)
         if self.away:
             first = self.away.pop(0)
