@@ -63,6 +63,17 @@ def together(count: int, outcome: Outcome = DONE) -> Callable[[FakeTrial], Outco
     return evaluate
 
 
+def tell_when_counted(course: Course, counted: threading.Event) -> None:
+    """Set an event once the course has taken in what became of a trial."""
+    count = course.count
+
+    def counts(outcome: str) -> None:
+        count(outcome)
+        counted.set()
+
+    course.count = counts
+
+
 def test_slots_work_side_by_side_under_ids_of_their_own() -> None:
     study = FakeStudy(budget=9)
     meet = together(3)
@@ -90,10 +101,10 @@ def test_after_a_failure_no_slot_takes_another_trial_where_that_was_wished() -> 
 
     def fails(trial: FakeTrial) -> Outcome:
         assert under_way.wait(PATIENCE)
-        threading.Timer(0.1, failed.set).start()
         return Failed("boom")
 
     working, course = pool(study, Calls(fails), Calls(slow), on_error="stop")
+    tell_when_counted(course, failed)
     working.run()
     assert course.summary.stopped_by_failure
     assert str(course.summary) == "a trial failed; 1 failed, 1 succeeded"
@@ -188,7 +199,7 @@ def test_a_trial_that_another_slot_told_late_is_not_taken_for_told_by_its_own_tr
         def ask_once(self, **how):
             answer = super().ask_once(**how)
             for trial in answer.trials:
-                trial.number, trial.attempt = 1, len(self.trials)
+                trial.number, trial.attempt = 1, trial.number
             return answer
 
         def get_trial(self, number):
@@ -206,20 +217,21 @@ def test_a_trial_that_another_slot_told_late_is_not_taken_for_told_by_its_own_tr
     handed_out = threading.Barrier(2)
     study = HandedOutTwice(budget=2)
     working, course = pool(study, Calls(evaluate), Calls(evaluate))
-    count = course.count
-
-    def counted(outcome: str) -> None:
-        count(outcome)
-        told.set()
-
-    course.count = counted
+    tell_when_counted(course, told)
     working.run()
     assert course.summary.outcomes == {"succeeded": 1, "lost": 1}
 
 
 def test_many_slots_that_wait_say_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    study = FakeStudy(budget=4, away=[Reason.PAUSED] * 40)
-    meet = together(4)
+    study, meet, asking = FakeStudy(budget=4, away=[Reason.PAUSED] * 40), together(4), threading.Barrier(4)
+    asked = study.ask_once
+
+    def ask_once(**how):
+        # None gets a trial, after which it waits no more, while another has not yet heard that it is to wait.
+        asking.wait(PATIENCE)
+        return asked(**how)
+
+    study.ask_once = ask_once
     with caplog.at_level(logging.INFO):
         working, _ = pool(study, *(Calls(meet) for _ in range(4)))
         working.run()
