@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import threading
 from dataclasses import replace
+from urllib.parse import quote
 
 import pytest
 
@@ -330,7 +331,8 @@ async def test_calls_of_a_study_are_answered_in_their_order_beside_others(store)
 
 @pytest.mark.parametrize("what", ["study", "trial"])
 async def test_on_postgresql_a_study_that_another_transaction_holds_holds_no_other_up(migrated_url, what):
-    store, holder = open_store(migrated_url), open_store(migrated_url)
+    # It waits for the lock however slowly the others go on.
+    store, holder = open_store(f"{migrated_url}?options={quote('-c lock_timeout=90s')}"), open_store(migrated_url)
     handed = await several(store, 6)
     names, clerk = list(handed), Clerk(store)
     held, ended = threading.Event(), threading.Event()
@@ -342,8 +344,7 @@ async def test_on_postgresql_a_study_that_another_transaction_holds_holds_no_oth
         else:
             tx.find_trials(study.id, [1])
         held.set()
-        # Less than a statement waits for a lock.
-        ended.wait(1.5)
+        ended.wait(60)
 
     holding = asyncio.create_task(holder.write(hold))
     assert await asyncio.to_thread(held.wait, 60)
