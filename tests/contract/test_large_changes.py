@@ -150,7 +150,7 @@ async def test_on_postgresql_large_changes_leave_threads_to_others(migrated_url)
         with lock:
             most = next(under_way)
         begun.release()
-        return ended.wait(10)
+        return ended.wait(60)
 
     slow = [
         asyncio.create_task(clerk.make(Change(study=name, numbers=range(1, 1_001), amend=amend))) for name, _ in large
@@ -165,14 +165,28 @@ async def test_on_postgresql_large_changes_leave_threads_to_others(migrated_url)
     await store.close()
 
 
+class Turns(asyncio.Semaphore):
+    """Says when somebody waits for a turn among the large ones."""
+
+    def __init__(self, value):
+        super().__init__(value)
+        self.awaited = asyncio.Event()
+
+    async def acquire(self):
+        if self.locked():
+            self.awaited.set()
+        return await super().acquire()
+
+
 async def test_on_postgresql_a_large_change_whose_caller_goes_away_while_others_are_made_is_not_made(migrated_url):
     store = open_store(migrated_url)
     *slow, waiting = await several(store, LARGE_AT_ONCE + 1)
     clerk, begun, ended, made = Clerk(store), threading.Semaphore(0), threading.Event(), []
+    clerk._large = turns = Turns(LARGE_AT_ONCE)
 
     def hold(_draft):
         begun.release()
-        return ended.wait(10)
+        return ended.wait(60)
 
     def call(name, amend):
         return asyncio.create_task(clerk.make(Change(study=name, numbers=range(1, 1_001), amend=amend)))
@@ -181,8 +195,8 @@ async def test_on_postgresql_a_large_change_whose_caller_goes_away_while_others_
     for _ in slow:
         assert await asyncio.to_thread(begun.acquire, timeout=60)
     left, kept = call(waiting, lambda _: made.append("left")), call(waiting, lambda _: made.append("kept"))
-    # Until it waits for its turn among the large ones.
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(60):
+        await turns.awaited.wait()
     left.cancel()
     ended.set()
     await asyncio.gather(*under_way, kept)
