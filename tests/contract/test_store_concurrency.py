@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -24,7 +25,7 @@ from asktell.server.domain.metric import Goal, Measurement, MetricValue, Objecti
 from asktell.server.domain.space import Float, SearchSpace
 from asktell.server.domain.study import Budget, StudyName, StudySpec
 from asktell.server.domain.trial import Origin, Trial, TrialState
-from asktell.server.persistence.store import POSTGRESQL_WRITERS, SqlStore, open_store
+from asktell.server.persistence.store import LOCK_TIMEOUT, POSTGRESQL_WRITERS, SqlStore, open_store
 
 NAME = StudyName("digits", "first")
 ELSEWHERE = StudyName("digits", "second")
@@ -35,6 +36,8 @@ SPEC = StudySpec(
 REQUEST = Request("tell", "r-1", "digest")
 
 ALL = 10**9
+LOOKS = "SELECT setting FROM pg_settings WHERE name = 'deadlock_timeout'"
+"""After how many milliseconds of waiting PostgreSQL looks for a deadlock."""
 
 
 @pytest_asyncio.fixture
@@ -469,8 +472,12 @@ class TestPostgresql:
         assert len(runs) == 1
         assert (await store.read(lambda tx: tx.find_study(NAME))).study == runs[0]
 
-    async def test_of_two_in_a_deadlock_both_succeed_in_the_end(self, store, study_id):
+    async def test_of_two_in_a_deadlock_both_succeed_in_the_end(self, store, address, study_id):
         await create(store, ELSEWHERE)
+        looks = await store.write(lambda tx: tx._connection.exec_driver_sql(LOOKS).scalar_one())
+        assert timedelta(milliseconds=int(looks)) < LOCK_TIMEOUT, "a deadlock is found before the wait for a lock ends"
+        # However late the second of them begins to wait.
+        patient = open_store(f"{address}?options={quote('-c lock_timeout=60s')}")
         both_hold_one = threading.Barrier(2)
         first_runs = {NAME, ELSEWHERE}
 
@@ -484,7 +491,8 @@ class TestPostgresql:
 
             return step
 
-        await asyncio.gather(store.write(lock_both(NAME, ELSEWHERE)), store.write(lock_both(ELSEWHERE, NAME)))
+        await asyncio.gather(patient.write(lock_both(NAME, ELSEWHERE)), patient.write(lock_both(ELSEWHERE, NAME)))
+        await patient.close()
         for name in (NAME, ELSEWHERE):
             assert (await store.read(lambda tx, name=name: tx.find_study(name))).study.sequence == 3
 
