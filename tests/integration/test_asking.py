@@ -8,13 +8,13 @@ import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, update
 
 from asktell.server.application import history, leases, studies, trials
 from asktell.server.application.ask import Answer, Ask, Reason, is_over
@@ -30,6 +30,7 @@ from asktell.server.domain.population import Population
 from asktell.server.domain.space import Int, SearchSpace
 from asktell.server.domain.study import Budget, StudyName, StudySpec, StudyState
 from asktell.server.domain.trial import Origin, Trial, TrialName, TrialState
+from asktell.server.persistence import tables
 from asktell.server.persistence.migration import migrate
 from asktell.server.persistence.store import open_store
 from asktell.server.policies import registry
@@ -657,14 +658,16 @@ async def test_asks_whose_callers_went_away_do_not_count_among_those_that_wait(t
 
 
 async def test_time_that_is_spent_while_the_policy_chooses_hands_out_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path, max_duration=timedelta(seconds=1)) as home:
+    async with house(tmp_path, max_duration=timedelta(hours=1)) as home:
         home.engine.gate.clear()
         asking = asyncio.create_task(home.ask())
         while not home.engine.requests:
             await asyncio.sleep(0)
-        async with asyncio.timeout(10):
-            while not is_over(*(await home.store.read(now_of))):
-                await asyncio.sleep(0.05)
+        assert not is_over(*(await home.store.read(now_of)))
+        # As if it had been created long before: this machine may need more than a second to come so far.
+        aged = update(tables.studies).values(create_time=datetime(2026, 1, 1, tzinfo=UTC) - timedelta(days=9))
+        await home.store.write(lambda tx: tx._connection.execute(aged))
+        assert is_over(*(await home.store.read(now_of)))
         home.engine.gate.set()
         answer = await asking
         assert (answer.trials, answer.closed, answer.reason) == ((), True, Reason.BUDGET_SPENT)
