@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -451,14 +452,22 @@ async def test_a_study_that_takes_no_model_is_not_looked_at(tmp_path):
         assert home.engine.ahead == []
 
 
-async def test_a_preparation_that_is_late_is_left_for_the_engine_and_not_counted_as_used(tmp_path):
+async def test_a_preparation_that_is_late_is_left_for_the_engine_and_not_counted_as_used(tmp_path, monkeypatch):
+    now, ready = [time.monotonic()], Prepared.ready
+
+    async def wait(prepared: Prepared, count: int, *, patience: float) -> Decision | None:
+        now[0] += patience
+        return await ready(prepared, count, patience=0.0)
+
+    # The asks' time passes while one waits for what is prepared, and not besides.
+    monkeypatch.setattr(Prepared, "ready", wait)
+    monkeypatch.setattr("asktell.server.application.desk.time", SimpleNamespace(monotonic=lambda: now[0]))
     async with house(tmp_path) as home:
         await with_workers(home, 32)
         home.engine.gate.clear()
         home.desk._shelf._prepared.clear()
         await home.desk._shelf._prepare(NAME, at_least=2)
-        begun = time.monotonic()
-        (first,) = await home.ask(deadline=begun + 4.0)
+        (first,) = await home.ask(deadline=now[0] + 4.0)
         assert 1.0 < home.engine.asked[-1].time_limit <= 2.0, "half of the time went into waiting"
         home.engine.gate.set()
         (second,) = await home.ask()
