@@ -15,6 +15,7 @@ import pytest
 
 from asktell.v1 import study_service_pb2 as studies
 from asktell.v1 import trial_service_pb2 as trials
+from tests.e2e.worker import HANDED_OUT
 from tests.processes import ASKTELL, Process, Processes, Server, until
 from tests.wire import Wire, refusal, renew_request, report_request, seconds, small_study, tell_request
 
@@ -27,6 +28,12 @@ REFUSE = studies.StudySpec.LATE_TELLS_REFUSE
 def start_worker(processes: Processes, server: Server, study: str, worker: str, *, value: float) -> Process:
     command = [sys.executable, "-m", "tests.e2e.worker", server.target, study, worker, str(value)]
     return processes.start(command)
+
+
+def handed_out(worker: Process) -> trials.Trial:
+    """What a worker that has said so was given, as it was then."""
+    line = next(line for line in worker.errors().splitlines() if line.startswith(HANDED_OUT))
+    return trials.Trial.FromString(bytes.fromhex(line.removeprefix(HANDED_OUT)))
 
 
 def handed_on(wire: Wire, study: str) -> trials.Trial:
@@ -65,7 +72,7 @@ def test_a_killed_workers_trial_goes_to_another_within_its_lease_and_two_seconds
         worker = start_worker(processes, server, study, "first", value=1)
         assert worker.line() == "1 1"
         worker.kill()
-        before = wire.trial(study, 1)
+        before = handed_out(worker)
         expires = before.lease.expire_time.ToDatetime(tzinfo=UTC)
         taken = handed_on_in_time(wire, study, expires)
         assert (taken.number, taken.attempt, taken.lease.worker_id) == (1, 2, "other")
