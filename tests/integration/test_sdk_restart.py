@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -10,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from asktell import client as at
+from tests.ports import free_port
 
 
 @contextmanager
@@ -34,9 +34,7 @@ def server(port, database):
 
 @pytest.fixture
 def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    return free_port()
 
 
 def test_a_trial_is_told_across_a_crash_and_restart_of_the_server(port, tmp_path):
