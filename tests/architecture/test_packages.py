@@ -28,10 +28,10 @@ def test_the_base_install_loads_nothing_of_the_server(module: str) -> None:
     assert done.stdout.split() == []
 
 
-def test_the_first_asks_need_no_torch() -> None:
+def test_the_first_asks_need_neither_torch_nor_what_counts_for_prometheus() -> None:
     program = (
         "import sys, asktell.server.bootstrap, asktell.server.policies.engine;"
-        "print(*[name for name in ('torch', 'botorch', 'gpytorch') if name in sys.modules])"
+        "print(*[name for name in ('torch', 'botorch', 'gpytorch', 'prometheus_client') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -142,12 +142,24 @@ def test_workers_may_call_the_servers_by_the_name_and_port_of_their_service() ->
     (policy,) = [each for each in manifests() if each["kind"] == "NetworkPolicy"]
     assert service["spec"]["clusterIP"] == "None"
     target = f"{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
-    (allowed,) = policy["spec"]["ingress"]
+    allowed, _ = policy["spec"]["ingress"]
+    assert allowed["ports"] == [{"port": service["spec"]["ports"][0]["port"]}]
     wanted = allowed["from"][0]["podSelector"]["matchLabels"]
     for pod, container in containers():
         if container["name"] == "worker":
             assert environment(container)["ASKTELL_TARGET"] == target
             assert wanted.items() <= pod["metadata"]["labels"].items()
+
+
+def test_prometheus_may_read_the_page_on_the_port_that_servers_have_it_on() -> None:
+    (policy,) = [each for each in manifests() if each["kind"] == "NetworkPolicy"]
+    _, scrapes = policy["spec"]["ingress"]
+    ((pod, server),) = [found for found in containers() if found[1]["name"] == "server"]
+    (port,) = [each["containerPort"] for each in server["ports"] if each["name"] == "metrics"]
+    assert environment(server)["ASKTELL_PROMETHEUS_LISTEN"] == f"0.0.0.0:{port}"
+    assert scrapes["ports"] == [{"port": port}]
+    assert pod["metadata"]["annotations"] == {"prometheus.io/scrape": "true", "prometheus.io/port": str(port)}
+    assert "namespaceSelector" in scrapes["from"][0]
 
 
 def test_a_job_starts_a_worker_again_that_was_told_to_end() -> None:

@@ -23,6 +23,7 @@ from asktell.server.application.desk import Desk
 from asktell.server.application.history import History
 from asktell.server.application.imports import discard_abandoned
 from asktell.server.application.leases import expire_leases
+from asktell.server.application.metering import Meter
 from asktell.server.application.reports import Reports
 from asktell.server.application.watch import Feeds
 from asktell.server.domain.errors import Unavailable
@@ -72,6 +73,7 @@ class Service:
     rpc: RpcServer
     store: SqlStore
     settings: Settings
+    meter: Meter
 
     @property
     def target(self) -> str:
@@ -86,6 +88,9 @@ async def running(settings: Settings, *, shared_port: bool = False) -> AsyncIter
         failpoints.arm(settings.failpoints)
         with _start_errors():
             await asyncio.to_thread(torch_device.check, settings.torch_device)
+        meter = (
+            Meter() if settings.prometheus_listen is None else stack.enter_context(_page(settings.prometheus_listen))
+        )
         store = await _open_database(settings)
         stack.push_async_callback(store.close)
         engine = ProcessPoolEngine(workers=settings.engines, torch_device=settings.torch_device)
@@ -100,6 +105,7 @@ async def running(settings: Settings, *, shared_port: bool = False) -> AsyncIter
             speculate=settings.speculate,
             size=asked_size,
         )
+        desk.meter = meter
         stack.push_async_callback(desk.close)
         clerk = Clerk(store)
         feeds = Feeds(store, pack=pack_changes)
@@ -112,8 +118,13 @@ async def running(settings: Settings, *, shared_port: bool = False) -> AsyncIter
                 Oracle(desk.history, engine, longest=settings.ask_time_limit),
                 endpoint=Endpoint(settings.listen, _encryption(settings), shared=shared_port),
                 max_connection_age=settings.max_connection_age,
+                meter=meter,
             )
-        service = Service(rpc, store, settings)
+        meter.show("asktell_asks_waiting", "Asks in line, those that are being met included.", lambda: desk.waiting)
+        meter.show("asktell_engine_busy", "Engine processes that choose candidates now.", lambda: engine.choosing)
+        meter.show("asktell_engine_processes", "Engine processes that there may be.", lambda: settings.engines)
+        meter.show("asktell_watches", "Watches of studies that are open.", lambda: feeds.watchers)
+        service = Service(rpc, store, settings, meter)
         await rpc.start()
         stack.push_async_callback(rpc.stop, grace=settings.drain)
         await stack.enter_async_context(_background(_probe(service), "probe-database"))
@@ -123,6 +134,20 @@ async def running(settings: Settings, *, shared_port: bool = False) -> AsyncIter
         log.info("serving", listen=service.target, database=store.description)
         yield service
         log.info("draining", seconds=settings.drain)
+
+
+@contextlib.contextmanager
+def _page(listen: str) -> Iterator[Meter]:
+    """What counts, with a page for Prometheus during the block."""
+    # What few servers need.
+    from asktell.server.prometheus import PrometheusMeter
+
+    meter = PrometheusMeter()
+    with contextlib.ExitStack() as stack:
+        with _start_errors():
+            place = stack.enter_context(meter.served(listen))
+        log.info("counting", prometheus=f"http://{place}/metrics")
+        yield meter
 
 
 def _encryption(settings: Settings) -> Encryption | None:
@@ -183,6 +208,7 @@ async def _expire(service: Service) -> None:
     while True:
         try:
             expired = await expire_leases(service.store)
+            service.meter.expired(expired)
             if expired:
                 log.info("leases_expired", trials=expired)
         except Unavailable as error:
@@ -206,6 +232,7 @@ async def _probe(service: Service) -> None:
         except Exception:
             reached = False
             log.exception("probe_broken")
+        service.meter.reached(database=reached)
         if reached is not serving:
             serving = reached
             await service.rpc.set_serving(serving=reached)

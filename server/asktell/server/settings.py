@@ -19,6 +19,9 @@ class StartError(Exception):
     """The server cannot start, for a reason that its user can mend."""
 
 
+LAST_PORT = 65_535
+
+
 def default_database() -> str:
     """A SQLite file in the user's data directory. Raises StartError if there is no such directory and none can be made."""
     try:
@@ -44,9 +47,11 @@ def default_engine_processes() -> int:
     return max(1, min(4, int(loky.cpu_count()) - 1))
 
 
-def _check_listen(_: object, listen: str) -> None:
+def _check_listen(_: object, listen: str | None) -> None:
+    if listen is None:
+        return
     host, separator, port = listen.rpartition(":")
-    if not (host and separator and port.isascii() and port.isdecimal() and int(port) <= 65_535):
+    if not (host and separator and port.isascii() and port.isdecimal() and int(port) <= LAST_PORT):
         raise ValueError(f"{listen!r} is not HOST:PORT with a port from 0 to 65535")
 
 
@@ -88,6 +93,12 @@ class Settings:
     database: DatabaseAddress = None
     """Database: a path or sqlite:///PATH for one server, postgresql://USER@HOST/NAME for several, with the password in PGPASSWORD or
     ~/.pgpass. A SQLite file in the user's data directory if not given."""
+
+    prometheus_listen: Annotated[
+        str | None, Parameter(env_var="ASKTELL_PROMETHEUS_LISTEN", validator=_check_listen)
+    ] = None
+    """HOST:PORT of a page for Prometheus, http://HOST:PORT/metrics, with what the server counts of its calls, candidates and leases, for all
+    who reach it; of several server processes each has one, on the ports that follow. None if not given."""
 
     migrate: Annotated[bool | None, Parameter(env_var="ASKTELL_MIGRATE")] = None
     """Bring the schema up to date at the start; by default on SQLite only: on PostgreSQL, `asktell migrate` is a step of the deployment."""
@@ -155,6 +166,18 @@ class Settings:
     def engines(self) -> int:
         """The number of engine processes of a server process, with the default filled in."""
         return self.engine_processes or max(1, default_engine_processes() // self.processes)
+
+    def prometheus_of(self, place: int) -> str | None:
+        """HOST:PORT of the page of one of several server processes, the first at 0. Raises StartError if there is no such port."""
+        if self.prometheus_listen is None:
+            return None
+        host, _, port = self.prometheus_listen.rpartition(":")
+        own = int(port) and int(port) + place
+        if own > LAST_PORT:
+            raise StartError(
+                f"--prometheus-listen {self.prometheus_listen}: {self.processes} processes need as many ports"
+            )
+        return f"{host}:{own}"
 
     @property
     def embedded(self) -> bool:

@@ -44,7 +44,7 @@ async def supervise(settings: Settings, *, announce: Callable[[str], None]) -> N
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     with reserved(settings.listen) as listen:
-        members = [_Member(replace(settings, listen=listen)) for _ in range(settings.processes)]
+        members = [_Member(_own(settings, listen, place)) for place in range(settings.processes)]
         try:
             await _until(stopped, [member.start() for member in members])
             if not stopped.is_set():
@@ -53,6 +53,11 @@ async def supervise(settings: Settings, *, announce: Callable[[str], None]) -> N
         finally:
             await asyncio.gather(*(member.stop() for member in members))
     log.info("all_stopped")
+
+
+def _own(settings: Settings, listen: str, place: int) -> Settings:
+    """The settings of one of the processes: pages for Prometheus, of which each has its own, are on ports that follow each other."""
+    return replace(settings, listen=listen, prometheus_listen=settings.prometheus_of(place))
 
 
 async def _until(stopped: asyncio.Event, work: Iterable[Coroutine[Any, Any, None]]) -> None:

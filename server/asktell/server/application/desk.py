@@ -27,6 +27,7 @@ from asktell.server.application.ask import (
 )
 from asktell.server.application.failpoints import reach
 from asktell.server.application.history import History, Snapshot
+from asktell.server.application.metering import Meter
 from asktell.server.application.ports import Engine, Request, Store
 from asktell.server.application.requests import replay_of
 from asktell.server.application.speculation import Prepared, Shelf, tagged
@@ -176,7 +177,7 @@ class Desk:
 
     At most `max_waiting` asks wait for one study; further ones are Overloaded. Choosing takes `longest` seconds at most. With `speculate`,
     candidates are prepared ahead of asks while an engine process is idle. `size` tells how large trials are in replies; without it replies are
-    as large as they come.
+    as large as they come. `meter` counts nothing unless it is replaced.
     """
 
     def __init__(
@@ -192,11 +193,17 @@ class Desk:
         size: Size | None = None,
     ) -> None:
         self.store, self.engine, self.history = store, engine, history
+        self.meter = Meter()
         self.new_nonce, self._max_waiting, self._longest = new_nonce, max_waiting, longest
         self._size = size
         self._lines: dict[StudyName, _Line] = {}
         self._shelf = Shelf(history=history, engine=engine, busy=self._lines.__contains__) if speculate else None
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many asks are being met or wait for it. Any thread may look."""
+        return sum(len(line.waiting) + len(line.meeting) for line in list(self._lines.values()))
 
     async def ask(self, command: Ask, *, pack: Pack) -> bytes:
         """Hand out trials and return the packed answer; the same request again gets the same answer.
@@ -237,6 +244,7 @@ class Desk:
     def told(self, command: Tell, trials: Sequence[Trial]) -> None:
         """Results were stored, which made their trials these: prepare what their worker will ask for."""
         self.history.note_told(command.study, trials)
+        self.meter.told(trials)
         if self._shelf is not None and self._pays(command.study):
             numbers = [result.number for result in command.results]
             self._keep(self._shelf.prepare_after_tell(command.study, numbers))
@@ -387,6 +395,7 @@ class Desk:
         for call, reply in zip(line.meeting, handed.replies, strict=True):
             call.settle(reply)
         self.history.note_added(handed.study, handed.trials, after=handed.after)
+        self.meter.handed(candidates, prepared=chosen.prepared is not None)
         line.modelled = any(candidate.origin.acquisition is not None for candidate in candidates)
         if chosen.prepared is not None:
             chosen.prepared.handed += len(candidates)

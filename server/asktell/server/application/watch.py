@@ -142,6 +142,11 @@ class Feeds:
         """How many studies are watched."""
         return len(self._feeds)
 
+    @property
+    def watchers(self) -> int:
+        """How many watches there are. Any thread may look."""
+        return sum(feed.watchers for feed in list(self._feeds.values()))
+
     async def watch(self, name: StudyName, after: int) -> AsyncGenerator[bytes, None]:
         """The packed changes after a sequence number, for ever; first, at once, a pack of none.
 

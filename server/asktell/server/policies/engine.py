@@ -57,6 +57,11 @@ class ProcessPoolEngine:
         self._warmed = False
         self._closed = False
 
+    @property
+    def choosing(self) -> int:
+        """How many processes choose candidates now."""
+        return self._pool.working
+
     def policies(self) -> Collection[str]:
         """The names of the policies."""
         return tuple(registry.POLICIES)

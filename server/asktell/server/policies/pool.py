@@ -39,6 +39,11 @@ class Pool:
         """Whether all workers compute."""
         return self._idle.empty()
 
+    @property
+    def working(self) -> int:
+        """How many workers compute or get ready to."""
+        return len(self._workers) - self._idle.qsize()
+
     async def start(self) -> None:
         """Start a process. Raises WorkerDied or OSError."""
         await self._workers[-1].start()

@@ -14,6 +14,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError, Message
 
+from asktell.server.application.metering import CallMeter, Kind, Meter
 from asktell.server.application.sparing import Sparing
 from asktell.server.domain.errors import DATABASE_FAULTS, DomainError, InvalidArgument
 from asktell.server.rpc.errors import abort
@@ -42,8 +43,9 @@ class Methods(grpc.GenericRpcHandler):
     through all these waits at every call: with two dozen methods that took a tenth of what a tell takes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._meter = meter
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Nothing: the methods come by their names, too."""
@@ -54,25 +56,53 @@ class Methods(grpc.GenericRpcHandler):
         """Take a service's methods."""
         ours = service.startswith("asktell.")
         for method, handler in handlers.items():
-            self._handlers[f"/{service}/{method}"] = _wrap(method, handler) if ours else handler
+            self._handlers[f"/{service}/{method}"] = _wrap(service, method, handler, self._meter) if ours else handler
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """The handler of a call."""
         return self._handlers.get(handler_call_details.method)
 
 
-def _wrap(method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+def _wrap(
+    service: str, method: str, handler: grpc.RpcMethodHandler[Any, Any], meter: Meter
+) -> grpc.RpcMethodHandler[Any, Any]:
     """Replies may be packed already; those of our streams are."""
     # Their types are those of threads.
     unary, stream = cast("Handler | None", handler.unary_unary), cast("Stream | None", handler.unary_stream)
     upload, read = cast("Handler | None", handler.stream_unary), handler.request_deserializer
     if stream is not None:
-        return grpc.unary_stream_rpc_method_handler(_guarded_stream(method, stream, read))
+        sending = _metered(_guarded_stream(method, stream, read), meter.calls(Kind.SERVER_STREAM, service, method))
+        return grpc.unary_stream_rpc_method_handler(sending)
     if upload is not None:
-        return grpc.stream_unary_rpc_method_handler(_guarded_upload(method, upload, read), response_serializer=_packed)
+        taking = _metered(_guarded_upload(method, upload, read), meter.calls(Kind.CLIENT_STREAM, service, method))
+        return grpc.stream_unary_rpc_method_handler(taking, response_serializer=_packed)
     if unary is not None:
-        return grpc.unary_unary_rpc_method_handler(_guarded(method, unary, read), response_serializer=_packed)
+        answering = _metered(_guarded(method, unary, read), meter.calls(Kind.UNARY, service, method))
+        return grpc.unary_unary_rpc_method_handler(answering, response_serializer=_packed)
     return handler
+
+
+def _metered(handle: Handler, calls: CallMeter | None) -> Handler:
+    if calls is None:
+        return handle
+
+    async def call(request: Any, context: Any) -> Any:
+        calls.began()
+        began = time.perf_counter()
+        # One that goes away, or whose deadline comes, cancels its call.
+        code = grpc.StatusCode.CANCELLED.name
+        try:
+            reply = await handle(request, context)
+        except Exception:
+            code = context.code().name
+            raise
+        else:
+            code = grpc.StatusCode.OK.name
+            return reply
+        finally:
+            calls.ended(code, time.perf_counter() - began)
+
+    return call
 
 
 def _guarded(method: str, handle: Handler, read: Read | None) -> Handler:

@@ -14,6 +14,7 @@ from asktell.server.application.beliefs import Oracle
 from asktell.server.application.clerk import Clerk
 from asktell.server.application.desk import Desk
 from asktell.server.application.leases import Renewals
+from asktell.server.application.metering import Meter
 from asktell.server.application.reports import Reports
 from asktell.server.application.watch import Feeds
 from asktell.server.rpc.boundary import Methods
@@ -92,6 +93,7 @@ def build_server(
     *,
     endpoint: Endpoint,
     max_connection_age: float,
+    meter: Meter,
 ) -> RpcServer:
     """A server. Raises OSError if the endpoint cannot be had, as where another one listens, unless both share the port, and if there is no
     certificate where its encryption says.
@@ -103,7 +105,7 @@ def build_server(
         ("grpc.so_reuseport", int(endpoint.shared)),
         ("grpc.max_connection_age_ms", int(max_connection_age * 1000)),
     ]
-    methods, checks = Methods(), health.aio.HealthServicer()
+    methods, checks = Methods(meter), health.aio.HealthServicer()
     # All that the generated code does with a server is to add methods to it.
     adding = cast("grpc.aio.Server", methods)
     add_StudyServiceServicer_to_server(StudyServicer(desk.store, clerk, desk.engine, desk.history, feeds), adding)
