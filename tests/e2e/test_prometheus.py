@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import resource
+import socket
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from asktell.server.prometheus import READERS
 from asktell.v1 import trial_service_pb2 as trials
 from tests.ports import free_port
 from tests.processes import DidNotStart, Processes, Server, until
@@ -22,7 +26,7 @@ from tests.wire import METHODS, Wire, seconds, small_study, tell_request
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 DEPLOY = Path(__file__).parents[2] / "deploy"
-FREE = {"ASKTELL_PROMETHEUS_LISTEN": "127.0.0.1:0"}
+FREE = {"ASKTELL_PROMETHEUS_LISTEN": "127.0.0.1:0", "ASKTELL_LOG_FORMAT": "json"}
 
 
 def page_of(server: Server) -> str:
@@ -62,7 +66,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server on SQLite that all tests here share: each looks at what has grown since it began."""
     directory = tmp_path_factory.mktemp("prometheus")
     with Processes(directory) as processes:
-        yield processes.serve(str(directory / "asktell.db"), environment=FREE)
+        # A directory that is not there, for programs that count in files: none of this one's business.
+        environment = {**FREE, "PROMETHEUS_MULTIPROC_DIR": str(directory / "none")}
+        yield processes.serve(str(directory / "asktell.db"), environment=environment)
 
 
 def test_calls_are_counted_by_what_became_of_them(server: Server) -> None:
@@ -134,16 +140,18 @@ def test_candidates_and_results_are_counted_by_what_they_are(server: Server) -> 
             number=broken.number, lease_token=broken.lease.token, failed=trials.TrialResult.Failed(message="odd")
         )
         wire.call("Tell", trials.TellRequest(parent=study, results=[result]))
-        # A repeated request changes nothing, and is not counted again.
-        again = tell_request(wire.one(study), 1.0, request_id="r")
-        wire.call("Tell", again)
-        wire.call("Tell", again)
+        # What is told again changes nothing and is not counted again, with a request id or without, by itself or beside another.
+        again, other = tell_request(wire.one(study), 1.0, request_id="r"), tell_request(wire.one(study), 2.0)
+        for request_id in ("r", "r", "", "s"):
+            again.request_id = request_id
+            wire.call("Tell", again)
+        wire.call("Tell", trials.TellRequest(parent=study, results=[*again.results, *other.results]))
         origins = [trial.origin for trial in wire.all_trials(study)]
         samples = grown(before, read(page_of(server)))
     counted: dict[tuple[str, str], float] = {}
     for (name, having), amount in samples.items():
         labels = dict(having)
-        if name == "asktell_candidates_total" and labels["policy"] == "gp":
+        if name == "asktell_candidates_total" and labels["policy"] == "gp" and amount:
             key = labels["method"], labels["fallback"]
             counted[key] = counted.get(key, 0) + amount
     expected: dict[tuple[str, str], float] = {}
@@ -156,8 +164,59 @@ def test_candidates_and_results_are_counted_by_what_they_are(server: Server) -> 
     spent = sum(origin.compute_duration.ToNanoseconds() / 1e9 for origin in origins)
     assert value(samples, "asktell_choice_seconds_sum", policy="gp") == pytest.approx(spent, abs=1e-4)
     told = {state: value(samples, "asktell_results_total", state=state) for state in ("succeeded", "failed", "stopped")}
-    assert told == {"succeeded": 13, "failed": 1, "stopped": 0}
+    assert told == {"succeeded": 14, "failed": 1, "stopped": 0}
     assert value(read(page_of(server)), "asktell_engine_processes") == 1
+
+
+def test_what_is_stored_is_counted_once_though_its_caller_gave_up(processes: Processes, sqlite_file: str) -> None:
+    with processes:
+        server = processes.serve(sqlite_file, environment={**FREE, "ASKTELL_FAILPOINTS": "tell.updated=sleep:2@1"})
+        page = page_of(server)
+        with Wire(server.target) as wire:
+            request = tell_request(wire.one(wire.create("s", small_study()).name), 1.0, request_id="r")
+            with pytest.raises(grpc.RpcError) as late:
+                wire.call("Tell", request, deadline=1.0)
+            assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            until(lambda: value(read(page), "asktell_results_total", state="succeeded"))
+            # The answer that was kept.
+            wire.call("Tell", request)
+        samples = read(page)
+    assert value(samples, "asktell_results_total", state="succeeded") == 1
+    assert handled(samples, "Tell", "DeadlineExceeded") == 1
+    assert handled(samples, "Tell", "OK") == 1
+
+
+def test_readers_that_say_nothing_or_nonsense_take_little_and_are_not_in_the_log(server: Server) -> None:
+    page = page_of(server)
+    host, port = page.removeprefix("http://").removesuffix("/metrics").split(":")
+    process = psutil.Process(server.pid)
+    threads, said = process.num_threads(), server.errors()
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=30))
+        with Wire(server.target) as wire:
+            assert wire.create("silent", small_study()).name
+        assert process.num_threads() <= threads + READERS + 8
+        assert not can_read(page)
+    until(lambda: can_read(page))
+    with socket.create_connection((host, int(port)), timeout=30) as odd:
+        odd.sendall(b"GET " + b"x" * 70_000 + b"\r\n\r\n")
+        assert odd.recv(1000).startswith(b"HTTP/1.0 414")
+    with socket.create_connection((host, int(port)), timeout=30) as odd:
+        odd.sendall(b"GET /metrics HTTP/1.0\r\nAccept: application/openmetrics-text;version=abc\r\n\r\n")
+        assert odd.recv(1000).startswith(b"HTTP/1.0 ")
+    with socket.create_connection((host, int(port)), timeout=30) as gone:
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    until(lambda: can_read(page))
+    assert server.errors() == said
+
+
+def can_read(page: str) -> bool:
+    try:
+        return bool(read(page))
+    except OSError:
+        return False
 
 
 def test_leases_that_ran_out_are_counted(server: Server) -> None:
@@ -205,19 +264,14 @@ def test_each_of_several_processes_has_a_page_and_its_successor_the_same(
         ]
         killed.kill()
 
-        def anew() -> bool:
-            try:
-                return handled(read(pages[lost]), "CreateStudy", "OK") == 0
-            except OSError:
-                return False
-
-        until(anew)
+        until(lambda: can_read(pages[lost]) and handled(read(pages[lost]), "CreateStudy", "OK") == 0)
 
 
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
         ({"ASKTELL_PROMETHEUS_LISTEN": "256.0.0.1:9464"}, "cannot listen for Prometheus on 256.0.0.1:9464"),
+        ({"ASKTELL_PROMETHEUS_LISTEN": ".foo:9464"}, "cannot listen for Prometheus on .foo:9464"),
         ({"ASKTELL_PROMETHEUS_LISTEN": "9464"}, "'9464' is not HOST:PORT"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import secrets
 import signal
 import sys
@@ -35,6 +36,7 @@ from asktell.server.persistence.retries import note_retries
 from asktell.server.persistence.store import SqlStore, open_store
 from asktell.server.policies import torch_device
 from asktell.server.policies.engine import ProcessPoolEngine
+from asktell.server.policies.registry import POLICIES
 from asktell.server.policies.torch_device import UnusableDevice
 from asktell.server.rpc.convert.study import pack_changes
 from asktell.server.rpc.convert.trial import asked_size
@@ -139,10 +141,12 @@ async def running(settings: Settings, *, shared_port: bool = False) -> AsyncIter
 @contextlib.contextmanager
 def _page(listen: str) -> Iterator[Meter]:
     """What counts, with a page for Prometheus during the block."""
+    # In files that processes share, where this names a directory for them, it would count for other programs, too.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     # What few servers need.
     from asktell.server.prometheus import PrometheusMeter
 
-    meter = PrometheusMeter()
+    meter = PrometheusMeter(POLICIES)
     with contextlib.ExitStack() as stack:
         with _start_errors():
             place = stack.enter_context(meter.served(listen))
@@ -232,7 +236,7 @@ async def _probe(service: Service) -> None:
         except Exception:
             reached = False
             log.exception("probe_broken")
-        service.meter.reached(database=reached)
+        service.meter.asked(reached=reached)
         if reached is not serving:
             serving = reached
             await service.rpc.set_serving(serving=reached)

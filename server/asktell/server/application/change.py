@@ -30,7 +30,8 @@ class Change(Generic[T]):
 
     `numbers` are the trials that it touches, `reported` those of them whose last measurement it may ask for, `metrics` how many metrics of
     measurements it keeps at most. `amend` gets them, puts back what changes, and returns the reply; a DomainError that it raises is the reply,
-    and undoes what it put. It may run more than once, and on any thread. With a `request` the reply is bytes, and is kept.
+    and undoes what it put. It may run more than once, and on any thread. With a `request` the reply is bytes, and is kept. `note` gets the
+    reply once it is durable, whether or not the caller still waits for it, and must not raise.
     """
 
     study: StudyName
@@ -39,6 +40,7 @@ class Change(Generic[T]):
     reported: Sequence[int] = ()
     metrics: int = 0
     request: Request | None = None
+    note: Callable[[T], None] | None = None
 
     @property
     def weight(self) -> int:

@@ -65,6 +65,8 @@ class _Entry:
 
     def settle(self, outcome: Any) -> None:
         """Hand the caller its reply or error, if it still waits."""
+        if isinstance(self.change, Change) and self.change.note is not None and not isinstance(outcome, BaseException):
+            self.change.note(outcome)
         if self.reply.done():
             return
         if isinstance(outcome, BaseException):

@@ -244,7 +244,6 @@ class Desk:
     def told(self, command: Tell, trials: Sequence[Trial]) -> None:
         """Results were stored, which made their trials these: prepare what their worker will ask for."""
         self.history.note_told(command.study, trials)
-        self.meter.told(trials)
         if self._shelf is not None and self._pays(command.study):
             numbers = [result.number for result in command.results]
             self._keep(self._shelf.prepare_after_tell(command.study, numbers))

@@ -41,10 +41,10 @@ class Meter:
         """Candidates became trials; `prepared` if they were chosen ahead of the asks that got them."""
 
     def told(self, trials: Sequence[Trial]) -> None:
-        """Results were stored, which made their trials these."""
+        """Results were stored, which changed trials to these. It must not raise."""
 
     def expired(self, leases: int) -> None:
         """So many leases ran out."""
 
-    def reached(self, *, database: bool) -> None:
-        """Whether the database answered, when it was last asked."""
+    def asked(self, *, reached: bool) -> None:
+        """The event loop, which answers all calls, has asked the database, and reached it or not."""

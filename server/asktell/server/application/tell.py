@@ -134,17 +134,29 @@ def _validate(result: Result, *, place: str) -> None:
         raise error.within(place) from None
 
 
-def tell(command: Tell, *, pack: Callable[[Taken], bytes]) -> Change[bytes]:
-    """The change that ends the trials; its reply is packed.
+def tell(
+    command: Tell, *, pack: Callable[[Taken], bytes], note: Callable[[Sequence[Trial]], None] | None = None
+) -> Change[bytes]:
+    """The change that ends the trials; its reply is packed. `note` gets those that it changed, once that is durable.
 
     A trial that ended just so already, with the same metadata and checkpoint at least, stays as it is; one that ended otherwise, or whose
     lease is another's, is FailedPrecondition.
     """
     command.validate()
+    changed: Sequence[Trial] = ()
+    packed: bytes | None = None
 
     def amend(draft: Draft) -> bytes:
+        nonlocal changed, packed
         reach("tell.locked")
-        return pack(_tell_each(draft, command) if command.independent else _tell_all(draft, command))
+        packed = pack(_tell_each(draft, command) if command.independent else _tell_all(draft, command))
+        changed = tuple(draft.put.values())
+        return packed
+
+    def note_changed(reply: bytes) -> None:
+        # Not what a run came to that was undone, before another replica answered this request.
+        if note is not None and reply is packed:
+            note(changed)
 
     return Change(
         study=command.study,
@@ -152,6 +164,7 @@ def tell(command: Tell, *, pack: Callable[[Taken], bytes]) -> Change[bytes]:
         reported=[result.number for result in command.results if _ends_as_reported(result.outcome)],
         amend=amend,
         request=command.request,
+        note=note_changed,
     )
 
 

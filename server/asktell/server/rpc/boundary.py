@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -26,6 +27,8 @@ _shown = logging.getLogger("asktell.rpc").isEnabledFor
 SHOWN = 300
 """Characters of a caller's text that a line of log has at most."""
 MAX_MESSAGE = 500
+CLOSE = 0.1
+"""Seconds before its deadline in which a call that is cancelled counts as late."""
 
 _faults = Sparing()
 
@@ -89,18 +92,20 @@ def _metered(handle: Handler, calls: CallMeter | None) -> Handler:
     async def call(request: Any, context: Any) -> Any:
         calls.began()
         began = time.perf_counter()
-        # One that goes away, or whose deadline comes, cancels its call.
-        code = grpc.StatusCode.CANCELLED.name
+        code = grpc.StatusCode.OK
         try:
-            reply = await handle(request, context)
-        except Exception:
-            code = context.code().name
+            return await handle(request, context)
+        except asyncio.CancelledError:
+            # The caller went away, or its deadline came, which it notices a little earlier.
+            left = context.time_remaining()
+            late = left is not None and left < CLOSE
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
-        else:
-            code = grpc.StatusCode.OK.name
-            return reply
+        except Exception:
+            code = context.code() or grpc.StatusCode.UNKNOWN
+            raise
         finally:
-            calls.ended(code, time.perf_counter() - began)
+            calls.ended(code.name, time.perf_counter() - began)
 
     return call
 

@@ -57,7 +57,7 @@ class TrialServicer(TrialServiceServicer):
             trials, packed = taken.trials, convert.taken_message(command.study, taken).SerializeToString()
             return packed
 
-        change = tell(command, pack=pack)
+        change = tell(command, pack=pack, note=self.desk.meter.told)
         self.desk.telling(command)
         reply = await self.clerk.make(change)
         reach("tell.committed")
