@@ -24,6 +24,8 @@ ASKS = 100
 ROUNDS = 400
 OBSERVATIONS, PARAMETERS = 200, 8
 """Of the study on which asks wait: each takes long to answer."""
+FEWEST = ASKS // 2
+"""With fewer under way at any time, nothing was shown."""
 BAR_MS = 50.0
 PAUSE = 0.01
 """Seconds between rounds, so that they see more of the asks."""
@@ -52,7 +54,7 @@ def measure(say: Say, databases: Databases, environments: Path) -> Iterator[Line
     for kind in KINDS:
         with databases.served(kind) as server, Wire(server.target) as wire:
             say(f"{kind}: {ASKS} asks wait on a study, {ROUNDS} calls of each kind on another")
-            busy = filled(wire, OBSERVATIONS, policy="auto", parameters=PARAMETERS)
+            busy = filled(wire, OBSERVATIONS, policy="gp", parameters=PARAMETERS)
             study = new_study(wire)
             trials = list(leased(wire, study, 2 * ROUNDS))
             idle = _calls(wire, study, trials[:ROUNDS], Queue())
@@ -101,9 +103,9 @@ async def _ask_again(
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise
             queue.refused += 1
+            await asyncio.sleep(REFUSED_PAUSE)
         finally:
             queue.waiting -= 1
-        await asyncio.sleep(REFUSED_PAUSE)
 
 
 def _calls(wire: Wire, study: str, trials: list[pb.Trial], queue: Queue) -> dict[str, list[float]]:
@@ -131,7 +133,7 @@ def _line(kind: str, call: str, seconds: list[float], idle: list[float], queue: 
         f"{call} on study B while {ASKS} asks wait on study A, {kind}",
         f"p99 {late:.1f} ms",
         f"< {BAR_MS:g} ms",
-        met=late < BAR_MS,
+        met=late < BAR_MS and queue.least >= FEWEST,
         details=figures(
             {
                 "p50 ms": 1e3 * quantile(ordered, 0.5),
