@@ -226,6 +226,8 @@ async def test_writes_go_on_when_nobody_can_be_notified(migrated_url, monkeypatc
     async with replicas(migrated_url) as (first, second):
         Heard(first), Heard(second)
         monkeypatch.setattr(notifications, "payloads", fail)
+        # What ends a listener that waits is a notification, or its turn.
+        monkeypatch.setattr(notifications, "LISTEN_TURN", 0.5)
         await create(second)
         await second.write(add)
         assert await second.read(lambda tx: tx.find_study(NAME)) is not None
