@@ -98,14 +98,17 @@ async def _ask_again(
         queue.waiting += 1
         try:
             await call(request, timeout=600)
-            queue.answered += 1
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise
             queue.refused += 1
-            await asyncio.sleep(REFUSED_PAUSE)
+            pause = REFUSED_PAUSE
+        else:
+            queue.answered += 1
+            pause = 0.0
         finally:
             queue.waiting -= 1
+        await asyncio.sleep(pause)
 
 
 def _calls(wire: Wire, study: str, trials: list[pb.Trial], queue: Queue) -> dict[str, list[float]]:

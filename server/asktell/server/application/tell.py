@@ -95,10 +95,13 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a call came to: the trials that were told, and the results that were not taken, both in the order of the results."""
+    """What a call came to: the trials that were told, and the results that were not taken, both in the order of the results; and those of the
+    trials that it `changed`, which one that was told before is not.
+    """
 
     trials: Sequence[Trial]
     refusals: Sequence[Refusal] = ()
+    changed: Sequence[Trial] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,28 +138,18 @@ def _validate(result: Result, *, place: str) -> None:
 
 
 def tell(
-    command: Tell, *, pack: Callable[[Taken], bytes], note: Callable[[Sequence[Trial]], None] | None = None
+    command: Tell, *, pack: Callable[[Taken], bytes], note: Callable[[bytes], None] | None = None
 ) -> Change[bytes]:
-    """The change that ends the trials; its reply is packed. `note` gets those that it changed, once that is durable.
+    """The change that ends the trials; its reply is packed. `note` is that of `Change`.
 
     A trial that ended just so already, with the same metadata and checkpoint at least, stays as it is; one that ended otherwise, or whose
     lease is another's, is FailedPrecondition.
     """
     command.validate()
-    changed: Sequence[Trial] = ()
-    packed: bytes | None = None
 
     def amend(draft: Draft) -> bytes:
-        nonlocal changed, packed
         reach("tell.locked")
-        packed = pack(_tell_each(draft, command) if command.independent else _tell_all(draft, command))
-        changed = tuple(draft.put.values())
-        return packed
-
-    def note_changed(reply: bytes) -> None:
-        # Not what a run came to that was undone, before another replica answered this request.
-        if note is not None and reply is packed:
-            note(changed)
+        return pack(_tell_each(draft, command) if command.independent else _tell_all(draft, command))
 
     return Change(
         study=command.study,
@@ -164,7 +157,7 @@ def tell(
         reported=[result.number for result in command.results if _ends_as_reported(result.outcome)],
         amend=amend,
         request=command.request,
-        note=note_changed,
+        note=note,
     )
 
 
@@ -176,7 +169,8 @@ def _tell_all(draft: Draft, command: Tell) -> Taken:
     placed = [(f"results[{index}]", result) for index, result in enumerate(command.results)]
     for place, result in placed:
         _require_objectives(result, draft.study.spec, place=place)
-    return Taken([_tell_one(draft, result, place=place) for place, result in placed])
+    trials = [_tell_one(draft, result, place=place) for place, result in placed]
+    return Taken(trials, changed=tuple(draft.put.values()))
 
 
 def _tell_each(draft: Draft, command: Tell) -> Taken:
@@ -189,7 +183,7 @@ def _tell_each(draft: Draft, command: Tell) -> Taken:
             told.append(_tell_one(draft, result, place=place))
         except DomainError as error:
             refusals.append(Refusal(result.number, error))
-    return Taken(told, refusals)
+    return Taken(told, refusals, changed=tuple(draft.put.values()))
 
 
 def _require_objectives(result: Result, spec: StudySpec, *, place: str) -> None:

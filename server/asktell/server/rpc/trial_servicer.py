@@ -48,22 +48,26 @@ class TrialServicer(TrialServiceServicer):
 
     async def Tell(self, request: pb.TellRequest, context: Any) -> Any:
         command = await self.aside.read(request, partial(convert.read_tell, request))
-        trials: Sequence[Trial] = ()
+        last = Taken(())
         packed = b""
 
         def pack(taken: Taken) -> bytes:
-            nonlocal trials, packed
+            nonlocal last, packed
             # The transaction may be run again: what it came to at last counts.
-            trials, packed = taken.trials, convert.taken_message(command.study, taken).SerializeToString()
+            last, packed = taken, convert.taken_message(command.study, taken).SerializeToString()
             return packed
 
-        change = tell(command, pack=pack, note=self.desk.meter.told)
+        def note(reply: bytes) -> None:
+            # Not what a run came to that was undone, before another replica answered this request.
+            if reply is packed:
+                self.desk.meter.told(last.changed)
+
+        change = tell(command, pack=pack, note=note)
         self.desk.telling(command)
         reply = await self.clerk.make(change)
         reach("tell.committed")
         if reply is packed:
-            # Not what a run came to that was undone, before another replica answered this request.
-            self.desk.told(command, trials)
+            self.desk.told(command, last.trials)
         reach("tell.replying")
         return reply
 
