@@ -507,6 +507,8 @@ async def test_what_the_surrogate_chose_is_taken_whatever_its_excuse_unless_it_w
             return Decision((Candidate({"x": 0.9}, excused),), timely=timely)
 
         home.engine.suggest_ahead = ahead
+        # What follows an ask a little later is over: at the moment of the tell it would take the place of what the tell leads to.
+        await home.desk.settle()
         await home.tell(first, 5.0)
         await home.desk.settle()
         (second,) = await home.ask()
